@@ -1,0 +1,85 @@
+//! Every way a call can fail, in two families: your call, and this machine.
+
+use std::fmt;
+
+/// What went wrong, with the argument's name, what was expected and what was found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// Your call: an argument (shape, stride, buffer, option, slice) cannot be used.
+    Invalid {
+        /// The argument's name, as in the public structs.
+        argument: &'static str,
+        /// What it has to be.
+        expected: String,
+        /// What it was.
+        found: String,
+    },
+    /// This machine: no adapter matches what was asked for.
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The adapters there are.
+        found: String,
+    },
+    /// This machine: the device lacks a feature or limit that the call needs.
+    Unsupported {
+        /// The feature or limit.
+        what: &'static str,
+        /// How much of it the call needs.
+        expected: String,
+        /// How much of it the device has.
+        found: String,
+    },
+    /// This machine: a driver or shader compiler refused one of our kernels.
+    Shader {
+        /// The pipeline's name, which spells its variant.
+        pipeline: String,
+        /// What the compiler said.
+        message: String,
+    },
+    /// This machine: wgpu refused a command; its own words.
+    Device {
+        /// What was being done.
+        action: &'static str,
+        /// What wgpu said.
+        message: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`] from whatever displays.
+    pub(crate) fn invalid(
+        argument: &'static str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Self {
+        Self::Invalid { argument, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// True if the call itself is at fault, false if the machine is.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Invalid { .. })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { argument, expected, found } => {
+                write!(f, "{argument}: expected {expected}, found {found}")
+            }
+            Self::NoAdapter { wanted, found } => {
+                write!(f, "adapter: expected {wanted}, found {found}")
+            }
+            Self::Unsupported { what, expected, found } => {
+                write!(f, "this device's {what}: expected {expected}, found {found}")
+            }
+            Self::Shader { pipeline, message } => write!(f, "pipeline {pipeline}: {message}"),
+            Self::Device { action, message } => write!(f, "{action}: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,241 @@
+//! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
+
+mod options;
+mod shape;
+mod strides;
+mod tensors;
+
+pub use options::{Align, AttentionOptions};
+pub use shape::{AlibiLayout, AttentionShape};
+pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
+pub use tensors::{Inputs, Outputs};
+
+use crate::error::Error;
+use strides::{resolve, resolve_broadcast, resolve_output};
+
+/// One validated attention call: sizes that fit a shader, resolved views, resolved options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Number of sequences.
+    pub batch: u32,
+    /// Number of query heads.
+    pub num_heads: u32,
+    /// Number of key/value heads.
+    pub num_kv_heads: u32,
+    /// Queries per sequence.
+    pub q_len: u32,
+    /// Keys per sequence.
+    pub kv_len: u32,
+    /// Length of query and key vectors.
+    pub head_dim: u32,
+    /// Length of value and output vectors.
+    pub value_dim: u32,
+    /// Place of query.
+    pub query: View,
+    /// Place of key.
+    pub key: View,
+    /// Place of value.
+    pub value: View,
+    /// Place of out.
+    pub out: View,
+    /// Place of the mask, if there is one.
+    pub mask: Option<View>,
+    /// Place of the bias, if there is one.
+    pub bias: Option<View>,
+    /// Place of the ALiBi slopes, if there are any: batch and head strides.
+    pub alibi: Option<View>,
+    /// Place of lse, if asked for.
+    pub lse: Option<View>,
+    /// Place of the weights, if asked for.
+    pub weights: Option<View>,
+    /// Place of the scaled scores, if asked for.
+    pub raw_scores: Option<View>,
+    /// Place of the scores after softcap, if asked for.
+    pub capped_scores: Option<View>,
+    /// Place of the scores after bias and masks, if asked for.
+    pub masked_scores: Option<View>,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// The softcap, if any.
+    pub softcap: Option<f32>,
+    /// Query `i` stands at key `i + offset`.
+    pub offset: i32,
+    /// Which keys causality and the windows leave visible.
+    pub band: Band,
+}
+
+/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`.
+///
+/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Band {
+    /// Lowest `j - i` that is visible.
+    pub lower: i32,
+    /// Highest `j - i` that is visible.
+    pub upper: i32,
+}
+
+impl Band {
+    /// Whether query `i` sees key `j`.
+    #[must_use]
+    pub fn contains(&self, i: usize, j: usize) -> bool {
+        let distance = j as i64 - i as i64;
+        i64::from(self.lower) <= distance && distance <= i64::from(self.upper)
+    }
+}
+
+/// Lengths and offsets stay below this, so that sums of two fit an i32.
+const MAX_LEN: usize = 1 << 30;
+
+impl Problem {
+    /// Validates a shape and options.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the first size, layout or option that cannot be used.
+    pub fn new(shape: &AttentionShape, options: &AttentionOptions) -> Result<Self, Error> {
+        let s = shape;
+        for (argument, size) in [
+            ("num_heads", s.num_heads),
+            ("num_kv_heads", s.num_kv_heads),
+            ("head_dim", s.head_dim),
+            ("value_dim", s.value_dim),
+        ] {
+            if size == 0 {
+                return Err(Error::invalid(argument, "at least 1", 0));
+            }
+        }
+        if !s.num_heads.is_multiple_of(s.num_kv_heads) {
+            return Err(Error::invalid(
+                "num_kv_heads",
+                format!("a divisor of num_heads = {}", s.num_heads),
+                s.num_kv_heads,
+            ));
+        }
+        let queries = [s.batch, s.num_heads, s.q_len, s.head_dim];
+        let keys = [s.batch, s.num_kv_heads, s.kv_len, s.head_dim];
+        let values = [s.batch, s.num_kv_heads, s.kv_len, s.value_dim];
+        let outs = [s.batch, s.num_heads, s.q_len, s.value_dim];
+        let scores = [s.batch, s.num_heads, s.q_len, s.kv_len];
+        let rows = [s.batch, s.num_heads, s.q_len, 1];
+        let broadcast = |argument, layout: Option<BroadcastLayout>| {
+            layout.map(|l| resolve_broadcast(argument, scores, l)).transpose()
+        };
+        let output = |argument, sizes, layout: Option<Layout>| {
+            layout.map(|l| resolve_output(argument, sizes, l)).transpose()
+        };
+        let slopes = s.alibi.map(|layout| {
+            let batch = match layout {
+                AlibiLayout::PerHead => 1,
+                AlibiLayout::PerBatchAndHead => s.batch,
+            };
+            resolve_broadcast(
+                "alibi_slopes",
+                [s.batch, s.num_heads, 1, 1],
+                BroadcastLayout::Sizes([batch, s.num_heads, 1, 1]),
+            )
+        });
+        let offset = offset(s, options)?;
+        Ok(Self {
+            batch: length("batch", s.batch)?,
+            num_heads: length("num_heads", s.num_heads)?,
+            num_kv_heads: length("num_kv_heads", s.num_kv_heads)?,
+            q_len: length("q_len", s.q_len)?,
+            kv_len: length("kv_len", s.kv_len)?,
+            head_dim: length("head_dim", s.head_dim)?,
+            value_dim: length("value_dim", s.value_dim)?,
+            query: resolve("query", queries, s.query)?,
+            key: resolve("key", keys, s.key)?,
+            value: resolve("value", values, s.value)?,
+            out: resolve_output("out", outs, s.out)?,
+            mask: broadcast("mask", s.mask)?,
+            bias: broadcast("bias", s.bias)?,
+            alibi: slopes.transpose()?,
+            lse: output("lse", rows, s.lse)?,
+            weights: output("weights", scores, s.weights)?,
+            raw_scores: output("raw_scores", scores, s.raw_scores)?,
+            capped_scores: output("capped_scores", scores, s.capped_scores)?,
+            masked_scores: output("masked_scores", scores, s.masked_scores)?,
+            scale: scale(s, options)?,
+            softcap: softcap(options)?,
+            offset,
+            band: band(s, options, offset),
+        })
+    }
+
+    /// Number of query heads that share one key/value head.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        self.num_heads / self.num_kv_heads
+    }
+
+    /// Whether anything that stores scores or weights is asked for.
+    #[must_use]
+    pub fn stores_scores(&self) -> bool {
+        [&self.weights, &self.raw_scores, &self.capped_scores, &self.masked_scores]
+            .iter()
+            .any(|view| view.is_some())
+    }
+}
+
+fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
+    match u32::try_from(size) {
+        Ok(len) if size <= MAX_LEN => Ok(len),
+        _ => Err(Error::invalid(argument, "at most 2^30", size)),
+    }
+}
+
+fn scale(shape: &AttentionShape, options: &AttentionOptions) -> Result<f32, Error> {
+    let scale = options.scale.unwrap_or_else(|| default_scale(shape.head_dim));
+    if scale.is_finite() {
+        Ok(scale)
+    } else {
+        Err(Error::invalid("scale", "a finite number", scale))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+fn default_scale(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
+fn softcap(options: &AttentionOptions) -> Result<Option<f32>, Error> {
+    match options.softcap {
+        Some(softcap) if !(softcap.is_finite() && softcap > 0.0) => {
+            Err(Error::invalid("softcap", "a finite number above 0", softcap))
+        }
+        softcap => Ok(softcap),
+    }
+}
+
+fn offset(shape: &AttentionShape, options: &AttentionOptions) -> Result<i32, Error> {
+    let offset = match options.align {
+        Align::TopLeft => 0,
+        Align::BottomRight => {
+            length("kv_len", shape.kv_len)? as i64 - i64::from(length("q_len", shape.q_len)?)
+        }
+        Align::Offset(offset) => offset,
+    };
+    match i32::try_from(offset) {
+        Ok(small) if offset.unsigned_abs() <= MAX_LEN as u64 => Ok(small),
+        _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
+    }
+}
+
+/// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
+/// open, so clamping to them loses nothing and keeps the shader's sums small.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
+fn band(shape: &AttentionShape, options: &AttentionOptions, offset: i32) -> Band {
+    let (open_lower, open_upper) = (-(shape.q_len as i64), shape.kv_len as i64);
+    let offset = i64::from(offset);
+    let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
+    let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));
+    let mut upper =
+        options.window_right.map_or(open_upper, |right| offset.saturating_add(reach(right)));
+    if options.causal {
+        upper = upper.min(offset);
+    }
+    Band {
+        lower: lower.clamp(open_lower, open_upper) as i32,
+        upper: upper.clamp(open_lower, open_upper) as i32,
+    }
+}

@@ -1,0 +1,109 @@
+//! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
+
+use super::strides::{BroadcastLayout, Layout};
+
+/// Sizes, layouts, and the optional inputs and outputs of one attention call.
+///
+/// Sizes may be zero (an empty batch, no queries, no keys), except for `num_heads`, `num_kv_heads`,
+/// `head_dim` and `value_dim`.
+///
+/// ```
+/// use wgpu_attention::{AttentionShape, Layout};
+/// // 8 query heads share 2 key/value heads; tensors lie as [batch, len, heads, dim].
+/// let shape = AttentionShape {
+///     num_kv_heads: 2,
+///     kv_len: 640,
+///     lse: Some(Layout::Bhsd),
+///     ..AttentionShape::new(1, 8, 512, 64)
+/// }
+/// .with_layout(Layout::Bshd);
+/// assert_eq!(shape.value_dim, 64);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionShape {
+    /// Number of independent sequences.
+    pub batch: usize,
+    /// Number of query heads.
+    pub num_heads: usize,
+    /// Number of key/value heads; divides `num_heads`. Query head `h` reads key/value head
+    /// `h / (num_heads / num_kv_heads)`.
+    pub num_kv_heads: usize,
+    /// Number of queries per sequence.
+    pub q_len: usize,
+    /// Number of keys per sequence.
+    pub kv_len: usize,
+    /// Length of a query and of a key vector.
+    pub head_dim: usize,
+    /// Length of a value and of an output vector.
+    pub value_dim: usize,
+    /// Where query `[batch, num_heads, q_len, head_dim]` lies.
+    pub query: Layout,
+    /// Where key `[batch, num_kv_heads, kv_len, head_dim]` lies.
+    pub key: Layout,
+    /// Where value `[batch, num_kv_heads, kv_len, value_dim]` lies.
+    pub value: Layout,
+    /// Where out `[batch, num_heads, q_len, value_dim]` goes.
+    pub out: Layout,
+    /// A boolean mask `[batch, num_heads, q_len, kv_len]`, true = attend.
+    pub mask: Option<BroadcastLayout>,
+    /// A bias `[batch, num_heads, q_len, kv_len]` added to the scores; only `-inf` hides a key.
+    pub bias: Option<BroadcastLayout>,
+    /// ALiBi slopes: `score -= slope * |i + offset - j|`.
+    pub alibi: Option<AlibiLayout>,
+    /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
+    pub lse: Option<Layout>,
+    /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`; this takes the three-stage path.
+    pub weights: Option<Layout>,
+    /// Ask for `scale * q . k`, sized as `weights`; takes the three-stage path.
+    pub raw_scores: Option<Layout>,
+    /// Ask for the scores after softcap, sized as `weights`; takes the three-stage path.
+    pub capped_scores: Option<Layout>,
+    /// Ask for the scores after bias and masks, `-inf` where hidden, sized as `weights`; takes the
+    /// three-stage path.
+    pub masked_scores: Option<Layout>,
+}
+
+/// How the ALiBi slopes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AlibiLayout {
+    /// `[num_heads]`, the same for every sequence.
+    PerHead,
+    /// `[batch, num_heads]`.
+    PerBatchAndHead,
+}
+
+impl AttentionShape {
+    /// Self-attention over contiguous `[batch, num_heads, len, head_dim]` tensors; change any field
+    /// from there.
+    #[must_use]
+    pub fn new(batch: usize, num_heads: usize, len: usize, head_dim: usize) -> Self {
+        Self {
+            batch,
+            num_heads,
+            num_kv_heads: num_heads,
+            q_len: len,
+            kv_len: len,
+            head_dim,
+            value_dim: head_dim,
+            query: Layout::Bhsd,
+            key: Layout::Bhsd,
+            value: Layout::Bhsd,
+            out: Layout::Bhsd,
+            mask: None,
+            bias: None,
+            alibi: None,
+            lse: None,
+            weights: None,
+            raw_scores: None,
+            capped_scores: None,
+            masked_scores: None,
+        }
+    }
+
+    /// The same shape with query, key, value and out all in `layout`.
+    #[must_use]
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        (self.query, self.key, self.value, self.out) = (layout, layout, layout, layout);
+        self
+    }
+}

@@ -1,0 +1,72 @@
+//! The slices that go into a one-shot call or the CPU reference, and the vectors that come back.
+
+use super::{Problem, View};
+use crate::error::Error;
+
+/// The tensors of one call, as slices laid out as its [`AttentionShape`](crate::AttentionShape) says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inputs<'a> {
+    /// `[batch, num_heads, q_len, head_dim]`.
+    pub query: &'a [f32],
+    /// `[batch, num_kv_heads, kv_len, head_dim]`.
+    pub key: &'a [f32],
+    /// `[batch, num_kv_heads, kv_len, value_dim]`.
+    pub value: &'a [f32],
+    /// Given exactly if the shape has a mask; true = attend.
+    pub mask: Option<&'a [bool]>,
+    /// Given exactly if the shape has a bias.
+    pub bias: Option<&'a [f32]>,
+    /// Given exactly if the shape has ALiBi slopes.
+    pub alibi_slopes: Option<&'a [f32]>,
+}
+
+/// What one call computed; the optional ones are there if the shape asks for them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outputs<T = f32> {
+    /// `[batch, num_heads, q_len, value_dim]`.
+    pub out: Vec<T>,
+    /// `[batch, num_heads, q_len]`: natural log; `-inf` for a row that sees no key.
+    pub lse: Option<Vec<T>>,
+    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or is 0 if it sees no key.
+    pub weights: Option<Vec<T>>,
+    /// `[batch, num_heads, q_len, kv_len]`: `scale * q . k`.
+    pub raw_scores: Option<Vec<T>>,
+    /// `[batch, num_heads, q_len, kv_len]`: after softcap.
+    pub capped_scores: Option<Vec<T>>,
+    /// `[batch, num_heads, q_len, kv_len]`: after bias and masks, `-inf` where hidden.
+    pub masked_scores: Option<Vec<T>>,
+}
+
+impl Inputs<'_> {
+    /// Compares every slice's length with what the problem needs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong length.
+    pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
+        check_len("query", Some(&problem.query), Some(self.query.len()))?;
+        check_len("key", Some(&problem.key), Some(self.key.len()))?;
+        check_len("value", Some(&problem.value), Some(self.value.len()))?;
+        check_len("mask", problem.mask.as_ref(), self.mask.map(<[_]>::len))?;
+        check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
+        check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))
+    }
+}
+
+fn check_len(argument: &'static str, view: Option<&View>, len: Option<usize>) -> Result<(), Error> {
+    match (view, len) {
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(Error::invalid(argument, "a slice, as the shape has one", "none")),
+        (None, Some(len)) => {
+            Err(Error::invalid(argument, "none, as the shape has none", format!("{len} elements")))
+        }
+        (Some(view), Some(len)) => {
+            let extent = view.extent as usize;
+            let fits = if view.exact { len == extent } else { len >= extent };
+            if fits {
+                return Ok(());
+            }
+            let least = if view.exact { "" } else { "at least " };
+            Err(Error::invalid(argument, format!("{least}{extent} elements"), len))
+        }
+    }
+}
