@@ -1,0 +1,218 @@
+//! WHERE: what a device can do as plain data, and a way to open one.
+
+use crate::error::Error;
+
+/// The features and limits of a device that a plan depends on; plain data, so that every choice can
+/// be tested on any machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Capabilities {
+    /// Bytes of workgroup memory; wgpu itself does not check it.
+    pub workgroup_memory: u32,
+    /// Invocations in a workgroup, in all and along x.
+    pub workgroup_invocations: u32,
+    /// Workgroups along one axis of a dispatch.
+    pub workgroups_per_axis: u32,
+    /// Bytes one storage binding may span.
+    pub binding_size: u64,
+    /// Bytes of one buffer.
+    pub buffer_size: u64,
+    /// Storage buffers bound in one stage.
+    pub storage_buffers: u32,
+    /// Alignment of a storage binding's offset, in bytes.
+    pub storage_alignment: u32,
+    /// Alignment of a dynamic uniform offset, in bytes.
+    pub uniform_alignment: u32,
+    /// 16-bit floats in shaders.
+    pub shader_f16: bool,
+    /// Subgroup operations.
+    pub subgroups: bool,
+    /// Timestamp queries.
+    pub timestamps: bool,
+}
+
+impl Capabilities {
+    /// Core WebGPU's defaults: what every conforming browser and adapter has.
+    pub const PORTABLE: Self = Self {
+        workgroup_memory: 16 << 10,
+        workgroup_invocations: 256,
+        workgroups_per_axis: 65_535,
+        binding_size: 128 << 20,
+        buffer_size: 256 << 20,
+        storage_buffers: 8,
+        storage_alignment: 256,
+        uniform_alignment: 256,
+        shader_f16: false,
+        subgroups: false,
+        timestamps: false,
+    };
+
+    /// Reads features and limits.
+    #[must_use]
+    pub fn new(features: wgpu::Features, limits: &wgpu::Limits) -> Self {
+        Self {
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
+            workgroups_per_axis: limits.max_compute_workgroups_per_dimension,
+            binding_size: limits.max_storage_buffer_binding_size,
+            buffer_size: limits.max_buffer_size,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            storage_alignment: limits.min_storage_buffer_offset_alignment,
+            uniform_alignment: limits.min_uniform_buffer_offset_alignment,
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+
+    /// What a device was opened with.
+    #[must_use]
+    pub fn of(device: &wgpu::Device) -> Self {
+        Self::new(device.features(), &device.limits())
+    }
+
+    /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
+    #[must_use]
+    pub fn masked(&self, other: &Self) -> Self {
+        Self {
+            workgroup_memory: self.workgroup_memory.min(other.workgroup_memory),
+            workgroup_invocations: self.workgroup_invocations.min(other.workgroup_invocations),
+            workgroups_per_axis: self.workgroups_per_axis.min(other.workgroups_per_axis),
+            binding_size: self.binding_size.min(other.binding_size),
+            buffer_size: self.buffer_size.min(other.buffer_size),
+            storage_buffers: self.storage_buffers.min(other.storage_buffers),
+            storage_alignment: self.storage_alignment.max(other.storage_alignment),
+            uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
+            shader_f16: self.shader_f16 && other.shader_f16,
+            subgroups: self.subgroups && other.subgroups,
+            timestamps: self.timestamps && other.timestamps,
+        }
+    }
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Backends to look at; `None` looks at Vulkan, Metal, DX12 and WebGPU, and at GL only if those
+    /// have no adapter.
+    pub backends: Option<wgpu::Backends>,
+    /// Part of the adapter's name, in any case of letters.
+    pub adapter: Option<String>,
+    /// Whether a software adapter will do.
+    pub software: bool,
+}
+
+impl Default for GpuOptions {
+    /// Any backend, any name, software allowed.
+    fn default() -> Self {
+        Self { backends: None, adapter: None, software: true }
+    }
+}
+
+/// One adapter of this machine.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// Name, backend, driver, kind.
+    pub info: wgpu::AdapterInfo,
+    /// What a device opened on it could do.
+    pub capabilities: Capabilities,
+}
+
+/// The adapters that match `options` and can run compute shaders, best first: discrete, integrated,
+/// virtual, unknown, software.
+pub async fn adapters(options: &GpuOptions) -> Vec<AdapterSummary> {
+    find(options).await.iter().map(summary).collect()
+}
+
+/// As [`adapters`], blocking.
+#[must_use]
+pub fn adapters_blocking(options: &GpuOptions) -> Vec<AdapterSummary> {
+    pollster::block_on(adapters(options))
+}
+
+/// Opens the best adapter that matches, with all its limits and the features kernels can use.
+pub(crate) async fn open(
+    options: &GpuOptions,
+) -> Result<(AdapterSummary, wgpu::Device, wgpu::Queue), Error> {
+    let found = find(options).await;
+    let Some(adapter) = found.first() else {
+        return Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await });
+    };
+    let useful =
+        wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("wgpu-attention"),
+        required_features: adapter.features() & useful,
+        required_limits: adapter.limits(),
+        ..Default::default()
+    };
+    let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
+        Error::Device { action: "opening a device", message: error.to_string() }
+    })?;
+    Ok((summary(adapter), device, queue))
+}
+
+async fn find(options: &GpuOptions) -> Vec<wgpu::Adapter> {
+    match options.backends {
+        Some(backends) => find_in(backends, options).await,
+        None => {
+            let found = find_in(wgpu::Backends::PRIMARY, options).await;
+            if found.is_empty() { find_in(wgpu::Backends::GL, options).await } else { found }
+        }
+    }
+}
+
+async fn find_in(backends: wgpu::Backends, options: &GpuOptions) -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    let instance = wgpu::Instance::new(descriptor);
+    let name = options.adapter.as_ref().map(|name| name.to_lowercase());
+    let mut found = instance.enumerate_adapters(backends).await;
+    found.retain(|adapter| {
+        let info = adapter.get_info();
+        let limits = Capabilities::new(adapter.features(), &adapter.limits());
+        (options.software || info.device_type != wgpu::DeviceType::Cpu)
+            && name.as_ref().is_none_or(|name| info.name.to_lowercase().contains(name))
+            && limits.storage_buffers >= Capabilities::PORTABLE.storage_buffers
+            && limits.workgroups_per_axis > 0
+    });
+    found.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    found
+}
+
+fn rank(device_type: wgpu::DeviceType) -> u8 {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
+    AdapterSummary {
+        info: adapter.get_info(),
+        capabilities: Capabilities::new(adapter.features(), &adapter.limits()),
+    }
+}
+
+fn wanted(options: &GpuOptions) -> String {
+    let kind = if options.software { "an adapter" } else { "a hardware adapter" };
+    let name = options.adapter.as_ref().map(|name| format!(" named like \"{name}\""));
+    let backends = options.backends.map(|backends| format!(" on {backends:?}"));
+    format!("{kind}{}{}", name.unwrap_or_default(), backends.unwrap_or_default())
+}
+
+/// What there is if one asks for nothing in particular, for the error message.
+async fn others(options: &GpuOptions) -> String {
+    if *options == GpuOptions::default() {
+        return "none".to_owned();
+    }
+    let names: Vec<String> =
+        find(&GpuOptions::default()).await.iter().map(|adapter| adapter.get_info().name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
