@@ -132,9 +132,7 @@ pub fn adapters_blocking(options: &GpuOptions) -> Vec<AdapterSummary> {
 }
 
 /// Opens the best adapter that matches, with all its limits and the features kernels can use.
-pub(crate) async fn open(
-    options: &GpuOptions,
-) -> Result<(AdapterSummary, wgpu::Device, wgpu::Queue), Error> {
+pub(crate) async fn open(options: &GpuOptions) -> Result<(wgpu::Device, wgpu::Queue), Error> {
     let found = find(options).await;
     let Some(adapter) = found.first() else {
         return Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await });
@@ -147,10 +145,10 @@ pub(crate) async fn open(
         required_limits: adapter.limits(),
         ..Default::default()
     };
-    let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
-        Error::Device { action: "opening a device", message: error.to_string() }
-    })?;
-    Ok((summary(adapter), device, queue))
+    adapter
+        .request_device(&descriptor)
+        .await
+        .map_err(|error| Error::Device { action: "opening a device", message: error.to_string() })
 }
 
 async fn find(options: &GpuOptions) -> Vec<wgpu::Adapter> {

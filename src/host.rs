@@ -1,14 +1,18 @@
 //! ONE-SHOT: from slices to vectors.
 
-use crate::device::{self, AdapterSummary, Capabilities, GpuOptions};
+use crate::buffer::{download, output, pack_bits, upload};
+use crate::context::Context;
+use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
-use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs};
+use crate::ops::{Attention, AttentionBuffers};
+use crate::plan::Kernel;
+use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem};
+use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gpu {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    context: Arc<Context>,
 }
 
 impl Gpu {
@@ -17,8 +21,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
-        let (_summary, device, queue): (AdapterSummary, _, _) = device::open(options).await?;
-        Ok(Self::from_device(device, queue))
+        let (device, queue) = device::open(options).await?;
+        Ok(Self::from_device(&device, &queue))
     }
 
     /// As [`Gpu::open`], blocking.
@@ -31,32 +35,49 @@ impl Gpu {
 
     /// Uses a device of yours.
     #[must_use]
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self { device, queue }
+    pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        let context = Context::new(device, queue, Capabilities::of(device));
+        Self { context: Arc::new(context) }
+    }
+
+    /// The same device, used as if it could do no more than `capabilities`.
+    #[must_use]
+    pub fn masked(&self, capabilities: &Capabilities) -> Self {
+        let Context { device, queue, .. } = &*self.context;
+        let capabilities = self.context.capabilities.masked(capabilities);
+        Self { context: Arc::new(Context::new(device, queue, capabilities)) }
     }
 
     /// The device.
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {
-        &self.device
+        &self.context.device
     }
 
     /// The queue.
     #[must_use]
     pub fn queue(&self) -> &wgpu::Queue {
-        &self.queue
+        &self.context.queue
     }
 
     /// What the device can do.
     #[must_use]
-    pub fn capabilities(&self) -> Capabilities {
-        Capabilities::of(&self.device)
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.context.capabilities
     }
 
     /// Name, backend and driver of the adapter.
     #[must_use]
     pub fn adapter_info(&self) -> wgpu::AdapterInfo {
-        self.device.adapter_info()
+        self.context.device.adapter_info()
+    }
+
+    /// An operator on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
+        Attention::from_context(self.context.clone(), options)
     }
 
     /// Attention from slices: uploads, runs, reads back.
@@ -69,8 +90,7 @@ impl Gpu {
         options: &AttentionOptions,
         inputs: &Inputs<'_>,
     ) -> Result<Outputs, Error> {
-        let _ = (shape, options, inputs);
-        Err(Error::Device { action: "attention", message: "not built yet".into() })
+        self.attention_with(shape, options, inputs, None).await
     }
 
     /// As [`Gpu::attention`], blocking.
@@ -84,5 +104,107 @@ impl Gpu {
         inputs: &Inputs<'_>,
     ) -> Result<Outputs, Error> {
         pollster::block_on(self.attention(shape, options, inputs))
+    }
+
+    /// As [`Gpu::attention`]; `kernel` insists on one.
+    ///
+    /// # Errors
+    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
+    pub async fn attention_with(
+        &self,
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+        inputs: &Inputs<'_>,
+        kernel: Option<Kernel>,
+    ) -> Result<Outputs, Error> {
+        let operator = self.operator(options)?;
+        let plan = operator.plan_kernel(shape, kernel)?;
+        inputs.validate(&plan.problem)?;
+        operator.prepare(&plan).await?;
+
+        let device = self.device();
+        let floats = |label, slice: &[f32]| upload(device, label, bytemuck::cast_slice(slice));
+        let query = floats("query", inputs.query)?;
+        let key = floats("key", inputs.key)?;
+        let value = floats("value", inputs.value)?;
+        let bits = inputs.mask.map(pack_bits);
+        let mask =
+            bits.map(|bits| upload(device, "mask", bytemuck::cast_slice(&bits))).transpose()?;
+        let bias = inputs.bias.map(|bias| floats("bias", bias)).transpose()?;
+        let slopes =
+            inputs.alibi_slopes.map(|slopes| floats("alibi_slopes", slopes)).transpose()?;
+        let produced = Produced::allocate(device, &plan.problem)?;
+
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let buffers = AttentionBuffers {
+            mask: mask.as_ref(),
+            bias: bias.as_ref(),
+            alibi_slopes: slopes.as_ref(),
+            ..produced.buffers(&query, &key, &value)
+        };
+        operator.encode(&mut encoder, &plan, &buffers)?;
+        produced.download(device, self.queue(), encoder).await
+    }
+}
+
+/// The buffers that a call writes, in the order of [`Outputs`], each with its length in elements.
+struct Produced([Option<(wgpu::Buffer, usize)>; 6]);
+
+impl Produced {
+    fn allocate(device: &wgpu::Device, p: &Problem) -> Result<Self, Error> {
+        let allocate = |label, view: Option<crate::View>| {
+            view.map(|view| {
+                Ok((output(device, label, view.extent as usize)?, view.extent as usize))
+            })
+            .transpose()
+        };
+        Ok(Self([
+            allocate("out", Some(p.out))?,
+            allocate("lse", p.lse)?,
+            allocate("weights", p.weights)?,
+            allocate("raw_scores", p.raw_scores)?,
+            allocate("capped_scores", p.capped_scores)?,
+            allocate("masked_scores", p.masked_scores)?,
+        ]))
+    }
+
+    fn buffers<'a>(
+        &'a self,
+        query: &'a wgpu::Buffer,
+        key: &'a wgpu::Buffer,
+        value: &'a wgpu::Buffer,
+    ) -> AttentionBuffers<'a> {
+        let [out, rest @ ..] =
+            self.0.each_ref().map(|held| held.as_ref().map(|(buffer, _)| buffer));
+        let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
+        // `out` is always allocated; query stands in for the type checker only.
+        let out = out.unwrap_or(query);
+        AttentionBuffers {
+            lse,
+            weights,
+            raw_scores,
+            capped_scores,
+            masked_scores,
+            ..AttentionBuffers::new(query, key, value, out)
+        }
+    }
+
+    async fn download(
+        &self,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<Outputs, Error> {
+        let held: Vec<_> = self.0.iter().flatten().map(|(buffer, len)| (buffer, *len)).collect();
+        let mut vectors = download(device, queue, encoder, &held).await?.into_iter();
+        let mut next = |at: usize| self.0[at].as_ref().and_then(|_| vectors.next());
+        Ok(Outputs {
+            out: next(0).unwrap_or_default(),
+            lse: next(1),
+            weights: next(2),
+            raw_scores: next(3),
+            capped_scores: next(4),
+            masked_scores: next(5),
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 mod options;
 mod shape;
+mod slice;
 mod strides;
 mod tensors;
 

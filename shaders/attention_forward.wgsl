@@ -1,0 +1,140 @@
+// Fused attention: softmax(scale * Q K^T) V without ever storing the q_len x kv_len matrix.
+//
+// A workgroup owns ROWS rows, one an invocation, and walks over the keys in tiles, keeping for each
+// row the maximum so far, the sum of exponentials and the unscaled output.
+// Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv 2307.08691,
+// algorithm 1 (loop over keys inside, division at the end).
+
+const HEAD_DIM = 64u;
+const VALUE_DIM = 64u;
+// Columns of a key staged at once; columns of the output that a workgroup computes. Multiples of 4.
+const HEAD_CHUNK = 64u;
+const VALUE_CHUNK = 64u;
+// Rows of a workgroup; keys of a tile, at most 32: their visibility is one word.
+const ROWS = 64u;
+const KEYS = 32u;
+const HAS_SOFTCAP = false;
+const HAS_BIAS = false;
+const HAS_ALIBI = false;
+const HAS_MASK = false;
+const HAS_LSE = false;
+alias Stored = f32;
+
+var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
+
+@group(0) @binding(1) var<storage, read> query: array<Stored>;
+@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(3) var<storage, read> value: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(6) var<storage, read> mask: array<u32>;
+@group(0) @binding(7) var<storage, read> bias: array<f32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
+
+// use params, rows, visibility, transform, score_tile, value_tile, store(out)
+
+const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
+// Without bias, softcap and ALiBi the factor of exp2 goes into the scale. A bias may be the lowest
+// f32, which must not be multiplied by 1.44 before the maximum is subtracted.
+const IS_PLAIN = !HAS_BIAS && !HAS_SOFTCAP && !HAS_ALIBI;
+
+@compute @workgroup_size(ROWS)
+fn attention_forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let batch = workgroup.z;
+    let kv_head = workgroup.y / VALUE_CHUNKS;
+    let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
+    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
+    let first_query = locate_row(workgroup.x * ROWS, batch, kv_head).query;
+    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, batch, kv_head).query;
+    let query_start = row_start(params.query, row);
+    let key_start = head_start(params.key, batch, kv_head);
+    let value_start = head_start(params.value, batch, kv_head);
+
+    load_query_chunk(query_start, 0u);
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        acc[d] = vec4(0.0);
+    }
+    var m = LOWEST;
+    var l = 0.0;
+    var seen = 0u;
+
+    let keys = key_range(first_query, last_query);
+    for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
+        score_tile(query_start, key_start, first_key, lane);
+        stage_values(value_start, first_key, first_column, lane);
+
+        // Scores, and the maximum of those that are visible.
+        let whole = sees_whole_tile(first_query, last_query, first_key);
+        var visible = 0xffffffffu;
+        if !whole {
+            visible = visible_keys(row, first_key);
+        }
+        seen |= visible;
+        var highest = vec4(m);
+        for (var slot = 0u; slot < KEYS / 4u; slot++) {
+            var s = products[slot];
+            if IS_PLAIN {
+                s *= params.scale * LOG2_E;
+            } else {
+                s = transform_scores(row, first_key + slot * 4u, s);
+            }
+            if !whole {
+                s = select(vec4(LOWEST), s, four_visible(visible, slot));
+            }
+            products[slot] = s;
+            highest = max(highest, s);
+        }
+
+        // What was summed up under the old maximum is brought under the new one.
+        let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
+        let rescale = exponential(vec4(m - new_m)).x;
+        m = new_m;
+        l *= rescale;
+        for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+            acc[d] *= rescale;
+        }
+
+        workgroupBarrier();
+        if whole {
+            for (var slot = 0u; slot < KEYS / 4u; slot++) {
+                let weights = exponential(products[slot] - m);
+                l += dot(weights, vec4(1.0));
+                add_values(slot, weights);
+            }
+        } else {
+            for (var slot = 0u; slot < KEYS / 4u; slot++) {
+                let shown = four_visible(visible, slot);
+                let weights = select(vec4(0.0), exponential(products[slot] - m), shown);
+                l += dot(weights, vec4(1.0));
+                add_visible_values(slot, weights, shown);
+            }
+        }
+        workgroupBarrier();
+    }
+
+    if !row.live {
+        return;
+    }
+    let empty = seen == 0u;
+    let factor = 1.0 / l;
+    let out_start = row_start(params.out, row);
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        let column = first_column + d * 4u;
+        let columns = select(acc[d] * factor, vec4(0.0), empty);
+        store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
+    }
+    if HAS_LSE && first_column == 0u {
+        let natural = select(m, m * LN_2, IS_PLAIN) + log(l);
+        lse[row_start(params.lse, row)] = select(bitcast<u32>(natural), MINUS_INFINITY_BITS, empty);
+    }
+}
+
+fn exponential(x: vec4<f32>) -> vec4<f32> {
+    if IS_PLAIN {
+        return exp2(x);
+    }
+    return exp2(x * LOG2_E);
+}

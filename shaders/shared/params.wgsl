@@ -1,0 +1,40 @@
+// What changes from call to call. Mirrored by `Params` in src/plan/params.rs.
+
+// Where element [batch, head, row, 0] of a tensor lies.
+struct View {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+struct Params {
+    query: View,
+    key: View,
+    value: View,
+    out: View,
+    lse: View,
+    scores: View,
+    mask: View,
+    bias: View,
+    mask_column: u32,
+    bias_column: u32,
+    alibi_offset: u32,
+    alibi_batch: u32,
+    q_len: u32,
+    kv_len: u32,
+    group: u32,
+    band_lower: i32,
+    band_upper: i32,
+    offset: i32,
+    scale: f32,
+    softcap: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+const MINUS_INFINITY_BITS = 0xff800000u;
+// The lowest f32. A running maximum starts here, below which only -inf lies.
+const LOWEST = -3.40282347e38;
+const LOG2_E = 1.4426950408889634;
+const LN_2 = 0.6931471805599453;

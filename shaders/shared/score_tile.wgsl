@@ -1,0 +1,54 @@
+// Products of this invocation's query with the keys of one tile.
+//
+// An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
+// that they staged together. A long head_dim goes through the tile in chunks.
+// use params, rows, load(query), load(key)
+
+const HEAD_CHUNKS = (HEAD_DIM + HEAD_CHUNK - 1u) / HEAD_CHUNK;
+
+var<private> query_chunk: array<vec4<f32>, HEAD_CHUNK / 4u>;
+var<private> products: array<vec4<f32>, KEYS / 4u>;
+
+fn load_query_chunk(start: u32, chunk: u32) {
+    for (var d = 0u; d < HEAD_CHUNK / 4u; d++) {
+        let column = chunk * HEAD_CHUNK + d * 4u;
+        query_chunk[d] = load_query(start + column, columns_left(HEAD_DIM, column));
+    }
+}
+
+// Leaves the products in `products`. Call in uniform control flow, with the tile free for use; it is
+// free again afterwards.
+fn score_tile(query_start: u32, key_start: u32, first_key: u32, lane: u32) {
+    for (var slot = 0u; slot < KEYS / 4u; slot++) {
+        products[slot] = vec4(0.0);
+    }
+    for (var chunk = 0u; chunk < HEAD_CHUNKS; chunk++) {
+        if HEAD_CHUNKS > 1u {
+            load_query_chunk(query_start, chunk);
+        }
+        stage_keys(key_start, first_key, chunk, lane);
+        workgroupBarrier();
+        for (var slot = 0u; slot < KEYS / 4u; slot++) {
+            let at = slot * HEAD_CHUNK;
+            var four = products[slot];
+            for (var d = 0u; d < HEAD_CHUNK / 4u; d++) {
+                let q = query_chunk[d];
+                four.x += dot(q, tile[at + d]);
+                four.y += dot(q, tile[at + HEAD_CHUNK / 4u + d]);
+                four.z += dot(q, tile[at + HEAD_CHUNK / 2u + d]);
+                four.w += dot(q, tile[at + HEAD_CHUNK / 4u * 3u + d]);
+            }
+            products[slot] = four;
+        }
+        workgroupBarrier();
+    }
+}
+
+// Keys past the end repeat the last one; they are hidden later.
+fn stage_keys(key_start: u32, first_key: u32, chunk: u32, lane: u32) {
+    for (var slot = lane; slot < KEYS * HEAD_CHUNK / 4u; slot += ROWS) {
+        let key = min(first_key + slot / (HEAD_CHUNK / 4u), params.kv_len - 1u);
+        let column = chunk * HEAD_CHUNK + slot % (HEAD_CHUNK / 4u) * 4u;
+        tile[slot] = load_key(key_start + key * params.key.row + column, columns_left(HEAD_DIM, column));
+    }
+}

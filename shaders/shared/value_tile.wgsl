@@ -1,0 +1,36 @@
+// Adds weighted values of one tile to this invocation's row of out.
+// use params, load(value)
+
+var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
+
+// Keys past the end repeat the last one; they are hidden later.
+fn stage_values(value_start: u32, first_key: u32, first_column: u32, lane: u32) {
+    for (var slot = lane; slot < KEYS * VALUE_CHUNK / 4u; slot += ROWS) {
+        let key = min(first_key + slot / (VALUE_CHUNK / 4u), params.kv_len - 1u);
+        let column = first_column + slot % (VALUE_CHUNK / 4u) * 4u;
+        tile[slot] = load_value(value_start + key * params.value.row + column, columns_left(VALUE_DIM, column));
+    }
+}
+
+// Four keys whose values all count.
+fn add_values(slot: u32, weights: vec4<f32>) {
+    let at = slot * VALUE_CHUNK;
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        acc[d] += weights.x * tile[at + d]
+            + weights.y * tile[at + VALUE_CHUNK / 4u + d]
+            + weights.z * tile[at + VALUE_CHUNK / 2u + d]
+            + weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d];
+    }
+}
+
+// Four keys of which only the visible ones count, whatever the others hold: 0 * NaN is NaN.
+fn add_visible_values(slot: u32, weights: vec4<f32>, visible: vec4<bool>) {
+    let at = slot * VALUE_CHUNK;
+    let none = vec4(0.0);
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        acc[d] += select(none, weights.x * tile[at + d], visible.x)
+            + select(none, weights.y * tile[at + VALUE_CHUNK / 4u + d], visible.y)
+            + select(none, weights.z * tile[at + VALUE_CHUNK / 2u + d], visible.z)
+            + select(none, weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d], visible.w);
+    }
+}

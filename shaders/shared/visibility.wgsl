@@ -1,0 +1,74 @@
+// Which keys a row sees, as one bit a key: bit j of a word stands for key first_key + j.
+// Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
+// infinities do not exist.
+// use params, rows
+
+struct KeyRange {
+    begin: u32,
+    end: u32,
+}
+
+// The keys that the band leaves to any of these queries, from the start of a tile.
+fn key_range(first_query: u32, last_query: u32) -> KeyRange {
+    let begin = max(i32(first_query) + params.band_lower, 0);
+    let end = min(i32(last_query) + params.band_upper + 1, i32(params.kv_len));
+    return KeyRange(u32(begin) / KEYS * KEYS, u32(max(end, 0)));
+}
+
+// Whether every one of these queries sees every key of the tile.
+fn sees_whole_tile(first_query: u32, last_query: u32, first_key: u32) -> bool {
+    let last_key = first_key + KEYS - 1u;
+    return !HAS_MASK && !HAS_BIAS && last_key < params.kv_len
+        && i32(first_key) - i32(last_query) >= params.band_lower
+        && i32(last_key) - i32(first_query) <= params.band_upper;
+}
+
+fn visible_keys(row: Row, first_key: u32) -> u32 {
+    let diagonal = i32(row.query) - i32(first_key);
+    let begin = clamp(diagonal + params.band_lower, 0, i32(KEYS));
+    let left = i32(params.kv_len) - i32(first_key);
+    let end = clamp(min(diagonal + params.band_upper + 1, left), 0, i32(KEYS));
+    var visible = lowest_bits(u32(end)) & ~lowest_bits(u32(begin));
+    if HAS_MASK {
+        visible &= mask_bits(row, first_key);
+    }
+    if HAS_BIAS {
+        visible &= ~infinite_bias_bits(row, first_key);
+    }
+    return visible;
+}
+
+fn lowest_bits(count: u32) -> u32 {
+    return select((1u << (count & 31u)) - 1u, 0xffffffffu, count >= 32u);
+}
+
+fn mask_bits(row: Row, first_key: u32) -> u32 {
+    let bit = row_start(params.mask, row) + first_key * params.mask_column;
+    let word = bit >> 5u;
+    let shift = bit & 31u;
+    let low = mask[word] >> shift;
+    if params.mask_column == 0u {
+        return select(0u, 0xffffffffu, (low & 1u) != 0u);
+    }
+    if shift == 0u {
+        return low;
+    }
+    // Past the mask's end this reads some other word, for keys past kv_len.
+    return low | (mask[word + 1u] << (32u - shift));
+}
+
+fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {
+    let start = row_start(params.bias, row);
+    let count = min(KEYS, params.kv_len - first_key);
+    var hidden = 0u;
+    for (var j = 0u; j < count; j++) {
+        let value = bitcast<u32>(bias[start + (first_key + j) * params.bias_column]);
+        hidden |= select(0u, 1u, value == MINUS_INFINITY_BITS) << j;
+    }
+    return hidden;
+}
+
+// The four bits from `slot * 4` on.
+fn four_visible(visible: u32, slot: u32) -> vec4<bool> {
+    return (vec4(visible >> (slot * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
+}

@@ -1,0 +1,73 @@
+// Second of the three stages: a row of scores becomes a row of weights, in place; lse on request.
+//
+// A workgroup owns one row. Each invocation goes over its share of the row three times: maximum, sum
+// of exponentials, weights.
+
+const THREADS = 64u;
+const HIDDEN_BITS = 0xff800000u;
+const HAS_LSE = false;
+
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(9) var<storage, read_write> weights: array<u32>;
+
+var<workgroup> partial: array<f32, THREADS>;
+var<workgroup> partial_seen: array<u32, THREADS>;
+
+// use params, rows
+
+@compute @workgroup_size(THREADS)
+fn softmax(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = Row(workgroup.z, workgroup.y, workgroup.x, true);
+    let start = row_start(params.scores, row);
+
+    var highest = LOWEST;
+    var seen = 0u;
+    for (var j = lane; j < params.kv_len; j += THREADS) {
+        let bits = weights[start + j];
+        let shown = bits != HIDDEN_BITS;
+        seen |= select(0u, 1u, shown);
+        highest = max(highest, select(LOWEST, bitcast<f32>(bits), shown));
+    }
+    partial[lane] = highest;
+    partial_seen[lane] = seen;
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            partial[lane] = max(partial[lane], partial[lane + half]);
+            partial_seen[lane] |= partial_seen[lane + half];
+        }
+        workgroupBarrier();
+    }
+    let m = partial[0];
+    let empty = partial_seen[0] == 0u;
+    workgroupBarrier();
+
+    var sum = 0.0;
+    for (var j = lane; j < params.kv_len; j += THREADS) {
+        let bits = weights[start + j];
+        let term = exp2((bitcast<f32>(bits) - m) * LOG2_E);
+        sum += select(term, 0.0, bits == HIDDEN_BITS);
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            partial[lane] += partial[lane + half];
+        }
+        workgroupBarrier();
+    }
+    let l = partial[0];
+
+    let factor = 1.0 / l;
+    for (var j = lane; j < params.kv_len; j += THREADS) {
+        let bits = weights[start + j];
+        let weight = exp2((bitcast<f32>(bits) - m) * LOG2_E) * factor;
+        weights[start + j] = select(bitcast<u32>(weight), 0u, bits == HIDDEN_BITS);
+    }
+    if HAS_LSE && lane == 0u {
+        lse[row_start(params.lse, row)] = select(bitcast<u32>(m + log(l)), MINUS_INFINITY_BITS, empty);
+    }
+}

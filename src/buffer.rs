@@ -1,0 +1,117 @@
+//! BACK: slices into buffers, buffers into vectors.
+
+use crate::error::Error;
+use crate::pipeline::{if_ready, scoped};
+use futures_intrusive::channel::shared::oneshot_channel;
+
+/// A storage buffer holding `data`; an empty one still has a size that can be bound.
+pub(crate) fn upload(
+    device: &wgpu::Device,
+    label: &'static str,
+    data: &[u8],
+) -> Result<wgpu::Buffer, Error> {
+    let size = padded(data.len() as u64);
+    let buffer = create(device, label, size, wgpu::BufferUsages::STORAGE, true)?;
+    if !data.is_empty() {
+        buffer
+            .get_mapped_range_mut(..data.len() as u64)
+            .map_err(|error| Error::Device { action: "uploading", message: error.to_string() })?
+            .copy_from_slice(data);
+    }
+    buffer.unmap();
+    Ok(buffer)
+}
+
+/// A storage buffer for `len` f32 that can be downloaded.
+pub(crate) fn output(
+    device: &wgpu::Device,
+    label: &'static str,
+    len: usize,
+) -> Result<wgpu::Buffer, Error> {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    create(device, label, padded(len as u64 * 4), usage, false)
+}
+
+/// Reads `buffers` back, all with one wait. On native the wait blocks, as nothing else would poll the
+/// device.
+pub(crate) async fn download(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    mut encoder: wgpu::CommandEncoder,
+    buffers: &[(&wgpu::Buffer, usize)],
+) -> Result<Vec<Vec<f32>>, Error> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let mut staging = Vec::new();
+    for &(buffer, len) in buffers {
+        let copy = create(device, "wgpu-attention download", buffer.size(), usage, false)?;
+        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+        staging.push((copy, len));
+    }
+    let (index, error) = scoped(device, || queue.submit([encoder.finish()]));
+    if let Some(message) = if_ready(error).flatten() {
+        return Err(Error::Device { action: "submitting", message });
+    }
+    let receivers: Vec<_> = staging
+        .iter()
+        .map(|(copy, _)| {
+            let (sender, receiver) = oneshot_channel();
+            copy.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only if the caller dropped the future.
+                let _ = sender.send(result);
+            });
+            receiver
+        })
+        .collect();
+    device
+        .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
+        .map_err(|error| failed(&error))?;
+    let mut results = Vec::new();
+    for ((copy, len), receiver) in staging.iter().zip(receivers) {
+        match receiver.receive().await {
+            Some(result) => result.map_err(|error| failed(&error))?,
+            None => return Err(failed(&"the device was lost")),
+        }
+        let bytes = copy.get_mapped_range(..).map_err(|error| failed(&error))?;
+        results.push(bytemuck::cast_slice(&bytes)[..*len].to_vec());
+    }
+    Ok(results)
+}
+
+/// One bit a flag, lowest first.
+pub(crate) fn pack_bits(flags: &[bool]) -> Vec<u32> {
+    let pack = |word: &[bool]| {
+        word.iter().enumerate().fold(0, |bits, (at, &flag)| bits | (u32::from(flag) << at))
+    };
+    flags.chunks(32).map(pack).collect()
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Error {
+    Error::Device { action: "reading back", message: error.to_string() }
+}
+
+fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(4).max(4)
+}
+
+fn create(
+    device: &wgpu::Device,
+    label: &'static str,
+    size: u64,
+    usage: wgpu::BufferUsages,
+    mapped_at_creation: bool,
+) -> Result<wgpu::Buffer, Error> {
+    let most = device.limits().max_buffer_size;
+    if size > most {
+        return Err(Error::Unsupported {
+            what: "bytes of one buffer",
+            expected: format!("at least {size} for {label}"),
+            found: most.to_string(),
+        });
+    }
+    let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
+    let (buffer, error) = scoped(device, || device.create_buffer(&descriptor));
+    match if_ready(error).flatten() {
+        None => Ok(buffer),
+        Some(message) => Err(Error::Device { action: "allocating a buffer", message }),
+    }
+}

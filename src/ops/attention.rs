@@ -1,0 +1,263 @@
+//! Scaled dot-product attention recorded into the caller's encoder.
+
+use crate::context::Context;
+use crate::device::Capabilities;
+use crate::error::Error;
+use crate::plan::{Kernel, Plan, Tensor};
+use crate::problem::{AttentionOptions, AttentionShape, Problem, View};
+use std::sync::Arc;
+
+/// Scaled dot-product attention on one device, with one set of options.
+///
+/// `plan` validates a shape and picks kernels, in microseconds; `encode` records the plan into your
+/// encoder. Nothing here submits, waits or reads back.
+///
+/// Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    context: Arc<Context>,
+    options: AttentionOptions,
+}
+
+/// The buffers of one call, laid out as its [`AttentionShape`] says; all need
+/// [`wgpu::BufferUsages::STORAGE`].
+///
+/// Inputs may share a buffer; an output shares with nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionBuffers<'a> {
+    /// f32 `[batch, num_heads, q_len, head_dim]`.
+    pub query: &'a wgpu::Buffer,
+    /// f32 `[batch, num_kv_heads, kv_len, head_dim]`.
+    pub key: &'a wgpu::Buffer,
+    /// f32 `[batch, num_kv_heads, kv_len, value_dim]`.
+    pub value: &'a wgpu::Buffer,
+    /// f32 `[batch, num_heads, q_len, value_dim]`, written.
+    pub out: &'a wgpu::Buffer,
+    /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend.
+    pub mask: Option<&'a wgpu::Buffer>,
+    /// f32, as the shape's bias.
+    pub bias: Option<&'a wgpu::Buffer>,
+    /// f32 `[num_heads]` or `[batch, num_heads]`.
+    pub alibi_slopes: Option<&'a wgpu::Buffer>,
+    /// f32 `[batch, num_heads, q_len]`, written.
+    pub lse: Option<&'a wgpu::Buffer>,
+    /// f32 `[batch, num_heads, q_len, kv_len]`, written.
+    pub weights: Option<&'a wgpu::Buffer>,
+    /// f32, sized as `weights`, written.
+    pub raw_scores: Option<&'a wgpu::Buffer>,
+    /// f32, sized as `weights`, written.
+    pub capped_scores: Option<&'a wgpu::Buffer>,
+    /// f32, sized as `weights`, written.
+    pub masked_scores: Option<&'a wgpu::Buffer>,
+}
+
+impl Attention {
+    /// An operator on your device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an option that no shape could make valid.
+    pub fn new(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        options: &AttentionOptions,
+    ) -> Result<Self, Error> {
+        Self::with_capabilities(device, queue, options, Capabilities::of(device))
+    }
+
+    /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is tested
+    /// on a better adapter.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn with_capabilities(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        options: &AttentionOptions,
+        capabilities: Capabilities,
+    ) -> Result<Self, Error> {
+        let capabilities = capabilities.masked(&Capabilities::of(device));
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities)), options)
+    }
+
+    pub(crate) fn from_context(
+        context: Arc<Context>,
+        options: &AttentionOptions,
+    ) -> Result<Self, Error> {
+        Problem::new(&AttentionShape::new(0, 1, 0, 1), options)?;
+        Ok(Self { context, options: *options })
+    }
+
+    /// Validates `shape` and decides what will run.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is
+    /// too small for.
+    pub fn plan(&self, shape: &AttentionShape) -> Result<Plan, Error> {
+        self.plan_kernel(shape, None)
+    }
+
+    /// As [`Attention::plan`]; `kernel` insists on one.
+    ///
+    /// # Errors
+    /// As [`Attention::plan`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
+    pub fn plan_kernel(
+        &self,
+        shape: &AttentionShape,
+        kernel: Option<Kernel>,
+    ) -> Result<Plan, Error> {
+        let problem = Problem::new(shape, &self.options)?;
+        Plan::new(problem, &self.context.capabilities, kernel)
+    }
+
+    /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader
+    /// compiler says.
+    ///
+    /// # Errors
+    /// [`Error::Shader`].
+    pub async fn prepare(&self, plan: &Plan) -> Result<(), Error> {
+        self.context.pipelines.prepare(&plan.variants()).await
+    }
+
+    /// As [`Attention::prepare`], blocking.
+    ///
+    /// # Errors
+    /// As [`Attention::prepare`].
+    pub fn prepare_blocking(&self, plan: &Plan) -> Result<(), Error> {
+        pollster::block_on(self.prepare(plan))
+    }
+
+    /// How many pipelines have been compiled on this operator's device.
+    #[must_use]
+    pub fn pipeline_count(&self) -> usize {
+        self.context.pipelines.len()
+    }
+
+    /// Records the plan into `encoder`. Any number of plans may go into one encoder.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the
+    /// STORAGE usage, or for a plan of another device; nothing is recorded then.
+    pub fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        plan: &Plan,
+        buffers: &AttentionBuffers<'_>,
+    ) -> Result<(), Error> {
+        if plan.capabilities != self.context.capabilities {
+            let (expected, found) = ("a plan of this operator's device", "one of another device");
+            return Err(Error::invalid("plan", expected, found));
+        }
+        buffers.validate(&plan.problem)?;
+        let find = |tensor| buffers.get(tensor);
+        self.context.record(encoder, "attention", &plan.dispatches, plan.workspace, find)
+    }
+}
+
+impl<'a> AttentionBuffers<'a> {
+    /// A call without optional tensors; add them by struct update.
+    #[must_use]
+    pub fn new(
+        query: &'a wgpu::Buffer,
+        key: &'a wgpu::Buffer,
+        value: &'a wgpu::Buffer,
+        out: &'a wgpu::Buffer,
+    ) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            out,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            lse: None,
+            weights: None,
+            raw_scores: None,
+            capped_scores: None,
+            masked_scores: None,
+        }
+    }
+
+    fn get(&self, tensor: Tensor) -> Option<&'a wgpu::Buffer> {
+        match tensor {
+            Tensor::Query => Some(self.query),
+            Tensor::Key => Some(self.key),
+            Tensor::Value => Some(self.value),
+            Tensor::Out => Some(self.out),
+            Tensor::Lse => self.lse,
+            Tensor::Mask => self.mask,
+            Tensor::Bias => self.bias,
+            Tensor::AlibiSlopes => self.alibi_slopes,
+            Tensor::Weights => self.weights,
+            Tensor::RawScores => self.raw_scores,
+            Tensor::CappedScores => self.capped_scores,
+            Tensor::MaskedScores => self.masked_scores,
+            Tensor::Workspace => None,
+        }
+    }
+
+    fn validate(&self, p: &Problem) -> Result<(), Error> {
+        let inputs = [
+            ("query", Tensor::Query, Some(p.query)),
+            ("key", Tensor::Key, Some(p.key)),
+            ("value", Tensor::Value, Some(p.value)),
+            ("mask", Tensor::Mask, p.mask),
+            ("bias", Tensor::Bias, p.bias),
+            ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
+        ];
+        let outputs = [
+            ("out", Tensor::Out, Some(p.out)),
+            ("lse", Tensor::Lse, p.lse),
+            ("weights", Tensor::Weights, p.weights),
+            ("raw_scores", Tensor::RawScores, p.raw_scores),
+            ("capped_scores", Tensor::CappedScores, p.capped_scores),
+            ("masked_scores", Tensor::MaskedScores, p.masked_scores),
+        ];
+        let mut earlier: Vec<(&str, &wgpu::Buffer)> = Vec::new();
+        for (index, (name, tensor, view)) in inputs.into_iter().chain(outputs).enumerate() {
+            let Some(buffer) = check_buffer(name, tensor, view, self.get(tensor))? else {
+                continue;
+            };
+            let is_output = index >= inputs.len();
+            if let Some((other, _)) =
+                earlier.iter().find(|(_, other)| is_output && *other == buffer)
+            {
+                return Err(Error::invalid(
+                    name,
+                    "a buffer of its own",
+                    format!("that of {other}"),
+                ));
+            }
+            earlier.push((name, buffer));
+        }
+        Ok(())
+    }
+}
+
+fn check_buffer<'a>(
+    name: &'static str,
+    tensor: Tensor,
+    view: Option<View>,
+    buffer: Option<&'a wgpu::Buffer>,
+) -> Result<Option<&'a wgpu::Buffer>, Error> {
+    let (view, buffer) = match (view, buffer) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => {
+            return Err(Error::invalid(name, "a buffer, as the shape has one", "none"));
+        }
+        (None, Some(_)) => {
+            return Err(Error::invalid(name, "none, as the shape has none", "a buffer"));
+        }
+        (Some(view), Some(buffer)) => (view, buffer),
+    };
+    if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        let found = format!("{:?}", buffer.usage());
+        return Err(Error::invalid(name, "a buffer with usage STORAGE", found));
+    }
+    let bytes = tensor.bytes(view.extent);
+    if buffer.size() < bytes {
+        let expected = format!("a buffer of at least {bytes} bytes");
+        return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
+    }
+    Ok(Some(buffer))
+}

@@ -1,0 +1,166 @@
+//! COMPILE: a pipeline per variant, under an error scope, once.
+
+use crate::error::Error;
+use crate::plan::{Access, Entry, Variant};
+use crate::shader;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// A compiled variant.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) layout: wgpu::BindGroupLayout,
+    pub(crate) compute: wgpu::ComputePipeline,
+}
+
+/// The pipelines of one device.
+#[derive(Debug)]
+pub(crate) struct Pipelines {
+    device: wgpu::Device,
+    compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+}
+
+impl Pipelines {
+    pub(crate) fn new(device: &wgpu::Device) -> Self {
+        Self { device: device.clone(), compiled: Mutex::default() }
+    }
+
+    /// The pipeline of `variant`, compiled now if it is new. Where errors arrive later (browsers) only
+    /// [`Pipelines::prepare`] reports them.
+    pub(crate) fn get(&self, variant: &Variant) -> Result<Arc<Pipeline>, Error> {
+        if let Some(pipeline) = lock(&self.compiled).get(variant) {
+            return Ok(pipeline.clone());
+        }
+        let (pipeline, error) = scoped(&self.device, || compile(&self.device, variant));
+        refuse(variant, if_ready(error).flatten())?;
+        Ok(self.keep(variant, pipeline))
+    }
+
+    /// Compiles what is new among `variants`, and waits for the compilers' errors.
+    pub(crate) async fn prepare(&self, variants: &[Variant]) -> Result<(), Error> {
+        for variant in variants {
+            if lock(&self.compiled).contains_key(variant) {
+                continue;
+            }
+            let (pipeline, error) = scoped(&self.device, || compile(&self.device, variant));
+            refuse(variant, error.await)?;
+            self.keep(variant, pipeline);
+        }
+        Ok(())
+    }
+
+    /// How many pipelines there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.compiled).len()
+    }
+
+    fn keep(&self, variant: &Variant, pipeline: Pipeline) -> Arc<Pipeline> {
+        lock(&self.compiled).entry(variant.clone()).or_insert_with(|| Arc::new(pipeline)).clone()
+    }
+}
+
+/// A poisoned lock only means that another thread panicked; a cache is never half written.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `action` and catches what the device says of it, in place of the panic that is wgpu's default.
+pub(crate) fn scoped<T>(
+    device: &wgpu::Device,
+    action: impl FnOnce() -> T,
+) -> (T, impl Future<Output = Option<String>>) {
+    let scopes = ErrorScopes::open(device);
+    let result = action();
+    (result, scopes.close())
+}
+
+/// One scope for each kind of error.
+struct ErrorScopes([wgpu::ErrorScopeGuard; 3]);
+
+impl ErrorScopes {
+    fn open(device: &wgpu::Device) -> Self {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        Self([Internal, OutOfMemory, Validation].map(|filter| device.push_error_scope(filter)))
+    }
+
+    /// The first error, validation before the others.
+    fn close(self) -> impl Future<Output = Option<String>> {
+        let [internal, memory, validation] = self.0;
+        // Popped in the reverse order of pushing, and before anything is awaited.
+        let (validation, memory, internal) = (validation.pop(), memory.pop(), internal.pop());
+        async move {
+            let errors = [validation.await, memory.await, internal.await];
+            errors.into_iter().flatten().next().map(|error| error.to_string())
+        }
+    }
+}
+
+/// The future's value if it has one already: on native, errors are known at once.
+pub(crate) fn if_ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn refuse(variant: &Variant, error: Option<String>) -> Result<(), Error> {
+    match error {
+        None => Ok(()),
+        Some(message) => Err(Error::Shader { pipeline: variant.to_string(), message }),
+    }
+}
+
+fn compile(device: &wgpu::Device, variant: &Variant) -> Pipeline {
+    let name = variant.to_string();
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(&name),
+        source: wgpu::ShaderSource::Wgsl(shader::assemble(variant).into()),
+    };
+    let checks = wgpu::ShaderRuntimeChecks {
+        force_loop_bounding: false,
+        ..wgpu::ShaderRuntimeChecks::checked()
+    };
+    // SAFETY: without loop bounding every loop has to end by itself. All of ours count up to a
+    // constant or to kv_len, which is below 2^31, in steps of at least one. Bounds checks stay on.
+    let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(&name),
+        entries: &layout_entries(variant.entry),
+    });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(&name),
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(variant.entry.name()),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every kernel writes its tile before it reads it.
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    });
+    Pipeline { layout, compute }
+}
+
+fn layout_entries(entry: Entry) -> Vec<wgpu::BindGroupLayoutEntry> {
+    let layout_entry = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    };
+    let storage = entry.bindings().into_iter().map(|(binding, access)| {
+        let read_only = access == Access::Read;
+        layout_entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
+    });
+    let uniform = layout_entry(0, wgpu::BufferBindingType::Uniform, true);
+    std::iter::once(uniform).chain(storage).collect()
+}

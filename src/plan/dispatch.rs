@@ -1,0 +1,151 @@
+//! One dispatch as plain data: which shader, which parts of which buffers, what grid.
+
+use super::params::{Params, ViewParams};
+use super::variant::Variant;
+use crate::device::Capabilities;
+use crate::problem::{Problem, View};
+
+/// A tensor that a dispatch reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are those of AttentionBuffers")]
+pub enum Tensor {
+    Query,
+    Key,
+    Value,
+    Out,
+    Lse,
+    Mask,
+    Bias,
+    AlibiSlopes,
+    Weights,
+    RawScores,
+    CappedScores,
+    MaskedScores,
+    /// Scores nobody asked to keep; the operator's own buffer.
+    Workspace,
+}
+
+impl Tensor {
+    /// Its binding number in every shader.
+    #[must_use]
+    pub fn binding(self) -> u32 {
+        match self {
+            Self::Query => 1,
+            Self::Key => 2,
+            Self::Value => 3,
+            Self::Out => 4,
+            Self::Lse => 5,
+            Self::Mask => 6,
+            Self::Bias => 7,
+            Self::AlibiSlopes => 8,
+            Self::Weights
+            | Self::RawScores
+            | Self::CappedScores
+            | Self::MaskedScores
+            | Self::Workspace => 9,
+        }
+    }
+
+    /// Elements in one 32-bit word: a mask has a bit an element.
+    #[must_use]
+    pub fn elements_per_word(self) -> u32 {
+        if self == Self::Mask { 32 } else { 1 }
+    }
+
+    /// Bytes of a buffer that holds the first `elements` elements.
+    #[must_use]
+    pub fn bytes(self, elements: u32) -> u64 {
+        u64::from(elements.div_ceil(self.elements_per_word())) * 4
+    }
+}
+
+/// The part of a buffer that a dispatch binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First byte, aligned for the device.
+    pub start: u64,
+    /// Number of bytes.
+    pub size: u64,
+    /// Element at `start`.
+    pub first_element: u32,
+}
+
+impl Window {
+    fn new(tensor: Tensor, view: &View, capabilities: &Capabilities) -> Self {
+        let per_word = tensor.elements_per_word();
+        let step = capabilities.storage_alignment.max(4) / 4 * per_word;
+        let first_element = view.offset / step * step;
+        let start = tensor.bytes(first_element);
+        Self { start, size: tensor.bytes(view.extent) - start, first_element }
+    }
+}
+
+/// A tensor bound through a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Which tensor.
+    pub tensor: Tensor,
+    /// Which part of it.
+    pub window: Window,
+}
+
+/// One dispatch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dispatch {
+    /// The shader.
+    pub variant: Variant,
+    /// Its uniform block.
+    pub params: Params,
+    /// What it binds; bindings of the shader that are not listed get a dummy.
+    pub bound: Vec<Bound>,
+    /// Workgroups along each axis.
+    pub grid: [u32; 3],
+}
+
+impl Dispatch {
+    /// A dispatch of `variant` for `problem`, with the scores at `scores` if the shader has any.
+    pub(super) fn new(
+        variant: Variant,
+        problem: &Problem,
+        scores: Option<(Tensor, View)>,
+        grid: [u32; 3],
+        capabilities: &Capabilities,
+    ) -> Self {
+        let mut params = Params::new(problem);
+        let mut bound = Vec::new();
+        let views = [
+            (Tensor::Query, Some(problem.query)),
+            (Tensor::Key, Some(problem.key)),
+            (Tensor::Value, Some(problem.value)),
+            (Tensor::Out, Some(problem.out)),
+            (Tensor::Lse, problem.lse),
+            (Tensor::Mask, problem.mask),
+            (Tensor::Bias, problem.bias),
+            (Tensor::AlibiSlopes, problem.alibi),
+        ];
+        let views = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
+        for (tensor, view) in views.chain(scores) {
+            // What an empty tensor or an unused one would bind is a dummy.
+            if view.extent == 0 || !variant.entry.bindings().contains_key(&tensor.binding()) {
+                continue;
+            }
+            let window = Window::new(tensor, &view, capabilities);
+            bound.push(Bound { tensor, window });
+            let place = ViewParams::within(&view, &window);
+            match tensor {
+                Tensor::Query => params.query = place,
+                Tensor::Key => params.key = place,
+                Tensor::Value => params.value = place,
+                Tensor::Out => params.out = place,
+                Tensor::Lse => params.lse = place,
+                Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
+                Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
+                Tensor::AlibiSlopes => {
+                    (params.alibi_offset, params.alibi_batch) = (place.offset, place.batch);
+                }
+                _ => params.scores = place,
+            }
+        }
+        Self { variant, params, bound, grid }
+    }
+}

@@ -1,0 +1,165 @@
+//! The dispatches of each kernel for one part of a problem, as if the device had no limits.
+
+use super::dispatch::{Dispatch, Tensor};
+use super::tiles::{Tiles, storage};
+use super::variant::{Constant, Entry, Variant};
+use crate::device::Capabilities;
+use crate::problem::{Problem, View};
+
+pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
+    let variant = Variant {
+        entry: Entry::AttentionForward,
+        storage: storage(part),
+        constants: [
+            ("HEAD_DIM", Constant::Count(part.head_dim)),
+            ("VALUE_DIM", Constant::Count(part.value_dim)),
+            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+        ]
+        .into_iter()
+        .chain(tiles.constants())
+        .chain(transforms(part))
+        .chain(masks(part))
+        .collect(),
+    };
+    Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities)
+}
+
+/// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
+/// the caller's buffer or in the workspace.
+pub(super) fn three_stage(
+    part: &Problem,
+    tiles: &Tiles,
+    capabilities: &Capabilities,
+) -> Vec<Dispatch> {
+    let raw = Problem { softcap: None, mask: None, bias: None, alibi: None, ..part.clone() };
+    let capped = Problem { softcap: part.softcap, ..raw.clone() };
+    let weights = match part.weights {
+        Some(view) => (Tensor::Weights, view),
+        None => (Tensor::Workspace, workspace(part)),
+    };
+    let shown = [
+        (Tensor::RawScores, &raw, part.raw_scores, false),
+        (Tensor::CappedScores, &capped, part.capped_scores, false),
+        (Tensor::MaskedScores, part, part.masked_scores, true),
+    ];
+    let mut dispatches: Vec<Dispatch> = shown
+        .into_iter()
+        .filter_map(|(tensor, problem, view, marks_hidden)| {
+            let hidden = if marks_hidden { Hidden::Infinite } else { Hidden::Unmarked };
+            Some(scores(problem, tiles, (tensor, view?), hidden, capabilities))
+        })
+        .collect();
+    dispatches.push(scores(part, tiles, weights, Hidden::Marked, capabilities));
+    dispatches.push(softmax(part, weights, capabilities));
+    dispatches.push(weighted_sum(part, tiles, weights, capabilities));
+    dispatches
+}
+
+/// What stands in the matrix for a hidden score.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// The score, as if it were visible.
+    Unmarked,
+    /// `-inf`, for people.
+    Infinite,
+    /// Bits that no score has, for the softmax: a visible score may be `-inf` too.
+    Marked,
+}
+
+/// A NaN that no computed score is: `scores.wgsl` stores visible NaNs with other bits.
+const HIDDEN_MARK: u32 = 0xffff_ffff;
+const MINUS_INFINITY: u32 = 0xff80_0000;
+
+fn scores(
+    part: &Problem,
+    tiles: &Tiles,
+    target: (Tensor, View),
+    hidden: Hidden,
+    capabilities: &Capabilities,
+) -> Dispatch {
+    let bits = if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
+    let variant = Variant {
+        entry: Entry::Scores,
+        storage: storage(part),
+        constants: [
+            ("HEAD_DIM", Constant::Count(part.head_dim)),
+            ("MARKS_HIDDEN", Constant::Flag(hidden != Hidden::Unmarked)),
+            ("HIDDEN_BITS", Constant::Count(bits)),
+        ]
+        .into_iter()
+        .chain(tiles.constants().into_iter().filter(|(name, _)| *name != "VALUE_CHUNK"))
+        .chain(transforms(part))
+        .chain(masks(part))
+        .collect(),
+    };
+    let grid = [
+        row_tiles(part, tiles),
+        part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
+        part.batch,
+    ];
+    Dispatch::new(variant, part, Some(target), grid, capabilities)
+}
+
+fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
+    let variant = Variant {
+        entry: Entry::Softmax,
+        storage: super::Storage::F32,
+        constants: [
+            ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
+            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+        ]
+        .into(),
+    };
+    let grid = [part.q_len, part.num_heads, part.batch];
+    Dispatch::new(variant, part, Some(weights), grid, capabilities)
+}
+
+fn weighted_sum(
+    part: &Problem,
+    tiles: &Tiles,
+    weights: (Tensor, View),
+    capabilities: &Capabilities,
+) -> Dispatch {
+    let variant = Variant {
+        entry: Entry::WeightedSum,
+        storage: storage(part),
+        constants: [("VALUE_DIM", Constant::Count(part.value_dim))]
+            .into_iter()
+            .chain(tiles.constants().into_iter().filter(|(name, _)| *name != "HEAD_CHUNK"))
+            .chain(masks(part))
+            .collect(),
+    };
+    Dispatch::new(variant, part, Some(weights), output_grid(part, tiles), capabilities)
+}
+
+/// The scores of one part, contiguous.
+fn workspace(part: &Problem) -> View {
+    let row = part.kv_len;
+    let head = part.q_len.saturating_mul(row);
+    let batch = part.num_heads.saturating_mul(head);
+    let extent = part.batch.saturating_mul(batch);
+    View { offset: 0, batch, head, row, column: 1, extent, exact: true }
+}
+
+fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {
+    part.q_len.saturating_mul(part.group()).div_ceil(tiles.rows)
+}
+
+fn output_grid(part: &Problem, tiles: &Tiles) -> [u32; 3] {
+    let columns = part.num_kv_heads.saturating_mul(tiles.value_chunks(part));
+    [row_tiles(part, tiles), columns, part.batch]
+}
+
+fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
+    [
+        ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
+        ("HAS_ALIBI", Constant::Flag(part.alibi.is_some())),
+    ]
+}
+
+fn masks(part: &Problem) -> [(&'static str, Constant); 2] {
+    [
+        ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
+        ("HAS_MASK", Constant::Flag(part.mask.is_some())),
+    ]
+}

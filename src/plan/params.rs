@@ -1,0 +1,74 @@
+//! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
+
+use super::dispatch::Window;
+use crate::problem::{Problem, View};
+
+/// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct ViewParams {
+    /// Index of the first element.
+    pub offset: u32,
+    /// From one sequence to the next.
+    pub batch: u32,
+    /// From one head to the next.
+    pub head: u32,
+    /// From one row to the next.
+    pub row: u32,
+}
+
+/// The uniform block of every kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[expect(missing_docs, reason = "the names are those of Problem")]
+pub struct Params {
+    pub query: ViewParams,
+    pub key: ViewParams,
+    pub value: ViewParams,
+    pub out: ViewParams,
+    pub lse: ViewParams,
+    pub scores: ViewParams,
+    pub mask: ViewParams,
+    pub bias: ViewParams,
+    pub mask_column: u32,
+    pub bias_column: u32,
+    pub alibi_offset: u32,
+    pub alibi_batch: u32,
+    pub q_len: u32,
+    pub kv_len: u32,
+    pub group: u32,
+    pub band_lower: i32,
+    pub band_upper: i32,
+    pub offset: i32,
+    pub scale: f32,
+    pub softcap: f32,
+}
+
+impl Params {
+    /// Everything but the views, which depend on what is bound.
+    pub(super) fn new(problem: &Problem) -> Self {
+        Self {
+            q_len: problem.q_len,
+            kv_len: problem.kv_len,
+            group: problem.group(),
+            band_lower: problem.band.lower,
+            band_upper: problem.band.upper,
+            offset: problem.offset,
+            scale: problem.scale,
+            softcap: problem.softcap.unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+}
+
+impl ViewParams {
+    /// The view as seen through a window onto its buffer.
+    pub(super) fn within(view: &View, window: &Window) -> Self {
+        Self {
+            offset: view.offset - window.first_element,
+            batch: view.batch,
+            head: view.head,
+            row: view.row,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Which shader, with which constants: the key of a pipeline.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A shader file and its entry point, which share a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entry {
+    /// Fused attention.
+    AttentionForward,
+    /// Three stages, first: scores.
+    Scores,
+    /// Three stages, second: weights.
+    Softmax,
+    /// Three stages, third: out.
+    WeightedSum,
+}
+
+/// How a shader uses a storage buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It only reads.
+    Read,
+    /// It writes, and may read.
+    ReadWrite,
+}
+
+impl Entry {
+    /// Every shader.
+    pub const ALL: [Self; 4] =
+        [Self::AttentionForward, Self::Scores, Self::Softmax, Self::WeightedSum];
+
+    /// Name of the entry point and stem of the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AttentionForward => "attention_forward",
+            Self::Scores => "scores",
+            Self::Softmax => "softmax",
+            Self::WeightedSum => "weighted_sum",
+        }
+    }
+
+    /// Its storage bindings; binding 0 is always the uniform block.
+    #[must_use]
+    pub fn bindings(self) -> BTreeMap<u32, Access> {
+        use Access::{Read, ReadWrite};
+        let list: &[(u32, Access)] = match self {
+            Self::AttentionForward => &[
+                (1, Read),
+                (2, Read),
+                (3, Read),
+                (4, ReadWrite),
+                (5, ReadWrite),
+                (6, Read),
+                (7, Read),
+                (8, Read),
+            ],
+            Self::Scores => {
+                &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
+            }
+            Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
+            Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
+        };
+        list.iter().copied().collect()
+    }
+}
+
+/// The new value of a named constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Constant {
+    /// A u32.
+    Count(u32),
+    /// A bool.
+    Flag(bool),
+}
+
+impl fmt::Display for Constant {
+    /// As WGSL spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}u"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+        }
+    }
+}
+
+/// How query, key, value and out are stored and loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Storage {
+    /// One f32 at a time: any dims, strides and offsets.
+    F32,
+    /// Four at a time: dims, strides and offsets that are multiples of four.
+    F32x4,
+}
+
+impl Storage {
+    /// What `alias Stored` becomes.
+    #[must_use]
+    pub fn alias(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F32x4 => "vec4<f32>",
+        }
+    }
+
+    /// The ending of the names of its load and store parts.
+    #[must_use]
+    pub fn part(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F32x4 => "f32x4",
+        }
+    }
+}
+
+/// A shader with its constants: the key of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    /// Which shader.
+    pub entry: Entry,
+    /// How tensors are stored.
+    pub storage: Storage,
+    /// The constants that the host sets; others keep their default.
+    pub constants: BTreeMap<&'static str, Constant>,
+}
+
+impl fmt::Display for Variant {
+    /// A name that spells the variant: the counts, then the flags that are on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.entry.name(), self.storage.part())?;
+        for (name, constant) in &self.constants {
+            let name = name.to_lowercase();
+            match constant {
+                Constant::Count(count) => write!(f, "/{name}={count}")?,
+                Constant::Flag(true) => write!(f, "/{name}")?,
+                Constant::Flag(false) => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! A part of a problem is a problem: how large calls are cut to fit a device.
+
+use super::{Band, Problem, View};
+use std::ops::Range;
+
+impl Problem {
+    /// The same attention for some of the sequences, key/value heads (with their query heads) and
+    /// queries.
+    #[must_use]
+    pub(crate) fn slice(
+        &self,
+        batches: Range<u32>,
+        kv_heads: Range<u32>,
+        queries: Range<u32>,
+    ) -> Self {
+        let group = self.group();
+        let heads = kv_heads.start * group..kv_heads.end * group;
+        let moved = |view: View, heads: &Range<u32>, rows: &Range<u32>, columns: u32| {
+            move_view(view, &batches, heads, rows, columns)
+        };
+        let keys = 0..self.kv_len;
+        let rows = |view: Option<View>, columns| view.map(|v| moved(v, &heads, &queries, columns));
+        Self {
+            batch: count(&batches),
+            num_heads: count(&heads),
+            num_kv_heads: count(&kv_heads),
+            q_len: count(&queries),
+            query: moved(self.query, &heads, &queries, self.head_dim),
+            key: moved(self.key, &kv_heads, &keys, self.head_dim),
+            value: moved(self.value, &kv_heads, &keys, self.value_dim),
+            out: moved(self.out, &heads, &queries, self.value_dim),
+            mask: rows(self.mask, self.kv_len),
+            bias: rows(self.bias, self.kv_len),
+            alibi: self.alibi.map(|v| moved(v, &heads, &(0..1), 1)),
+            lse: rows(self.lse, 1),
+            weights: rows(self.weights, self.kv_len),
+            raw_scores: rows(self.raw_scores, self.kv_len),
+            capped_scores: rows(self.capped_scores, self.kv_len),
+            masked_scores: rows(self.masked_scores, self.kv_len),
+            // Queries count from the slice's first one, so all that counts from a query moves with it.
+            offset: self.offset.saturating_add_unsigned(queries.start),
+            band: Band {
+                lower: self.moved_bound(self.band.lower, &queries),
+                upper: self.moved_bound(self.band.upper, &queries),
+            },
+            ..self.clone()
+        }
+    }
+
+    /// A bound counted from the slice's first query, open ends clamped to the slice as in `Problem::new`.
+    fn moved_bound(&self, bound: i32, queries: &Range<u32>) -> i32 {
+        let least = 0_i32.saturating_sub_unsigned(count(queries));
+        let most = 0_i32.saturating_add_unsigned(self.kv_len);
+        bound.saturating_add_unsigned(queries.start).clamp(least, most)
+    }
+}
+
+fn count(range: &Range<u32>) -> u32 {
+    range.end - range.start
+}
+
+fn move_view(
+    view: View,
+    batches: &Range<u32>,
+    heads: &Range<u32>,
+    rows: &Range<u32>,
+    columns: u32,
+) -> View {
+    let sizes = [count(batches), count(heads), count(rows), columns];
+    if sizes.contains(&0) || view.extent == 0 {
+        return view;
+    }
+    let strides = [view.batch, view.head, view.row, view.column];
+    let starts = [batches.start, heads.start, rows.start, 0];
+    let offset = view.offset + dot(strides, starts);
+    View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
+}
+
+/// Within the view's extent, which fits u32.
+fn dot(strides: [u32; 4], steps: [u32; 4]) -> u32 {
+    strides.iter().zip(steps).map(|(stride, step)| stride * step).sum()
+}

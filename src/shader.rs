@@ -1,0 +1,90 @@
+//! TEXT: embedded WGSL, shared parts, and specialisation by name. Pure.
+//!
+//! A shader is a file that naga and an editor read as it is. The host does two things to it: it adds
+//! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
+//! `load(key)` is the part `load` with its `tensor` renamed to `key`.
+
+use crate::plan::{Entry, Storage, Variant};
+use std::collections::BTreeSet;
+
+/// The text of a shader file.
+fn file(entry: Entry) -> &'static str {
+    match entry {
+        Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
+        Entry::Scores => include_str!("../shaders/scores.wgsl"),
+        Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
+        Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
+    }
+}
+
+/// The text of a shared part.
+fn part(name: &str, storage: Storage) -> Option<&'static str> {
+    Some(match (name, storage) {
+        ("params", _) => include_str!("../shaders/shared/params.wgsl"),
+        ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
+        ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
+        ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
+        ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
+        ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
+        ("value_tile", _) => include_str!("../shaders/shared/value_tile.wgsl"),
+        ("load", Storage::F32) => include_str!("../shaders/shared/load_f32.wgsl"),
+        ("load", Storage::F32x4) => include_str!("../shaders/shared/load_f32x4.wgsl"),
+        ("store", Storage::F32) => include_str!("../shaders/shared/store_f32.wgsl"),
+        ("store", Storage::F32x4) => include_str!("../shaders/shared/store_f32x4.wgsl"),
+        _ => return None,
+    })
+}
+
+/// The whole text of a variant, ready for a compiler.
+///
+/// # Panics
+/// If a shader names a part that does not exist, or a variant a constant that its shader does not
+/// declare exactly once: our bugs, which the host tests look for in every variant.
+#[must_use]
+pub fn assemble(variant: &Variant) -> String {
+    let mut text = file(variant.entry).to_owned();
+    if text.contains("alias Stored") {
+        set(&mut text, "alias Stored", variant.storage.alias());
+    }
+    for (name, constant) in &variant.constants {
+        set(&mut text, &format!("const {name}"), &constant.to_string());
+    }
+    let mut added = BTreeSet::new();
+    add_parts(&text.clone(), variant.storage, &mut added, &mut text);
+    text
+}
+
+/// Rewrites what stands between `declaration =` and the semicolon.
+fn set(text: &mut String, declaration: &str, value: &str) {
+    let start = format!("{declaration} = ");
+    let places: Vec<usize> = text.match_indices(&start).map(|(at, _)| at + start.len()).collect();
+    let [place] = places[..] else {
+        panic!("`{declaration}` is declared {} times, expected once", places.len());
+    };
+    let length = text[place..].find(';').unwrap_or_else(|| panic!("`{declaration}` has no end"));
+    text.replace_range(place..place + length, value);
+}
+
+/// Appends the parts that `source` names, and those that they name.
+fn add_parts(source: &str, storage: Storage, added: &mut BTreeSet<String>, text: &mut String) {
+    for line in source.lines() {
+        let Some(names) = line.strip_prefix("// use ") else { continue };
+        for name in names.split(", ") {
+            if !added.insert(name.to_owned()) {
+                continue;
+            }
+            let (stem, tensor) = match name.trim_end_matches(')').split_once('(') {
+                Some((stem, tensor)) => (stem, Some(tensor)),
+                None => (name, None),
+            };
+            let part = part(stem, storage).unwrap_or_else(|| panic!("no shared part `{name}`"));
+            let part = match tensor {
+                Some(tensor) => part.replace("tensor", tensor),
+                None => part.to_owned(),
+            };
+            text.push('\n');
+            text.push_str(&part);
+            add_parts(&part, storage, added, text);
+        }
+    }
+}
