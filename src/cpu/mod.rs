@@ -1,1 +1,9 @@
-//! The CPU reference.
+//! The CPU reference: what is right, said as plainly as Rust allows.
+//!
+//! [`attention`] is the definition in f64, against which everything else is measured; [`attention_f32`] is
+//! its answer for whoever has no GPU.
+
+mod attention;
+mod row;
+
+pub use attention::{attention, attention_f32};
