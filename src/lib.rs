@@ -1,5 +1,6 @@
 //! FlashAttention-class attention in WGSL on any GPU wgpu reaches.
 
+pub mod check;
 pub mod cpu;
 mod error;
 mod problem;

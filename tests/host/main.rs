@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
 
+mod compare;
 mod cpu_attention;
 mod cpu_extremes;
 mod cpu_layouts;
