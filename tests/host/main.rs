@@ -6,5 +6,6 @@ mod compare;
 mod cpu_attention;
 mod cpu_extremes;
 mod cpu_layouts;
+mod cpu_stages;
 mod data;
 mod reference;
