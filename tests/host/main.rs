@@ -8,4 +8,5 @@ mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_stages;
 mod data;
+mod problem;
 mod reference;
