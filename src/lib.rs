@@ -17,6 +17,7 @@ mod ops;
 mod buffer;
 mod host;
 
+pub mod check;
 pub mod cpu;
 
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};

@@ -1,0 +1,108 @@
+//! One query of one head: what it reads, and which keys it sees.
+
+use crate::problem::{Inputs, Problem, View};
+
+/// Query `i` of one head of one sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    problem: &'a Problem,
+    inputs: &'a Inputs<'a>,
+    batch: usize,
+    head: usize,
+    kv_head: usize,
+    i: usize,
+}
+
+impl<'a> Row<'a> {
+    /// Every row of a problem, in the order of a contiguous `[batch, num_heads, q_len]` tensor.
+    pub(super) fn all(problem: &'a Problem, inputs: &'a Inputs<'a>) -> impl Iterator<Item = Self> {
+        row_indices(problem).map(move |[batch, head, i]| Self {
+            problem,
+            inputs,
+            batch,
+            head,
+            kv_head: head / problem.group() as usize,
+            i,
+        })
+    }
+
+    /// The query vector `[head_dim]`.
+    pub(super) fn query(&self) -> &'a [f32] {
+        let start = self.problem.query.index(self.batch, self.head, self.i, 0);
+        &self.inputs.query[start..][..self.problem.head_dim as usize]
+    }
+
+    /// The key vector `[head_dim]`.
+    pub(super) fn key(&self, j: usize) -> &'a [f32] {
+        let start = self.problem.key.index(self.batch, self.kv_head, j, 0);
+        &self.inputs.key[start..][..self.problem.head_dim as usize]
+    }
+
+    /// The value vector `[value_dim]`.
+    pub(super) fn value(&self, j: usize) -> &'a [f32] {
+        let start = self.problem.value.index(self.batch, self.kv_head, j, 0);
+        &self.inputs.value[start..][..self.problem.value_dim as usize]
+    }
+
+    /// Whether key `j` is visible; decided without its score, which may be NaN.
+    pub(super) fn sees(&self, j: usize) -> bool {
+        self.problem.band.contains(self.i, j)
+            && self.mask(j).unwrap_or(true)
+            && self.bias(j) != Some(f32::NEG_INFINITY)
+    }
+
+    fn mask(&self, j: usize) -> Option<bool> {
+        self.element(self.inputs.mask, self.problem.mask.as_ref(), j)
+    }
+
+    /// What is added to the score of key `j`.
+    pub(super) fn bias(&self, j: usize) -> Option<f32> {
+        self.element(self.inputs.bias, self.problem.bias.as_ref(), j)
+    }
+
+    fn element<T: Copy>(&self, data: Option<&[T]>, view: Option<&View>, j: usize) -> Option<T> {
+        Some(data?[view?.index(self.batch, self.head, self.i, j)])
+    }
+
+    /// The ALiBi slope of this head.
+    pub(super) fn slope(&self) -> Option<f32> {
+        let view = self.problem.alibi.as_ref()?;
+        Some(self.inputs.alibi_slopes?[view.index(self.batch, self.head, 0, 0)])
+    }
+
+    /// `|i + offset - j|`.
+    pub(super) fn distance(&self, j: usize) -> u64 {
+        (self.i as i64 + i64::from(self.problem.offset) - j as i64).unsigned_abs()
+    }
+}
+
+/// Number of rows: one per query, head and sequence.
+pub(super) fn row_count(problem: &Problem) -> usize {
+    problem.batch as usize * problem.num_heads as usize * problem.q_len as usize
+}
+
+fn row_indices(problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
+    let [heads, q_len] = [problem.num_heads, problem.q_len].map(|size| size as usize);
+    (0..row_count(problem)).map(move |n| [n / (heads * q_len), n / q_len % heads, n % q_len])
+}
+
+/// Lays contiguous rows of `columns` elements out as `view` says; what no row reaches is 0.
+pub(super) fn place<T: Copy + Default>(
+    dense: Vec<T>,
+    problem: &Problem,
+    view: &View,
+    columns: usize,
+) -> Vec<T> {
+    let start = |[batch, head, i]: [usize; 3]| view.index(batch, head, i, 0);
+    let extent = view.extent as usize;
+    if extent == dense.len()
+        && row_indices(problem).enumerate().all(|(n, row)| start(row) == n * columns)
+    {
+        return dense;
+    }
+    let mut placed = vec![T::default(); extent];
+    for (n, row) in row_indices(problem).enumerate() {
+        placed[start(row)..][..columns].copy_from_slice(&dense[n * columns..][..columns]);
+    }
+    placed
+}

@@ -1,0 +1,153 @@
+//! The three-stage path in f32, one plain function per kernel: [`scores`], [`softmax`], [`weighted_sum`].
+//!
+//! Scores and weights are contiguous `[batch, num_heads, q_len, kv_len]`. Each function takes what the GPU
+//! stage of the same name takes, so that a stage can be checked alone, fed with its predecessor's twin.
+//!
+//! ```
+//! use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
+//! use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, Problem};
+//!
+//! let problem = Problem::new(&AttentionShape::new(1, 1, 2, 1), &AttentionOptions::default())?;
+//! let inputs = Inputs { query: &[0.0, 0.0], key: &[1.0, 2.0], value: &[10.0, 20.0], ..Inputs::default() };
+//! let masked_scores = scores(&problem, &inputs, ScoreStage::Masked)?;
+//! let rows = softmax(&problem, &masked_scores)?;
+//! assert_eq!(rows.weights, [0.5; 4]);
+//! assert_eq!(weighted_sum(&problem, &rows.weights, inputs.value)?, [15.0, 15.0]);
+//! # Ok::<(), wgpu_attention::Error>(())
+//! ```
+
+use super::row::{Row, place, row_count};
+use crate::error::Error;
+use crate::problem::{Inputs, Problem};
+
+/// How far [`scores`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScoreStage {
+    /// `scale * q . k`, of hidden keys too.
+    Raw,
+    /// Then the softcap, if there is one.
+    Capped,
+    /// Then bias and ALiBi, and `-inf` where a key is hidden.
+    Masked,
+}
+
+/// What [`softmax`] computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Softmax {
+    /// `[batch, num_heads, q_len, kv_len]`, contiguous.
+    pub weights: Vec<f32>,
+    /// `[batch, num_heads, q_len]`, contiguous, whatever the problem's lse layout.
+    pub lse: Vec<f32>,
+}
+
+/// The scores `[batch, num_heads, q_len, kv_len]`, contiguous, up to and including `stage`.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the slice of `inputs` that does not fit the problem.
+pub fn scores(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    stage: ScoreStage,
+) -> Result<Vec<f32>, Error> {
+    inputs.validate(problem)?;
+    let mut scores = Vec::with_capacity(score_count(problem)?);
+    for row in Row::all(problem, inputs) {
+        let query = row.query();
+        for j in 0..problem.kv_len as usize {
+            scores.push(if stage == ScoreStage::Masked && !row.sees(j) {
+                f32::NEG_INFINITY
+            } else {
+                let dot: f32 = query.iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
+                transform(problem, row, j, problem.scale * dot, stage)
+            });
+        }
+    }
+    Ok(scores)
+}
+
+fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreStage) -> f32 {
+    let capped = || problem.softcap.map_or(raw, |cap| cap * (raw / cap).tanh());
+    match stage {
+        ScoreStage::Raw => raw,
+        ScoreStage::Capped => capped(),
+        ScoreStage::Masked => {
+            let alibi = row.slope().map_or(0.0, |slope| -slope * row.distance(j) as f32);
+            capped() + row.bias(j).unwrap_or(0.0) + alibi
+        }
+    }
+}
+
+/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`.
+///
+/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`. A NaN or `+inf` makes every other
+/// weight of its row NaN, and its lse too.
+///
+/// # Errors
+/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head.
+pub fn softmax(problem: &Problem, masked_scores: &[f32]) -> Result<Softmax, Error> {
+    check_len("masked_scores", masked_scores.len(), score_count(problem)?)?;
+    let kv_len = problem.kv_len as usize;
+    let mut weights = Vec::with_capacity(masked_scores.len());
+    let mut lse = Vec::with_capacity(row_count(problem));
+    for row in 0..row_count(problem) {
+        let scores = &masked_scores[row * kv_len..][..kv_len];
+        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // By select: in a row of nothing but -inf, and in one that holds NaN, the difference is NaN.
+        let exponential =
+            |score: f32| if score == f32::NEG_INFINITY { 0.0 } else { (score - max).exp() };
+        let sum: f32 = scores.iter().copied().map(exponential).sum();
+        weights.extend(
+            scores.iter().map(|&score| {
+                if score == f32::NEG_INFINITY { 0.0 } else { exponential(score) / sum }
+            }),
+        );
+        // With no key at all both terms are -inf.
+        lse.push(max + sum.ln());
+    }
+    Ok(Softmax { weights, lse })
+}
+
+/// The values `[batch, num_kv_heads, kv_len, value_dim]` summed by `weights`
+/// `[batch, num_heads, q_len, kv_len]`, laid out as the problem's out; elements that its layout skips are 0.
+///
+/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Weights do not tell
+/// a hidden key from a visible one whose exponential underflowed: a NaN value of the latter, which shows in
+/// [`attention`](super::attention), does not show here.
+///
+/// # Errors
+/// [`Error::Invalid`] if `weights` or `value` has not the number of elements that the problem needs.
+pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result<Vec<f32>, Error> {
+    check_len("weights", weights.len(), score_count(problem)?)?;
+    // A strided value may lie in a longer slice.
+    let needed = problem.value.extent as usize;
+    let found = if problem.value.exact { value.len() } else { value.len().min(needed) };
+    check_len("value", found, needed)?;
+    let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
+    let mut out = vec![0.0; row_count(problem) * value_dim];
+    let inputs = Inputs { value, ..Inputs::default() };
+    let rows = Row::all(problem, &inputs);
+    for (n, (row, out)) in rows.zip(out.chunks_exact_mut(value_dim)).enumerate() {
+        for (j, &weight) in weights[n * kv_len..][..kv_len].iter().enumerate() {
+            if weight != 0.0 {
+                for (out, value) in out.iter_mut().zip(row.value(j)) {
+                    *out += weight * value;
+                }
+            }
+        }
+    }
+    Ok(place(out, problem, &problem.out, value_dim))
+}
+
+/// Elements of a score matrix, which only a problem that asks for one has bounded.
+fn score_count(problem: &Problem) -> Result<usize, Error> {
+    row_count(problem)
+        .checked_mul(problem.kv_len as usize)
+        .ok_or_else(|| Error::invalid("kv_len", "scores that fit an address", problem.kv_len))
+}
+
+fn check_len(argument: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::invalid(argument, format!("{expected} elements"), found))
+}

@@ -1,0 +1,12 @@
+//! Tests that need no GPU.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+
+mod compare;
+mod cpu_attention;
+mod cpu_extremes;
+mod cpu_layouts;
+mod cpu_stages;
+mod data;
+mod problem;
+mod reference;
