@@ -26,9 +26,8 @@ use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem,
 /// - A row that sees no key has out 0, weights 0 and lse `-inf`.
 /// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its lse
 ///   to NaN.
-/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs nothing, as if
-///   hidden.
-/// - The scale, the default one included, is rounded to f32 first, as every kernel gets it.
+/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which its
+///   value is multiplied by; a row that sees no other is NaN, not empty.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
@@ -171,18 +170,18 @@ fn attend(problem: &Problem, mut task: Task<'_>) {
     if let Some(masked_scores) = &mut task.masked_scores {
         masked_scores.copy_from_slice(&scores);
     }
-    let seen = |score: f64| score != f64::NEG_INFINITY;
-
     // NaN passes `max` by, and comes back through the exponentials.
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exponential = |&score: &f64| if seen(score) { (score - max).exp() } else { 0.0 };
-    let mut weights: Vec<f64> = scores.iter().map(exponential).collect();
+    let visible: Vec<bool> = (0..scores.len()).map(|j| task.row.sees(j)).collect();
+    let exponential =
+        |(j, &score): (usize, &f64)| if visible[j] { (score - max).exp() } else { 0.0 };
+    let mut weights: Vec<f64> = scores.iter().enumerate().map(exponential).collect();
     let sum: f64 = weights.iter().sum();
     if let Some([lse]) = task.lse.as_deref_mut() {
         // With no key at all both terms are -inf.
         *lse = max + sum.ln();
     }
-    for (j, weight) in weights.iter_mut().enumerate().filter(|&(j, _)| seen(scores[j])) {
+    for (j, weight) in weights.iter_mut().enumerate().filter(|&(j, _)| visible[j]) {
         *weight /= sum;
         for (out, &value) in task.out.iter_mut().zip(task.row.value(j)) {
             *out += *weight * f64::from(value);
@@ -197,7 +196,6 @@ fn attend(problem: &Problem, mut task: Task<'_>) {
 fn score(problem: &Problem, task: &mut Task<'_>) -> Vec<f64> {
     let row = task.row;
     let query: Vec<f64> = row.query().iter().copied().map(f64::from).collect();
-    let scale = f64::from(problem.scale);
     let slope = row.slope().map(f64::from);
     let unmasked = task.raw_scores.is_some() || task.capped_scores.is_some();
     let mut scores = vec![f64::NEG_INFINITY; problem.kv_len as usize];
@@ -206,7 +204,7 @@ fn score(problem: &Problem, task: &mut Task<'_>) -> Vec<f64> {
         if !visible && !unmasked {
             continue;
         }
-        let raw = scale * dot(&query, row.key(j));
+        let raw = problem.scale * dot(&query, row.key(j));
         let capped = problem.softcap.map(f64::from).map_or(raw, |cap| cap * (raw / cap).tanh());
         if let Some(raw_scores) = &mut task.raw_scores {
             raw_scores[j] = raw;

@@ -58,7 +58,7 @@ pub fn scores(
                 f32::NEG_INFINITY
             } else {
                 let dot: f32 = query.iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
-                transform(problem, row, j, problem.scale * dot, stage)
+                transform(problem, row, j, problem.scale_f32() * dot, stage)
             });
         }
     }

@@ -54,7 +54,7 @@ impl Params {
             band_lower: problem.band.lower,
             band_upper: problem.band.upper,
             offset: problem.offset,
-            scale: problem.scale,
+            scale: problem.scale_f32(),
             softcap: problem.softcap.unwrap_or_default(),
             ..Self::default()
         }

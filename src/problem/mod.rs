@@ -56,7 +56,7 @@ pub struct Problem {
     /// Place of the scores after bias and masks, if asked for.
     pub masked_scores: Option<View>,
     /// Factor of the scores.
-    pub scale: f32,
+    pub scale: f64,
     /// The softcap, if any.
     pub softcap: Option<f32>,
     /// Query `i` stands at key `i + offset`.
@@ -148,7 +148,7 @@ impl Problem {
             key: resolve("key", keys, s.key)?,
             value: resolve("value", values, s.value)?,
             out: resolve_output("out", outs, s.out)?,
-            mask: broadcast("mask", s.mask)?,
+            mask: bit_strides(broadcast("mask", s.mask)?)?,
             bias: broadcast("bias", s.bias)?,
             alibi: slopes.transpose()?,
             lse: output("lse", rows, s.lse)?,
@@ -169,12 +169,29 @@ impl Problem {
         self.num_heads / self.num_kv_heads
     }
 
+    /// The scale as a kernel gets it.
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+    #[must_use]
+    pub fn scale_f32(&self) -> f32 {
+        self.scale as f32
+    }
+
     /// Whether anything that stores scores or weights is asked for.
     #[must_use]
     pub fn stores_scores(&self) -> bool {
         [&self.weights, &self.raw_scores, &self.capped_scores, &self.masked_scores]
             .iter()
             .any(|view| view.is_some())
+    }
+}
+
+/// A kernel reads the mask's bits of a whole tile of keys at once.
+fn bit_strides(mask: Option<View>) -> Result<Option<View>, Error> {
+    match mask {
+        Some(view) if view.column > 1 => {
+            Err(Error::invalid("mask", "a key stride of 0 or 1", view.column))
+        }
+        mask => Ok(mask),
     }
 }
 
@@ -185,18 +202,12 @@ fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
     }
 }
 
-fn scale(shape: &AttentionShape, options: &AttentionOptions) -> Result<f32, Error> {
-    let scale = options.scale.unwrap_or_else(|| default_scale(shape.head_dim));
-    if scale.is_finite() {
-        Ok(scale)
-    } else {
-        Err(Error::invalid("scale", "a finite number", scale))
+fn scale(shape: &AttentionShape, options: &AttentionOptions) -> Result<f64, Error> {
+    match options.scale {
+        None => Ok(1.0 / (shape.head_dim as f64).sqrt()),
+        Some(scale) if scale.is_finite() => Ok(f64::from(scale)),
+        Some(scale) => Err(Error::invalid("scale", "a finite number", scale)),
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
-fn default_scale(head_dim: usize) -> f32 {
-    (1.0 / (head_dim as f64).sqrt()) as f32
 }
 
 fn softcap(options: &AttentionOptions) -> Result<Option<f32>, Error> {

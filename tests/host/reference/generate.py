@@ -23,11 +23,6 @@ def grid(*sizes):
     return torch.randint(-12, 13, sizes).double() / 8
 
 
-def default_scale(head_dim):
-    """The library takes its scale as f32."""
-    return torch.tensor(1 / math.sqrt(head_dim), dtype=torch.float32).item()
-
-
 def define(case, query, key, value, mask, bias, slopes):
     """Attention of [batch, heads, len, dim] tensors, row by row."""
     batch, num_heads, q_len, _ = query.shape
@@ -137,7 +132,7 @@ def make(
     (num_heads, num_kv_heads), (q_len, kv_len), (head_dim, value_dim) = heads, lens, dims
     offset = {"top_left": 0, "bottom_right": kv_len - q_len}.get(align, align)
     case = {
-        "scale": default_scale(head_dim) if scale is None else scale,
+        "scale": 1 / math.sqrt(head_dim) if scale is None else scale,
         "softcap": softcap,
         "causal": causal,
         "window_left": window_left,
