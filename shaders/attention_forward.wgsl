@@ -34,9 +34,6 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 // use params, rows, visibility, transform, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
-// Without bias, softcap and ALiBi the factor of exp2 goes into the scale. A bias may be the lowest
-// f32, which must not be multiplied by 1.44 before the maximum is subtracted.
-const IS_PLAIN = !HAS_BIAS && !HAS_SOFTCAP && !HAS_ALIBI;
 
 @compute @workgroup_size(ROWS)
 fn attention_forward(
@@ -75,12 +72,7 @@ fn attention_forward(
         seen |= visible;
         var highest = vec4(m);
         for (var slot = 0u; slot < KEYS / 4u; slot++) {
-            var s = products[slot];
-            if IS_PLAIN {
-                s *= params.scale * LOG2_E;
-            } else {
-                s = transform_scores(row, first_key + slot * 4u, s);
-            }
+            var s = transform_scores(row, first_key + slot * 4u, products[slot]);
             if !whole {
                 s = select(vec4(LOWEST), s, four_visible(visible, slot));
             }
@@ -127,14 +119,12 @@ fn attention_forward(
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if HAS_LSE && first_column == 0u {
-        let natural = select(m, m * LN_2, IS_PLAIN) + log(l);
-        lse[row_start(params.lse, row)] = select(bitcast<u32>(natural), MINUS_INFINITY_BITS, empty);
+        lse[row_start(params.lse, row)] = select(bitcast<u32>(m + log(l)), MINUS_INFINITY_BITS, empty);
     }
 }
 
+// The maximum is taken off before the factor goes on: the factor in the scale would save a
+// multiplication, but scores in the thousands would lose digits, and the lowest f32 overflow.
 fn exponential(x: vec4<f32>) -> vec4<f32> {
-    if IS_PLAIN {
-        return exp2(x);
-    }
     return exp2(x * LOG2_E);
 }

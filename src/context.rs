@@ -2,7 +2,7 @@
 
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::pipeline::{Pipelines, if_ready, lock, scoped};
+use crate::pipeline::{Edit, Pipelines, if_ready, lock, scoped};
 use crate::plan::{Access, Dispatch, Tensor};
 use crate::uniforms::{Slot, Uniforms};
 use std::sync::Mutex;
@@ -27,6 +27,7 @@ impl Context {
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         capabilities: Capabilities,
+        edit: Option<Edit>,
     ) -> Self {
         let dummy = || {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -40,7 +41,7 @@ impl Context {
             device: device.clone(),
             queue: queue.clone(),
             capabilities,
-            pipelines: Pipelines::new(device),
+            pipelines: Pipelines::new(device, edit),
             uniforms: Uniforms::new(device, queue, &capabilities),
             workspace: Mutex::default(),
             unread: dummy(),

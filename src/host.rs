@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::ops::{Attention, AttentionBuffers};
+use crate::pipeline::Edit;
 use crate::plan::Kernel;
 use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem};
 use std::sync::Arc;
@@ -36,16 +37,28 @@ impl Gpu {
     /// Uses a device of yours.
     #[must_use]
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        let context = Context::new(device, queue, Capabilities::of(device));
+        let context = Context::new(device, queue, Capabilities::of(device), None);
         Self { context: Arc::new(context) }
     }
 
     /// The same device, used as if it could do no more than `capabilities`.
     #[must_use]
     pub fn masked(&self, capabilities: &Capabilities) -> Self {
+        let edit = self.context.pipelines.edit().cloned();
+        self.remade(self.context.capabilities.masked(capabilities), edit)
+    }
+
+    /// The same device with every shader's text changed: how a test breaks a kernel on purpose.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn broken(&self, find: &str, replacement: &str) -> Self {
+        let edit = Edit { find: find.to_owned(), replacement: replacement.to_owned() };
+        self.remade(self.context.capabilities, Some(edit))
+    }
+
+    fn remade(&self, capabilities: Capabilities, edit: Option<Edit>) -> Self {
         let Context { device, queue, .. } = &*self.context;
-        let capabilities = self.context.capabilities.masked(capabilities);
-        Self { context: Arc::new(Context::new(device, queue, capabilities)) }
+        Self { context: Arc::new(Context::new(device, queue, capabilities, edit)) }
     }
 
     /// The device.

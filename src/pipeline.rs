@@ -16,16 +16,28 @@ pub(crate) struct Pipeline {
     pub(crate) compute: wgpu::ComputePipeline,
 }
 
+/// A change to every shader's text: how a test breaks a kernel on purpose.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    pub(crate) find: String,
+    pub(crate) replacement: String,
+}
+
 /// The pipelines of one device.
 #[derive(Debug)]
 pub(crate) struct Pipelines {
     device: wgpu::Device,
+    edit: Option<Edit>,
     compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device) -> Self {
-        Self { device: device.clone(), compiled: Mutex::default() }
+    pub(crate) fn new(device: &wgpu::Device, edit: Option<Edit>) -> Self {
+        Self { device: device.clone(), edit, compiled: Mutex::default() }
+    }
+
+    pub(crate) fn edit(&self) -> Option<&Edit> {
+        self.edit.as_ref()
     }
 
     /// The pipeline of `variant`, compiled now if it is new. Where errors arrive later (browsers) only
@@ -34,7 +46,7 @@ impl Pipelines {
         if let Some(pipeline) = lock(&self.compiled).get(variant) {
             return Ok(pipeline.clone());
         }
-        let (pipeline, error) = scoped(&self.device, || compile(&self.device, variant));
+        let (pipeline, error) = scoped(&self.device, || self.compile(variant));
         refuse(variant, if_ready(error).flatten())?;
         Ok(self.keep(variant, pipeline))
     }
@@ -45,7 +57,7 @@ impl Pipelines {
             if lock(&self.compiled).contains_key(variant) {
                 continue;
             }
-            let (pipeline, error) = scoped(&self.device, || compile(&self.device, variant));
+            let (pipeline, error) = scoped(&self.device, || self.compile(variant));
             refuse(variant, error.await)?;
             self.keep(variant, pipeline);
         }
@@ -55,6 +67,48 @@ impl Pipelines {
     /// How many pipelines there are.
     pub(crate) fn len(&self) -> usize {
         lock(&self.compiled).len()
+    }
+
+    fn compile(&self, variant: &Variant) -> Pipeline {
+        let device = &self.device;
+        let name = variant.to_string();
+        let mut text = shader::assemble(variant);
+        if let Some(edit) = &self.edit {
+            text = text.replace(&edit.find, &edit.replacement);
+        }
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(&name),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
+        };
+        let checks = wgpu::ShaderRuntimeChecks {
+            force_loop_bounding: false,
+            ..wgpu::ShaderRuntimeChecks::checked()
+        };
+        // SAFETY: without loop bounding every loop has to end by itself. All of ours count up to a
+        // constant or to kv_len, which is below 2^31, in steps of at least one. Bounds checks stay on.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&name),
+            entries: &layout_entries(variant.entry),
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(variant.entry.name()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every kernel writes its tile before it reads it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Pipeline { layout, compute }
     }
 
     fn keep(&self, variant: &Variant, pipeline: Pipeline) -> Arc<Pipeline> {
@@ -111,43 +165,6 @@ fn refuse(variant: &Variant, error: Option<String>) -> Result<(), Error> {
         None => Ok(()),
         Some(message) => Err(Error::Shader { pipeline: variant.to_string(), message }),
     }
-}
-
-fn compile(device: &wgpu::Device, variant: &Variant) -> Pipeline {
-    let name = variant.to_string();
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(&name),
-        source: wgpu::ShaderSource::Wgsl(shader::assemble(variant).into()),
-    };
-    let checks = wgpu::ShaderRuntimeChecks {
-        force_loop_bounding: false,
-        ..wgpu::ShaderRuntimeChecks::checked()
-    };
-    // SAFETY: without loop bounding every loop has to end by itself. All of ours count up to a
-    // constant or to kv_len, which is below 2^31, in steps of at least one. Bounds checks stay on.
-    let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(&name),
-        entries: &layout_entries(variant.entry),
-    });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(&name),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&name),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(variant.entry.name()),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Every kernel writes its tile before it reads it.
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    });
-    Pipeline { layout, compute }
 }
 
 fn layout_entries(entry: Entry) -> Vec<wgpu::BindGroupLayoutEntry> {

@@ -37,4 +37,3 @@ const MINUS_INFINITY_BITS = 0xff800000u;
 // The lowest f32. A running maximum starts here, below which only -inf lies.
 const LOWEST = -3.40282347e38;
 const LOG2_E = 1.4426950408889634;
-const LN_2 = 0.6931471805599453;

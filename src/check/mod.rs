@@ -1,5 +1,214 @@
-//! Whether an answer is right: found values against the f64 reference.
+//! Checking a device: every kernel against the CPU reference, on the machine that will run it.
 
+mod cases;
 mod compare;
+mod data;
 
 pub use compare::{Accuracy, Bounds, Difference, compare};
+
+use crate::cpu;
+use crate::device::Capabilities;
+use crate::error::Error;
+use crate::host::Gpu;
+use crate::plan::{Kernel, Plan};
+use crate::problem::{AttentionShape, Layout, Outputs, Problem};
+use cases::{Case, cases};
+use data::Tensors;
+
+/// How thorough a check is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Leave out head sizes that only cost another compilation.
+    pub quick: bool,
+}
+
+/// How far a check has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// Cases done.
+    pub done: usize,
+    /// Cases in all.
+    pub total: usize,
+    /// What is being tried.
+    pub name: &'a str,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The adapter's name, backend and driver.
+    pub adapter: String,
+    /// One row a kernel and kind of case.
+    pub rows: Vec<Row>,
+}
+
+/// The worst of one kernel's cases of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Name of the kernel, and of the limits it was held to if not the device's own.
+    pub kernel: String,
+    /// What was tried.
+    pub name: &'static str,
+    /// Number of calls.
+    pub cases: usize,
+    /// Largest [`Accuracy::max_relative`] of any output.
+    pub max_relative: f64,
+    /// Largest [`Accuracy::frobenius`] of any output.
+    pub frobenius: f64,
+    /// The first failure: shape, options and the worst element, or the device's error.
+    pub failure: Option<String>,
+}
+
+impl Report {
+    /// Whether there were cases and none failed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.failure.is_none())
+    }
+}
+
+/// Limits that a kernel is held to.
+struct Tier {
+    name: &'static str,
+    gpu: Gpu,
+    /// Whether it is only for what happens when a call has to be cut into parts.
+    cuts: bool,
+}
+
+/// Limits so low that these small cases are cut along every axis.
+const CUT: Capabilities = Capabilities {
+    binding_size: 40 << 10,
+    workgroups_per_axis: 3,
+    workgroup_memory: 8 << 10,
+    ..Capabilities::PORTABLE
+};
+
+/// Runs every kernel over shapes that hurt and compares with the f64 reference.
+///
+/// Kernels run at the device's best and held to core WebGPU's limits, where that makes a difference,
+/// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not an error.
+///
+/// ```no_run
+/// use wgpu_attention::{Gpu, GpuOptions, check};
+///
+/// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
+/// let report = check::run(&gpu, &check::CheckOptions::default(), &mut |_| {})?;
+/// assert!(report.passed(), "{report:#?}");
+/// # Ok::<(), wgpu_attention::Error>(())
+/// ```
+///
+/// # Errors
+/// What the reference says of a case, which would be our bug.
+pub fn run(
+    gpu: &Gpu,
+    options: &CheckOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, Error> {
+    let info = gpu.adapter_info();
+    let tier = |name, capabilities, cuts| Tier { name, gpu: gpu.masked(capabilities), cuts };
+    let tiers = [
+        tier("", gpu.capabilities(), false),
+        tier(", core limits", &Capabilities::PORTABLE, false),
+        tier(", cut", &CUT, true),
+    ];
+    let cases = cases(options.quick);
+    let mut rows: Vec<Row> = Vec::new();
+    for (done, case) in cases.iter().enumerate() {
+        progress(Progress { done, total: cases.len(), name: case.name });
+        try_case(case, &tiers, &mut rows)?;
+    }
+    progress(Progress { done: cases.len(), total: cases.len(), name: "done" });
+    // Rows of one kernel stand together, each kind of case where it first came up.
+    rows.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    let adapter = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    Ok(Report { adapter, rows })
+}
+
+/// Runs one case on every kernel and tier that does it in a way of its own.
+fn try_case(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Error> {
+    let problem = Problem::new(&case.shape, &case.options)?;
+    let tensors = Tensors::new(&problem, case.data, problem.kv_len.into());
+    let full = AttentionShape {
+        weights: Some(Layout::Bhsd),
+        masked_scores: Some(Layout::Bhsd),
+        ..case.shape.clone()
+    };
+    let expected = cpu::attention(&full, &case.options, &tensors.inputs())?;
+    for kernel in Kernel::ALL {
+        let shape = if kernel == Kernel::ThreeStage { &full } else { &case.shape };
+        let problem = Problem::new(shape, &case.options)?;
+        let mut dispatched = Vec::new();
+        for tier in tiers {
+            let plan = Plan::new(problem.clone(), tier.gpu.capabilities(), Some(kernel));
+            let is_cut = plan.as_ref().is_ok_and(|plan| plan.dispatches.len() > 3);
+            let dispatches = plan.ok().map(|plan| plan.dispatches);
+            if dispatched.contains(&dispatches) || (tier.cuts && !is_cut) {
+                continue;
+            }
+            dispatched.push(dispatches);
+            let label = format!("{}{}", kernel.name(), tier.name);
+            let found = pollster::block_on(tier.gpu.attention_with(
+                shape,
+                &case.options,
+                &tensors.inputs(),
+                Some(kernel),
+            ));
+            record(rows, label, case, found, &expected);
+        }
+    }
+    Ok(())
+}
+
+/// Adds one result to the row of its kernel and kind.
+fn record(
+    rows: &mut Vec<Row>,
+    kernel: String,
+    case: &Case,
+    found: Result<Outputs, Error>,
+    expected: &Outputs<f64>,
+) {
+    let known = rows.iter().position(|row| row.kernel == kernel && row.name == case.name);
+    let at = known.unwrap_or(rows.len());
+    if known.is_none() {
+        let (name, failure) = (case.name, None);
+        rows.push(Row { kernel, name, cases: 0, max_relative: 0.0, frobenius: 0.0, failure });
+    }
+    let row = &mut rows[at];
+    row.cases += 1;
+    let mut fail = |what: String| {
+        let call = format!("{:?} {:?}", case.shape, case.options);
+        row.failure.get_or_insert(format!("{what}; {call}"));
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return fail(error.to_string()),
+    };
+    for (name, found, expected) in pairs(&found, expected) {
+        match compare(found, expected) {
+            Ok(accuracy) => {
+                if !accuracy.within(&Bounds::F32) {
+                    fail(format!("{name}: {accuracy}"));
+                }
+                row.max_relative = row.max_relative.max(accuracy.max_relative);
+                row.frobenius = row.frobenius.max(accuracy.frobenius);
+            }
+            Err(error) => fail(format!("{name}: {error}")),
+        }
+    }
+}
+
+/// Each output that was computed, beside what it should be.
+fn pairs<'a>(
+    found: &'a Outputs,
+    expected: &'a Outputs<f64>,
+) -> Vec<(&'static str, &'a [f32], &'a [f64])> {
+    let optional = [
+        ("lse", &found.lse, &expected.lse),
+        ("weights", &found.weights, &expected.weights),
+        ("masked_scores", &found.masked_scores, &expected.masked_scores),
+    ];
+    let optional = optional.into_iter().filter_map(|(name, found, expected)| {
+        Some((name, found.as_deref()?, expected.as_deref()?))
+    });
+    std::iter::once(("out", &found.out[..], &expected.out[..])).chain(optional).collect()
+}

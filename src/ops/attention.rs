@@ -76,7 +76,7 @@ impl Attention {
         capabilities: Capabilities,
     ) -> Result<Self, Error> {
         let capabilities = capabilities.masked(&Capabilities::of(device));
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities)), options)
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)), options)
     }
 
     pub(crate) fn from_context(

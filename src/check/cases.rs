@@ -1,0 +1,164 @@
+//! The shapes and options that hurt.
+
+use super::data::Data;
+use crate::problem::{
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Layout, Strides,
+};
+
+/// One call that every kernel has to get right.
+pub(super) struct Case {
+    /// What it tries; cases of one name share a row of the report.
+    pub(super) name: &'static str,
+    pub(super) shape: AttentionShape,
+    pub(super) options: AttentionOptions,
+    pub(super) data: Data,
+}
+
+/// Lengths around the edges of tiles of 32 keys and 64 rows.
+const LENGTHS: [(usize, usize); 8] =
+    [(1, 1), (9, 1), (1, 97), (31, 33), (64, 64), (65, 127), (130, 95), (37, 256)];
+/// Names, head_dim and value_dim; a quick check leaves out the last ones, which cost a compilation
+/// each.
+const DIMS: [(&str, usize, usize); 11] = [
+    ("head_dim 1", 1, 1),
+    ("head_dim 3, value_dim 5", 3, 5),
+    ("head_dim 64", 64, 64),
+    ("head_dim 128", 128, 128),
+    ("head_dim 256", 256, 256),
+    ("head_dim 72", 72, 72),
+    ("head_dim 80", 80, 80),
+    ("head_dim 96", 96, 96),
+    ("head_dim 112", 112, 112),
+    ("head_dim 192, value_dim 128", 192, 128),
+    ("head_dim 300, value_dim 260", 300, 260),
+];
+const QUICK_DIMS: usize = 5;
+
+/// All cases, or those that a quick check leaves.
+pub(super) fn cases(quick: bool) -> Vec<Case> {
+    let mut list = Cases(Vec::new());
+    let plain = AttentionOptions::default();
+    let dims = if quick { &DIMS[..QUICK_DIMS] } else { &DIMS };
+    for &(name, head_dim, value_dim) in dims {
+        for (q_len, kv_len) in [(70, 65), (5, 37)] {
+            list.add(
+                name,
+                AttentionShape { value_dim, ..shape(2, q_len, kv_len, head_dim) },
+                plain,
+            );
+        }
+    }
+    for (q_len, kv_len) in LENGTHS {
+        list.add("lengths", shape(2, q_len, kv_len, 64), plain);
+    }
+    for group in [2, 7, 8] {
+        let grouped = AttentionShape { num_heads: group * 2, batch: 2, ..shape(2, 33, 70, 64) };
+        list.add("grouped heads", grouped, plain);
+    }
+    for align in [Align::TopLeft, Align::BottomRight, Align::Offset(-5), Align::Offset(40)] {
+        for (q_len, kv_len) in [(65, 127), (130, 95), (40, 40)] {
+            let causal = AttentionOptions { causal: true, align, ..plain };
+            list.add("causal", shape(2, q_len, kv_len, 64), causal);
+            list.poisoned("causal over NaN", shape(2, q_len, kv_len, 64), causal);
+            let window = AttentionOptions { window_left: Some(17), ..causal };
+            list.add("causal window", shape(2, q_len, kv_len, 64), window);
+            let window = AttentionOptions { window_right: Some(3), ..plain };
+            let window = AttentionOptions { window_left: Some(50), align, ..window };
+            list.add("two-sided window", shape(2, q_len, kv_len, 64), window);
+        }
+    }
+    for softcap in [0.5, 30.0, 1e6, 1e38] {
+        let capped = AttentionOptions { softcap: Some(softcap), ..plain };
+        list.add("softcap", shape(2, 65, 97, 64), capped);
+    }
+    options_by_element(&mut list);
+    layouts(&mut list);
+    for (q_len, kv_len) in [(65, 97), (1, 64)] {
+        let large = AttentionOptions { scale: Some(0.0625), ..plain };
+        list.0.push(Case {
+            name: "scores to 10,000",
+            shape: shape(2, q_len, kv_len, 64),
+            options: large,
+            data: Data::Large,
+        });
+        let equal = AttentionOptions { scale: Some(0.0), ..plain };
+        list.add("equal scores", shape(2, q_len, kv_len, 64), equal);
+    }
+    for (q_len, kv_len) in [(5, 0), (0, 5)] {
+        list.add("no queries or no keys", shape(2, q_len, kv_len, 64), plain);
+    }
+    list.0
+}
+
+/// Mask, bias and ALiBi: given element by element, and broadcast in every way.
+fn options_by_element(list: &mut Cases) {
+    let plain = AttentionOptions::default();
+    let base = || AttentionShape { batch: 2, num_heads: 4, ..shape(2, 40, 101, 64) };
+    for sizes in [[2, 4, 40, 101], [1, 4, 40, 101], [2, 1, 1, 101], [1, 1, 40, 101], [2, 4, 40, 1]]
+    {
+        let layout = Some(BroadcastLayout::Sizes(sizes));
+        list.add("mask", AttentionShape { mask: layout, ..base() }, plain);
+        list.add("bias", AttentionShape { bias: layout, ..base() }, plain);
+    }
+    let mask = Some(BroadcastLayout::Sizes([1, 1, 40, 101]));
+    list.poisoned("mask over NaN", AttentionShape { mask, ..base() }, plain);
+    for alibi in [AlibiLayout::PerHead, AlibiLayout::PerBatchAndHead] {
+        list.add("ALiBi", AttentionShape { alibi: Some(alibi), ..base() }, plain);
+    }
+    let everything = AttentionShape {
+        mask,
+        bias: Some(BroadcastLayout::Sizes([2, 4, 40, 101])),
+        alibi: Some(AlibiLayout::PerHead),
+        ..base()
+    };
+    let options = AttentionOptions {
+        softcap: Some(5.0),
+        causal: true,
+        window_left: Some(70),
+        align: Align::BottomRight,
+        ..plain
+    };
+    list.add("everything at once", everything.clone(), options);
+    list.poisoned("everything, over NaN", everything, options);
+}
+
+fn layouts(list: &mut Cases) {
+    let plain = AttentionOptions::default();
+    let base = || AttentionShape { batch: 2, num_heads: 4, ..shape(2, 40, 70, 64) };
+    list.add("[batch, len, heads, dim]", base().with_layout(Layout::Bshd), plain);
+    // Rows with gaps between them, at an offset: four at a time, and where that cannot be.
+    for (name, offset, row) in [("strides", 8, 68), ("odd strides", 3, 67)] {
+        let strided = |heads: usize, len: usize| {
+            let (head, batch) = (len * row + 8, heads * (len * row + 8) + 16);
+            let even = |stride: usize| if row % 4 == 0 { stride } else { stride + 1 };
+            Layout::Strided(Strides { offset, batch: even(batch), head: even(head), row })
+        };
+        let (queries, keys) = (strided(4, 40), strided(2, 70));
+        let shape =
+            AttentionShape { query: queries, key: keys, value: keys, out: queries, ..base() };
+        list.add(name, shape, plain);
+    }
+    // One key and value for all sequences, without a copy.
+    let shared = Layout::Strided(Strides { offset: 0, batch: 0, head: 70 * 64, row: 64 });
+    list.add("strides", AttentionShape { key: shared, value: shared, ..base() }, plain);
+}
+
+fn shape(num_kv_heads: usize, q_len: usize, kv_len: usize, head_dim: usize) -> AttentionShape {
+    AttentionShape {
+        kv_len,
+        lse: Some(Layout::Bhsd),
+        ..AttentionShape::new(1, num_kv_heads, q_len, head_dim)
+    }
+}
+
+struct Cases(Vec<Case>);
+
+impl Cases {
+    fn add(&mut self, name: &'static str, shape: AttentionShape, options: AttentionOptions) {
+        self.0.push(Case { name, shape, options, data: Data::Random });
+    }
+
+    fn poisoned(&mut self, name: &'static str, shape: AttentionShape, options: AttentionOptions) {
+        self.0.push(Case { name, shape, options, data: Data::Poisoned });
+    }
+}

@@ -1,0 +1,112 @@
+//! The tensors of a check: seeded, and as nasty as the case asks for.
+
+use crate::problem::{Inputs, Problem};
+
+/// What the numbers of a case are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// Between -1 and 1.
+    Random,
+    /// Small integers, so that scores up to 10,000 are exact in f32 and only the softmax is tried.
+    Large,
+    /// As random, with NaN and infinities in some keys and values: rows that see them must show it, the
+    /// others must not.
+    Poisoned,
+}
+
+/// The tensors of one call.
+pub(super) struct Tensors {
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    mask: Option<Vec<bool>>,
+    bias: Option<Vec<f32>>,
+    alibi_slopes: Option<Vec<f32>>,
+}
+
+impl Tensors {
+    pub(super) fn new(p: &Problem, data: Data, seed: u64) -> Self {
+        let mut numbers = Numbers(seed);
+        let mut tensor =
+            |extent: u32| -> Vec<f32> { (0..extent).map(|_| number(&mut numbers, data)).collect() };
+        let (query, key, value) =
+            (tensor(p.query.extent), tensor(p.key.extent), tensor(p.value.extent));
+        let mut tensors = Self {
+            query,
+            key,
+            value,
+            mask: p.mask.map(|view| mask(&mut numbers, view.extent)),
+            bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
+            alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
+        };
+        if data == Data::Poisoned {
+            tensors.poison(p);
+        }
+        tensors
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            query: &self.query,
+            key: &self.key,
+            value: &self.value,
+            mask: self.mask.as_deref(),
+            bias: self.bias.as_deref(),
+            alibi_slopes: self.alibi_slopes.as_deref(),
+        }
+    }
+
+    /// Late keys, so that causal rows before them stay clean.
+    fn poison(&mut self, p: &Problem) {
+        let last = p.kv_len as usize - 1;
+        for (j, poison) in [(last, f32::NAN), (last / 2, f32::INFINITY)] {
+            self.key[p.key.index(0, 0, j, 0)] = poison;
+            self.value[p.value.index(0, 0, j, 0)] = poison;
+        }
+        self.value[p.value.index(0, 0, last / 2 + 1, 0)] = f32::NAN;
+    }
+}
+
+fn number(numbers: &mut Numbers, data: Data) -> f32 {
+    match data {
+        Data::Large => (numbers.unit() * 50.0).round(),
+        Data::Random | Data::Poisoned => numbers.unit(),
+    }
+}
+
+/// A quarter hidden, and now and then a run that hides whole tiles.
+fn mask(numbers: &mut Numbers, extent: u32) -> Vec<bool> {
+    let mut hidden_run = 0;
+    let visible = |_| {
+        if hidden_run == 0 && numbers.unit() > 0.98 {
+            hidden_run = 100;
+        }
+        hidden_run = i32::max(hidden_run - 1, 0);
+        hidden_run == 0 && numbers.unit() > -0.5
+    };
+    (0..extent).map(visible).collect()
+}
+
+/// Some `-inf`, some low but finite.
+fn bias(numbers: &mut Numbers, extent: u32) -> Vec<f32> {
+    let term = |_| match numbers.unit() {
+        x if x < -0.8 => f32::NEG_INFINITY,
+        x if x > 0.97 => f32::MIN,
+        x => x * 3.0,
+    };
+    (0..extent).map(term).collect()
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+struct Numbers(u64);
+
+impl Numbers {
+    /// Between -1 and 1.
+    fn unit(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    }
+}
