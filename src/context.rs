@@ -14,7 +14,7 @@ pub(crate) struct Context {
     pub(crate) queue: wgpu::Queue,
     pub(crate) capabilities: Capabilities,
     pub(crate) pipelines: Pipelines,
-    uniforms: Uniforms,
+    pub(crate) uniforms: Uniforms,
     workspace: Mutex<Option<wgpu::Buffer>>,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
     /// bindings may overlap, one for each binding that may be written.
@@ -67,9 +67,10 @@ impl Context {
             .iter()
             .map(|dispatch| self.pipelines.get(&dispatch.variant))
             .collect::<Result<Vec<_>, _>>()?;
-        let lease = self.uniforms.lease(dispatches.iter().map(|dispatch| &dispatch.params));
+        let (lease, slots) =
+            self.uniforms.lease(dispatches.iter().map(|dispatch| &dispatch.params));
         let (groups, error) = scoped(&self.device, || {
-            let steps = dispatches.iter().zip(&pipelines).zip(&lease.slots);
+            let steps = dispatches.iter().zip(&pipelines).zip(&slots);
             steps
                 .map(|((dispatch, pipeline), slot)| {
                     let find = |tensor| match tensor {
@@ -88,7 +89,7 @@ impl Context {
             timestamp_writes: None,
         });
         for (((dispatch, pipeline), slot), group) in
-            dispatches.iter().zip(&pipelines).zip(&lease.slots).zip(&groups)
+            dispatches.iter().zip(&pipelines).zip(&slots).zip(&groups)
         {
             let [x, y, z] = dispatch.grid;
             pass.set_pipeline(&pipeline.compute);

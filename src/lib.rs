@@ -1,4 +1,56 @@
-//! FlashAttention-class attention in WGSL on any GPU wgpu reaches.
+//! FlashAttention-class attention in WGSL on any GPU that wgpu reaches, on your own device, buffers and
+//! command encoder, with a CPU reference that says what is right.
+//!
+//! One call from slices, for those who want an answer:
+//!
+//! ```
+//! use wgpu_attention::{AttentionOptions, AttentionShape, Gpu, GpuOptions, Inputs, cpu};
+//!
+//! // One sequence of 3 words, 2 heads of 4 numbers each: [batch, num_heads, len, head_dim].
+//! let shape = AttentionShape::new(1, 2, 3, 4);
+//! let options = AttentionOptions { causal: true, ..AttentionOptions::default() };
+//! let words: Vec<f32> = (0..24).map(|n| (n as f32).sin()).collect();
+//! let inputs = Inputs { query: &words, key: &words, value: &words, ..Inputs::default() };
+//!
+//! let gpu = Gpu::open_blocking(&GpuOptions::default())?;
+//! let found = gpu.attention_blocking(&shape, &options, &inputs)?;
+//! let expected = cpu::attention(&shape, &options, &inputs)?;
+//! assert!(found.out.iter().zip(&expected.out).all(|(&f, e)| (f64::from(f) - e).abs() < 1e-5));
+//! # Ok::<(), wgpu_attention::Error>(())
+//! ```
+//!
+//! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
+//! `plan` and `encode`, see `examples/own_encoder.rs`.
+//!
+//! # How a call flows
+//!
+//! The modules below stand in the order in which a call passes through them.
+//!
+//! 1. **What**: an [`AttentionShape`] and [`AttentionOptions`] are validated once into a [`Problem`].
+//! 2. **Where**: [`Capabilities`] are a device's features and limits as plain data; [`Gpu`] opens one.
+//! 3. **How**: [`Plan`] picks kernel, tiles and grid, and cuts what is too large for the device. Pure; print
+//!    it to see what will run and why.
+//! 4. **Text**: [`assemble`] specialises the WGSL of a [`Variant`]. Pure.
+//! 5. **Compile**: a pipeline per variant, once. Lengths are not part of a variant, head sizes and options
+//!    are.
+//! 6. **Record**: [`Attention::encode`] writes into your encoder and nothing else.
+//! 7. **Back** and **one-shot**: [`Gpu::attention`] uploads, runs, reads back.
+//!
+//! [`cpu`] is the reference; [`check`] compares every kernel with it on the machine it runs on.
+//!
+//! # What it computes
+//!
+//! ```text
+//! score  = scale * dot(query_i, key_j)
+//! score  = softcap * tanh(score / softcap)      if a softcap is given
+//! score  = score + bias - slope * |i + offset - j|
+//! weight = softmax over the visible keys j
+//! out_i  = sum of weight_j * value_j
+//! lse_i  = ln of the sum of exp(score) over the visible keys
+//! ```
+//!
+//! A key is hidden by the mask, by a bias of `-inf`, by causality or by a window; all apply together. A
+//! hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0 and lse `-inf`.
 
 mod error;
 
@@ -23,7 +75,7 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Attention, AttentionBuffers};
+pub use ops::{Attention, AttentionBuffers, Footprint};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, Storage, Tensor, Tiles,
     Variant, ViewParams, Window,

@@ -13,27 +13,30 @@ const PAGE_SLOTS: u32 = 256;
 #[expect(clippy::cast_possible_truncation, reason = "the block is a few hundred bytes")]
 const PARAMS_SIZE: u32 = size_of::<Params>() as u32;
 
-/// A place for one [`Params`].
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    pub(crate) page: wgpu::Buffer,
-    pub(crate) offset: u32,
-}
-
-/// The slots of one device.
+/// The slots of one device: pages of them, added when all are in use.
 #[derive(Debug)]
 pub(crate) struct Uniforms {
     device: wgpu::Device,
     queue: wgpu::Queue,
     stride: u32,
-    free: Arc<Mutex<Vec<Slot>>>,
+    pages: Mutex<Vec<wgpu::Buffer>>,
+    /// Numbers of the slots that nobody holds.
+    free: Arc<Mutex<Vec<u32>>>,
 }
 
-/// Slots in use; dropping the lease frees them.
+/// Slots in use; dropping the lease frees them. It holds numbers, not buffers, so that the callback that
+/// drops it can go to another thread, in a browser too.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pub(crate) slots: Vec<Slot>,
-    home: Arc<Mutex<Vec<Slot>>>,
+    slots: Vec<u32>,
+    home: Arc<Mutex<Vec<u32>>>,
+}
+
+/// Where a slot lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    page: wgpu::Buffer,
+    pub(crate) offset: u32,
 }
 
 impl Drop for Lease {
@@ -45,11 +48,8 @@ impl Drop for Lease {
 impl Slot {
     /// What a bind group binds; the offset is dynamic.
     pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
-        wgpu::BufferBinding {
-            buffer: &self.page,
-            offset: 0,
-            size: wgpu::BufferSize::new(u64::from(PARAMS_SIZE)),
-        }
+        let size = wgpu::BufferSize::new(u64::from(PARAMS_SIZE));
+        wgpu::BufferBinding { buffer: &self.page, offset: 0, size }
     }
 }
 
@@ -59,37 +59,50 @@ impl Uniforms {
         queue: &wgpu::Queue,
         capabilities: &Capabilities,
     ) -> Self {
-        let stride = PARAMS_SIZE.next_multiple_of(capabilities.uniform_alignment);
-        let uniforms =
-            Self { device: device.clone(), queue: queue.clone(), stride, free: Arc::default() };
-        lock(&uniforms.free).extend(uniforms.page());
-        uniforms
+        Self {
+            device: device.clone(),
+            queue: queue.clone(),
+            stride: PARAMS_SIZE.next_multiple_of(capabilities.uniform_alignment),
+            pages: Mutex::default(),
+            free: Arc::default(),
+        }
     }
 
     /// Writes each of `params` into a slot of its own.
-    pub(crate) fn lease<'a>(&self, params: impl ExactSizeIterator<Item = &'a Params>) -> Lease {
+    pub(crate) fn lease<'a>(
+        &self,
+        params: impl ExactSizeIterator<Item = &'a Params>,
+    ) -> (Lease, Vec<Slot>) {
+        let mut pages = lock(&self.pages);
         let mut free = lock(&self.free);
         while free.len() < params.len() {
-            free.extend(self.page());
+            let first = u32::try_from(pages.len()).unwrap_or(u32::MAX).saturating_mul(PAGE_SLOTS);
+            pages.push(self.page());
+            free.extend(first..first.saturating_add(PAGE_SLOTS));
         }
-        let first = free.len() - params.len();
-        let slots = free.split_off(first);
-        drop(free);
-        for (slot, params) in slots.iter().zip(params) {
-            let bytes = bytemuck::bytes_of(params);
-            self.queue.write_buffer(&slot.page, u64::from(slot.offset), bytes);
-        }
-        Lease { slots, home: self.free.clone() }
+        let kept = free.len() - params.len();
+        let lease = Lease { slots: free.split_off(kept), home: self.free.clone() };
+        let slots = lease.slots.iter().zip(params).map(|(&number, params)| {
+            let page = pages[(number / PAGE_SLOTS) as usize].clone();
+            let offset = number % PAGE_SLOTS * self.stride;
+            self.queue.write_buffer(&page, u64::from(offset), bytemuck::bytes_of(params));
+            Slot { page, offset }
+        });
+        let slots = slots.collect();
+        (lease, slots)
     }
 
-    fn page(&self) -> impl Iterator<Item = Slot> {
-        let page = self.device.create_buffer(&wgpu::BufferDescriptor {
+    /// How many slots there are, in use or not.
+    pub(crate) fn capacity(&self) -> usize {
+        lock(&self.pages).len() * PAGE_SLOTS as usize
+    }
+
+    fn page(&self) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("wgpu-attention uniforms"),
             size: u64::from(PAGE_SLOTS * self.stride),
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        let stride = self.stride;
-        (0..PAGE_SLOTS).map(move |slot| Slot { page: page.clone(), offset: slot * stride })
+        })
     }
 }

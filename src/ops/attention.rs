@@ -51,6 +51,15 @@ pub struct AttentionBuffers<'a> {
     pub masked_scores: Option<&'a wgpu::Buffer>,
 }
 
+/// What has been made on a device, see [`Attention::footprint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Compiled pipelines; these depend on head sizes and options, not on lengths.
+    pub pipelines: usize,
+    /// Places for the parameters of dispatches that the GPU has not finished yet.
+    pub uniform_slots: usize,
+}
+
 impl Attention {
     /// An operator on your device.
     ///
@@ -126,10 +135,13 @@ impl Attention {
         pollster::block_on(self.prepare(plan))
     }
 
-    /// How many pipelines have been compiled on this operator's device.
+    /// What has been made on this operator's device so far: for those who watch that nothing grows.
     #[must_use]
-    pub fn pipeline_count(&self) -> usize {
-        self.context.pipelines.len()
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            pipelines: self.context.pipelines.len(),
+            uniform_slots: self.context.uniforms.capacity(),
+        }
     }
 
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.

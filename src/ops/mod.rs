@@ -2,4 +2,4 @@
 
 mod attention;
 
-pub use attention::{Attention, AttentionBuffers};
+pub use attention::{Attention, AttentionBuffers, Footprint};
