@@ -10,6 +10,9 @@ const VALUE_DIM = 64u;
 // Columns of a key staged at once; columns of the output that a workgroup computes. Multiples of 4.
 const HEAD_CHUNK = 64u;
 const VALUE_CHUNK = 64u;
+// Vectors of four columns that an inner loop goes through; divides the chunk.
+const HEAD_STEP = 16u;
+const VALUE_STEP = 16u;
 // Rows of a workgroup; keys of a tile, at most 32: their visibility is one word.
 const ROWS = 64u;
 const KEYS = 32u;

@@ -6,6 +6,7 @@
 
 const HEAD_DIM = 64u;
 const HEAD_CHUNK = 64u;
+const HEAD_STEP = 16u;
 const ROWS = 64u;
 const KEYS = 32u;
 const HAS_SOFTCAP = false;

@@ -5,6 +5,7 @@
 
 const VALUE_DIM = 64u;
 const VALUE_CHUNK = 64u;
+const VALUE_STEP = 16u;
 const ROWS = 64u;
 const KEYS = 32u;
 const HAS_BIAS = false;

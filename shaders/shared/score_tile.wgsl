@@ -1,7 +1,8 @@
 // Products of this invocation's query with the keys of one tile.
 //
 // An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
-// that they staged together. A long head_dim goes through the tile in chunks.
+// that they staged together. A long head_dim goes through the tile in chunks. Loops over columns come in
+// two, as drivers unroll only a short inner one, and must unroll it to keep its array in registers.
 // use params, rows, load(query), load(key)
 
 const HEAD_CHUNKS = (HEAD_DIM + HEAD_CHUNK - 1u) / HEAD_CHUNK;
@@ -31,12 +32,15 @@ fn score_tile(query_start: u32, key_start: u32, first_key: u32, lane: u32) {
         for (var slot = 0u; slot < KEYS / 4u; slot++) {
             let at = slot * HEAD_CHUNK;
             var four = products[slot];
-            for (var d = 0u; d < HEAD_CHUNK / 4u; d++) {
-                let q = query_chunk[d];
-                four.x += dot(q, tile[at + d]);
-                four.y += dot(q, tile[at + HEAD_CHUNK / 4u + d]);
-                four.z += dot(q, tile[at + HEAD_CHUNK / 2u + d]);
-                four.w += dot(q, tile[at + HEAD_CHUNK / 4u * 3u + d]);
+            for (var first = 0u; first < HEAD_CHUNK / 4u; first += HEAD_STEP) {
+                for (var step = 0u; step < HEAD_STEP; step++) {
+                    let d = first + step;
+                    let q = query_chunk[d];
+                    four.x += dot(q, tile[at + d]);
+                    four.y += dot(q, tile[at + HEAD_CHUNK / 4u + d]);
+                    four.z += dot(q, tile[at + HEAD_CHUNK / 2u + d]);
+                    four.w += dot(q, tile[at + HEAD_CHUNK / 4u * 3u + d]);
+                }
             }
             products[slot] = four;
         }

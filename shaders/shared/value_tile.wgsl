@@ -15,11 +15,14 @@ fn stage_values(value_start: u32, first_key: u32, first_column: u32, lane: u32) 
 // Four keys whose values all count.
 fn add_values(slot: u32, weights: vec4<f32>) {
     let at = slot * VALUE_CHUNK;
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        acc[d] += weights.x * tile[at + d]
-            + weights.y * tile[at + VALUE_CHUNK / 4u + d]
-            + weights.z * tile[at + VALUE_CHUNK / 2u + d]
-            + weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d];
+    for (var first = 0u; first < VALUE_CHUNK / 4u; first += VALUE_STEP) {
+        for (var step = 0u; step < VALUE_STEP; step++) {
+            let d = first + step;
+            acc[d] += weights.x * tile[at + d]
+                + weights.y * tile[at + VALUE_CHUNK / 4u + d]
+                + weights.z * tile[at + VALUE_CHUNK / 2u + d]
+                + weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d];
+        }
     }
 }
 
@@ -27,10 +30,13 @@ fn add_values(slot: u32, weights: vec4<f32>) {
 fn add_visible_values(slot: u32, weights: vec4<f32>, visible: vec4<bool>) {
     let at = slot * VALUE_CHUNK;
     let none = vec4(0.0);
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        acc[d] += select(none, weights.x * tile[at + d], visible.x)
-            + select(none, weights.y * tile[at + VALUE_CHUNK / 4u + d], visible.y)
-            + select(none, weights.z * tile[at + VALUE_CHUNK / 2u + d], visible.z)
-            + select(none, weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d], visible.w);
+    for (var first = 0u; first < VALUE_CHUNK / 4u; first += VALUE_STEP) {
+        for (var step = 0u; step < VALUE_STEP; step++) {
+            let d = first + step;
+            acc[d] += select(none, weights.x * tile[at + d], visible.x)
+                + select(none, weights.y * tile[at + VALUE_CHUNK / 4u + d], visible.y)
+                + select(none, weights.z * tile[at + VALUE_CHUNK / 2u + d], visible.z)
+                + select(none, weights.w * tile[at + VALUE_CHUNK / 4u * 3u + d], visible.w);
+        }
     }
 }

@@ -10,16 +10,14 @@ pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities
     let variant = Variant {
         entry: Entry::AttentionForward,
         storage: storage(part),
-        constants: [
-            ("HEAD_DIM", Constant::Count(part.head_dim)),
-            ("VALUE_DIM", Constant::Count(part.value_dim)),
-            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
-        ]
-        .into_iter()
-        .chain(tiles.constants())
-        .chain(transforms(part))
-        .chain(masks(part))
-        .collect(),
+        constants: [("HAS_LSE", Constant::Flag(part.lse.is_some()))]
+            .into_iter()
+            .chain(tiles.constants())
+            .chain(tiles.head_constants(part))
+            .chain(tiles.value_constants(part))
+            .chain(transforms(part))
+            .chain(masks(part))
+            .collect(),
     };
     Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities)
 }
@@ -82,12 +80,12 @@ fn scores(
         entry: Entry::Scores,
         storage: storage(part),
         constants: [
-            ("HEAD_DIM", Constant::Count(part.head_dim)),
             ("MARKS_HIDDEN", Constant::Flag(hidden != Hidden::Unmarked)),
             ("HIDDEN_BITS", Constant::Count(bits)),
         ]
         .into_iter()
-        .chain(tiles.constants().into_iter().filter(|(name, _)| *name != "VALUE_CHUNK"))
+        .chain(tiles.constants())
+        .chain(tiles.head_constants(part))
         .chain(transforms(part))
         .chain(masks(part))
         .collect(),
@@ -123,9 +121,10 @@ fn weighted_sum(
     let variant = Variant {
         entry: Entry::WeightedSum,
         storage: storage(part),
-        constants: [("VALUE_DIM", Constant::Count(part.value_dim))]
+        constants: tiles
+            .constants()
             .into_iter()
-            .chain(tiles.constants().into_iter().filter(|(name, _)| *name != "HEAD_CHUNK"))
+            .chain(tiles.value_constants(part))
             .chain(masks(part))
             .collect(),
     };
