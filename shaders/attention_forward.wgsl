@@ -1,29 +1,29 @@
 // Fused attention: softmax(scale * Q K^T) V without ever storing the q_len x kv_len matrix.
 //
-// A workgroup owns ROWS rows, one an invocation, and walks over the keys in tiles, keeping for each
-// row the maximum so far, the sum of exponentials and the unscaled output.
+// An invocation owns ROWS_EACH rows: their queries and outputs stay in its registers. A workgroup stages
+// a tile of keys and values, and every invocation walks over it, KEYS_EACH keys at a time. All of
+// them read the same key at the same time, a broadcast; one read serves ROWS_EACH rows.
 // Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv 2307.08691,
 // algorithm 1 (loop over keys inside, division at the end).
 
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
-// Columns of a key staged at once; columns of the output that a workgroup computes. Multiples of 4.
-const HEAD_CHUNK = 64u;
-const VALUE_CHUNK = 64u;
-// Vectors of four columns that an inner loop goes through; divides the chunk.
-const HEAD_STEP = 16u;
-const VALUE_STEP = 16u;
-// Rows of a workgroup; keys of a tile, at most 32: their visibility is one word.
-const ROWS = 64u;
+// Columns come in parts of vectors of four, each part an unrolled loop. At most 4 parts.
+const HEAD_PARTS = 2u;
+const HEAD_PART = 8u;
+const VALUE_PARTS = 2u;
+const VALUE_PART = 8u;
+// Invocations of a workgroup; keys of a tile, at most 32: their visibility is one word.
+const THREADS = 64u;
 const KEYS = 32u;
+const ROWS_EACH = 1u;
+const KEYS_EACH = 4u;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_LSE = false;
 alias Stored = f32;
-
-var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 
 @group(0) @binding(1) var<storage, read> query: array<Stored>;
 @group(0) @binding(2) var<storage, read> key: array<Stored>;
@@ -34,100 +34,217 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, visibility, transform, score_tile, value_tile, store(out)
+// use params, rows, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
 
-const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
+const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
+const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
+const ROWS = THREADS * ROWS_EACH;
 
-@compute @workgroup_size(ROWS)
+var<workgroup> key_tile: array<vec4<f32>, KEYS * HEAD_VECTORS>;
+var<workgroup> value_tile: array<vec4<f32>, KEYS * VALUE_VECTORS>;
+
+// Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
+// indexed at run time leaves the registers.
+var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
+var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
+var<private> weights: array<f32, KEYS_EACH * ROWS_EACH>;
+var<private> visible: array<u32, ROWS_EACH>;
+var<private> seen: array<u32, ROWS_EACH>;
+var<private> m: array<f32, ROWS_EACH>;
+var<private> l: array<f32, ROWS_EACH>;
+
+@compute @workgroup_size(THREADS)
 fn attention_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let batch = workgroup.z;
-    let kv_head = workgroup.y / VALUE_CHUNKS;
-    let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
-    let first_query = locate_row(workgroup.x * ROWS, batch, kv_head).query;
-    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, batch, kv_head).query;
-    let query_start = row_start(params.query, row);
-    let key_start = head_start(params.key, batch, kv_head);
-    let value_start = head_start(params.value, batch, kv_head);
+    let kv_head = workgroup.y;
+    let first_row = workgroup.x * ROWS;
+    let first_query = locate_row(first_row, batch, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, batch, kv_head).query;
 
-    load_query_chunk(query_start, 0u);
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        acc[d] = vec4(0.0);
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let start = row_start(params.query, locate_row(first_row + r * THREADS + lane, batch, kv_head));
+        for (var d = 0u; d < HEAD_VECTORS; d++) {
+            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
+        }
+        for (var d = 0u; d < VALUE_VECTORS; d++) {
+            outs[d * ROWS_EACH + r] = vec4(0.0);
+        }
+        m[r] = LOWEST;
+        l[r] = 0.0;
+        seen[r] = 0u;
     }
-    var m = LOWEST;
-    var l = 0.0;
-    var seen = 0u;
 
     let keys = key_range(first_query, last_query);
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        score_tile(query_start, key_start, first_key, lane);
-        stage_values(value_start, first_key, first_column, lane);
-
-        // Scores, and the maximum of those that are visible.
+        stage(batch, kv_head, first_key, lane);
+        workgroupBarrier();
         let whole = sees_whole_tile(first_query, last_query, first_key);
-        var visible = 0xffffffffu;
-        if !whole {
-            visible = visible_keys(row, first_key);
-        }
-        seen |= visible;
-        var highest = vec4(m);
-        for (var slot = 0u; slot < KEYS / 4u; slot++) {
-            var s = transform_scores(row, first_key + slot * 4u, products[slot]);
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            visible[r] = 0xffffffffu;
             if !whole {
-                s = select(vec4(LOWEST), s, four_visible(visible, slot));
+                let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
+                visible[r] = visible_keys(row, first_key);
             }
-            products[slot] = s;
-            highest = max(highest, s);
+            seen[r] |= visible[r];
         }
-
-        // What was summed up under the old maximum is brought under the new one.
-        let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
-        let rescale = exponential(vec4(m - new_m)).x;
-        m = new_m;
-        l *= rescale;
-        for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-            acc[d] *= rescale;
+        for (var j = 0u; j < KEYS; j += KEYS_EACH) {
+            multiply(j);
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
+                for (var c = 0u; c < KEYS_EACH; c++) {
+                    let score = transform_score(row, first_key + j + c, weights[c * ROWS_EACH + r]);
+                    weights[c * ROWS_EACH + r] = score;
+                    if !whole {
+                        weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
+                    }
+                }
+            }
+            raise_maximum();
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                for (var c = 0u; c < KEYS_EACH; c++) {
+                    var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
+                    if !whole {
+                        weight = select(0.0, weight, is_visible(r, j + c));
+                    }
+                    weights[c * ROWS_EACH + r] = weight;
+                    l[r] += weight;
+                }
+            }
+            add_values(j, whole);
         }
-
         workgroupBarrier();
-        if whole {
-            for (var slot = 0u; slot < KEYS / 4u; slot++) {
-                let weights = exponential(products[slot] - m);
-                l += dot(weights, vec4(1.0));
-                add_values(slot, weights);
-            }
-        } else {
-            for (var slot = 0u; slot < KEYS / 4u; slot++) {
-                let shown = four_visible(visible, slot);
-                let weights = select(vec4(0.0), exponential(products[slot] - m), shown);
-                l += dot(weights, vec4(1.0));
-                add_visible_values(slot, weights, shown);
-            }
-        }
-        workgroupBarrier();
     }
 
-    if !row.live {
-        return;
-    }
-    let empty = seen == 0u;
-    let factor = 1.0 / l;
-    let out_start = row_start(params.out, row);
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        let column = first_column + d * 4u;
-        let columns = select(acc[d] * factor, vec4(0.0), empty);
-        store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
-    }
-    if HAS_LSE && first_column == 0u {
-        lse[row_start(params.lse, row)] = select(bitcast<u32>(m + log(l)), MINUS_INFINITY_BITS, empty);
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
+        let empty = seen[r] == 0u;
+        let factor = 1.0 / l[r];
+        let start = row_start(params.out, row);
+        for (var d = 0u; d < VALUE_VECTORS; d++) {
+            let columns = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
+            store_out(start + d * 4u, select(0u, columns_left(VALUE_DIM, d * 4u), row.live), columns);
+        }
+        if HAS_LSE && row.live {
+            lse[row_start(params.lse, row)] = lse_bits(m[r], l[r], empty);
+        }
     }
 }
 
-// The maximum is taken off before the factor goes on: the factor in the scale would save a
-// multiplication, but scores in the thousands would lose digits, and the lowest f32 overflow.
-fn exponential(x: vec4<f32>) -> vec4<f32> {
-    return exp2(x * LOG2_E);
+// Keys past the end repeat the last one; they are hidden.
+fn stage(batch: u32, kv_head: u32, first_key: u32, lane: u32) {
+    let key_start = head_start(params.key, batch, kv_head);
+    for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
+        let j = min(first_key + slot / HEAD_VECTORS, params.kv_len - 1u);
+        let column = slot % HEAD_VECTORS * 4u;
+        key_tile[slot] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+    }
+    let value_start = head_start(params.value, batch, kv_head);
+    for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
+        let j = min(first_key + slot / VALUE_VECTORS, params.kv_len - 1u);
+        let column = slot % VALUE_VECTORS * 4u;
+        value_tile[slot] = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
+    }
+}
+
+fn is_visible(r: u32, j: u32) -> bool {
+    return ((visible[r] >> j) & 1u) != 0u;
+}
+
+// The products of each row's query with KEYS_EACH keys from j on, into `weights`.
+fn multiply(j: u32) {
+    for (var slot = 0u; slot < KEYS_EACH * ROWS_EACH; slot++) {
+        weights[slot] = 0.0;
+    }
+    multiply_part(j, 0u);
+    if HEAD_PARTS > 1u {
+        multiply_part(j, HEAD_PART);
+    }
+    if HEAD_PARTS > 2u {
+        multiply_part(j, 2u * HEAD_PART);
+    }
+    if HEAD_PARTS > 3u {
+        multiply_part(j, 3u * HEAD_PART);
+    }
+}
+
+fn multiply_part(j: u32, first: u32) {
+    for (var step = 0u; step < HEAD_PART; step++) {
+        let d = min(first + step, HEAD_VECTORS - 1u);
+        for (var c = 0u; c < KEYS_EACH; c++) {
+            let columns = key_tile[(j + c) * HEAD_VECTORS + d];
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                weights[c * ROWS_EACH + r] += dot(queries[d * ROWS_EACH + r], columns);
+            }
+        }
+    }
+}
+
+// What was summed up under the old maximum is brought under the new one, if it has grown so much that
+// weights could overflow later: most steps skip this.
+fn raise_maximum() {
+    var grows = false;
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        grows = grows || highest(r) > m[r] + MOST_GROWTH;
+    }
+    if grows {
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            let new_m = max(m[r], highest(r));
+            let rescale = exponential(m[r] - new_m);
+            m[r] = new_m;
+            l[r] *= rescale;
+            for (var d = 0u; d < VALUE_VECTORS; d++) {
+                outs[d * ROWS_EACH + r] *= rescale;
+            }
+        }
+    }
+}
+
+fn highest(r: u32) -> f32 {
+    var result = weights[r];
+    for (var c = 1u; c < KEYS_EACH; c++) {
+        result = max(result, weights[c * ROWS_EACH + r]);
+    }
+    return result;
+}
+
+fn add_values(j: u32, whole: bool) {
+    add_part(j, 0u, whole);
+    if VALUE_PARTS > 1u {
+        add_part(j, VALUE_PART, whole);
+    }
+    if VALUE_PARTS > 2u {
+        add_part(j, 2u * VALUE_PART, whole);
+    }
+    if VALUE_PARTS > 3u {
+        add_part(j, 3u * VALUE_PART, whole);
+    }
+}
+
+fn add_part(j: u32, first: u32, whole: bool) {
+    if whole {
+        for (var step = 0u; step < VALUE_PART; step++) {
+            let d = min(first + step, VALUE_VECTORS - 1u);
+            for (var c = 0u; c < KEYS_EACH; c++) {
+                let columns = value_tile[(j + c) * VALUE_VECTORS + d];
+                for (var r = 0u; r < ROWS_EACH; r++) {
+                    outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
+                }
+            }
+        }
+        return;
+    }
+    // A hidden value adds nothing, whatever it holds: 0 * NaN is NaN.
+    for (var step = 0u; step < VALUE_PART; step++) {
+        let d = min(first + step, VALUE_VECTORS - 1u);
+        for (var c = 0u; c < KEYS_EACH; c++) {
+            let columns = value_tile[(j + c) * VALUE_VECTORS + d];
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                let term = weights[c * ROWS_EACH + r] * columns;
+                outs[d * ROWS_EACH + r] += select(vec4(0.0), term, is_visible(r, j + c));
+            }
+        }
+    }
 }

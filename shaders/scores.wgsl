@@ -27,7 +27,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, rows, visibility, transform, score_tile
+// use params, rows, visibility, score_tile
 
 const NAN_BITS = 0x7fc00000u;
 
@@ -56,7 +56,7 @@ fn scores(
     let start = row_start(params.scores, row) + first_key;
     let count = min(KEYS, params.kv_len - first_key);
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
-        let s = transform_scores(row, first_key + slot * 4u, products[slot]);
+        let s = transform_scores(row, first_key + slot * 4u, slot);
         // No visible score may look like the mark of a hidden one.
         let is_nan = (bitcast<vec4<u32>>(s) & vec4(0x7fffffffu)) > vec4(0x7f800000u);
         let bits = select(bitcast<vec4<u32>>(s), vec4(NAN_BITS), is_nan);

@@ -13,7 +13,7 @@ const HAS_LSE = false;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, rows
+// use params, rows, softmax_state
 
 @compute @workgroup_size(THREADS)
 fn softmax(
@@ -48,7 +48,7 @@ fn softmax(
     var sum = 0.0;
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
-        let term = exp2((bitcast<f32>(bits) - m) * LOG2_E);
+        let term = exponential(bitcast<f32>(bits) - m);
         sum += select(term, 0.0, bits == HIDDEN_BITS);
     }
     partial[lane] = sum;
@@ -64,10 +64,10 @@ fn softmax(
     let factor = 1.0 / l;
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
-        let weight = exp2((bitcast<f32>(bits) - m) * LOG2_E) * factor;
+        let weight = exponential(bitcast<f32>(bits) - m) * factor;
         weights[start + j] = select(bitcast<u32>(weight), 0u, bits == HIDDEN_BITS);
     }
     if HAS_LSE && lane == 0u {
-        lse[row_start(params.lse, row)] = select(bitcast<u32>(m + log(l)), MINUS_INFINITY_BITS, empty);
+        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
     }
 }

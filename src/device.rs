@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub subgroups: bool,
     /// Timestamp queries.
     pub timestamps: bool,
+    /// Whether a CPU plays the GPU: what does not fit its registers is still in its nearest cache.
+    pub software: bool,
 }
 
 impl Capabilities {
@@ -44,11 +46,12 @@ impl Capabilities {
         shader_f16: false,
         subgroups: false,
         timestamps: false,
+        software: false,
     };
 
     /// Reads features and limits.
     #[must_use]
-    pub fn new(features: wgpu::Features, limits: &wgpu::Limits) -> Self {
+    pub fn new(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
         Self {
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             workgroup_invocations: limits
@@ -63,13 +66,14 @@ impl Capabilities {
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            software: info.device_type == wgpu::DeviceType::Cpu,
         }
     }
 
     /// What a device was opened with.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        Self::new(device.features(), &device.limits())
+        Self::new(&device.adapter_info(), device.features(), &device.limits())
     }
 
     /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
@@ -87,6 +91,7 @@ impl Capabilities {
             shader_f16: self.shader_f16 && other.shader_f16,
             subgroups: self.subgroups && other.subgroups,
             timestamps: self.timestamps && other.timestamps,
+            software: self.software && other.software,
         }
     }
 }
@@ -171,7 +176,7 @@ async fn find_in(backends: wgpu::Backends, options: &GpuOptions) -> Vec<wgpu::Ad
     let mut found = instance.enumerate_adapters(backends).await;
     found.retain(|adapter| {
         let info = adapter.get_info();
-        let limits = Capabilities::new(adapter.features(), &adapter.limits());
+        let limits = summary(adapter).capabilities;
         (options.software || info.device_type != wgpu::DeviceType::Cpu)
             && name.as_ref().is_none_or(|name| info.name.to_lowercase().contains(name))
             && limits.storage_buffers >= Capabilities::PORTABLE.storage_buffers
@@ -192,10 +197,9 @@ fn rank(device_type: wgpu::DeviceType) -> u8 {
 }
 
 fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
-    AdapterSummary {
-        info: adapter.get_info(),
-        capabilities: Capabilities::new(adapter.features(), &adapter.limits()),
-    }
+    let info = adapter.get_info();
+    let capabilities = Capabilities::new(&info, adapter.features(), &adapter.limits());
+    AdapterSummary { info, capabilities }
 }
 
 fn wanted(options: &GpuOptions) -> String {

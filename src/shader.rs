@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 fn file(entry: Entry) -> &'static str {
     match entry {
         Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
+        Entry::AttentionForwardWide => include_str!("../shaders/attention_forward_wide.wgsl"),
         Entry::Scores => include_str!("../shaders/scores.wgsl"),
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
@@ -25,6 +26,7 @@ fn part(name: &str, storage: Storage) -> Option<&'static str> {
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
         ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
         ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
+        ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
         ("value_tile", _) => include_str!("../shaders/shared/value_tile.wgsl"),
         ("load", Storage::F32) => include_str!("../shaders/shared/load_f32.wgsl"),

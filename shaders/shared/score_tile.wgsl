@@ -3,7 +3,7 @@
 // An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
 // that they staged together. A long head_dim goes through the tile in chunks. Loops over columns come in
 // two, as drivers unroll only a short inner one, and must unroll it to keep its array in registers.
-// use params, rows, load(query), load(key)
+// use params, rows, transform, load(query), load(key)
 
 const HEAD_CHUNKS = (HEAD_DIM + HEAD_CHUNK - 1u) / HEAD_CHUNK;
 
@@ -55,4 +55,15 @@ fn stage_keys(key_start: u32, first_key: u32, chunk: u32, lane: u32) {
         let column = chunk * HEAD_CHUNK + slot % (HEAD_CHUNK / 4u) * 4u;
         tile[slot] = load_key(key_start + key * params.key.row + column, columns_left(HEAD_DIM, column));
     }
+}
+
+// The scores of the four keys in `slot`.
+fn transform_scores(row: Row, j: u32, slot: u32) -> vec4<f32> {
+    let four = products[slot];
+    return vec4(
+        transform_score(row, j, four.x),
+        transform_score(row, j + 1u, four.y),
+        transform_score(row, j + 2u, four.z),
+        transform_score(row, j + 3u, four.w),
+    );
 }

@@ -119,6 +119,8 @@ fn options_by_element(list: &mut Cases) {
         ..plain
     };
     list.add("everything at once", everything.clone(), options);
+    let wide = AttentionShape { head_dim: 256, value_dim: 256, ..everything.clone() };
+    list.poisoned("everything, head_dim 256", wide, options);
     list.poisoned("everything, over NaN", everything, options);
 }
 

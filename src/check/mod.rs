@@ -10,7 +10,7 @@ use crate::cpu;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::plan::{Kernel, Plan};
+use crate::plan::Plan;
 use crate::problem::{AttentionShape, Layout, Outputs, Problem};
 use cases::{Case, cases};
 use data::Tensors;
@@ -98,7 +98,7 @@ const CUT: Capabilities = Capabilities {
 /// ```
 ///
 /// # Errors
-/// What the reference says of a case, which would be our bug.
+/// [`Error::Unsupported`] if the device is too small for any kernel.
 pub fn run(
     gpu: &Gpu,
     options: &CheckOptions,
@@ -134,25 +134,21 @@ fn try_case(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Erro
         ..case.shape.clone()
     };
     let expected = cpu::attention(&full, &case.options, &tensors.inputs())?;
-    for kernel in Kernel::ALL {
-        let shape = if kernel == Kernel::ThreeStage { &full } else { &case.shape };
+    for shape in [&case.shape, &full] {
         let problem = Problem::new(shape, &case.options)?;
         let mut dispatched = Vec::new();
         for tier in tiers {
-            let plan = Plan::new(problem.clone(), tier.gpu.capabilities(), Some(kernel));
-            let is_cut = plan.as_ref().is_ok_and(|plan| plan.dispatches.len() > 3);
-            let dispatches = plan.ok().map(|plan| plan.dispatches);
-            if dispatched.contains(&dispatches) || (tier.cuts && !is_cut) {
+            let plan = match Plan::new(problem.clone(), tier.gpu.capabilities(), None) {
+                // What cannot be cut so small.
+                Err(_) if tier.cuts => continue,
+                plan => plan?,
+            };
+            if dispatched.contains(&plan.dispatches) || (tier.cuts && plan.dispatches.len() < 4) {
                 continue;
             }
-            dispatched.push(dispatches);
-            let label = format!("{}{}", kernel.name(), tier.name);
-            let found = pollster::block_on(tier.gpu.attention_with(
-                shape,
-                &case.options,
-                &tensors.inputs(),
-                Some(kernel),
-            ));
+            let label = format!("{}{}", plan.kernel.name(), tier.name);
+            dispatched.push(plan.dispatches);
+            let found = tier.gpu.attention_blocking(shape, &case.options, &tensors.inputs());
             record(rows, label, case, found, &expected);
         }
     }

@@ -7,18 +7,32 @@ use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 
 pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
-    let variant = Variant {
-        entry: Entry::AttentionForward,
-        storage: storage(part),
-        constants: [("HAS_LSE", Constant::Flag(part.lse.is_some()))]
-            .into_iter()
-            .chain(tiles.constants())
-            .chain(tiles.head_constants(part))
-            .chain(tiles.value_constants(part))
-            .chain(transforms(part))
-            .chain(masks(part))
-            .collect(),
-    };
+    fused(part, tiles, Entry::AttentionForward, tiles.forward_constants(part), capabilities)
+}
+
+pub(super) fn forward_wide(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
+    let constants = tiles
+        .chunk_constants()
+        .into_iter()
+        .chain(tiles.head_constants(part))
+        .chain(tiles.value_constants(part));
+    fused(part, tiles, Entry::AttentionForwardWide, constants, capabilities)
+}
+
+fn fused(
+    part: &Problem,
+    tiles: &Tiles,
+    entry: Entry,
+    constants: impl IntoIterator<Item = (&'static str, Constant)>,
+    capabilities: &Capabilities,
+) -> Dispatch {
+    let constants = constants
+        .into_iter()
+        .chain([("HAS_LSE", Constant::Flag(part.lse.is_some()))])
+        .chain(transforms(part))
+        .chain(masks(part))
+        .collect();
+    let variant = Variant { entry, storage: storage(part), constants };
     Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities)
 }
 
@@ -84,7 +98,7 @@ fn scores(
             ("HIDDEN_BITS", Constant::Count(bits)),
         ]
         .into_iter()
-        .chain(tiles.constants())
+        .chain(tiles.chunk_constants())
         .chain(tiles.head_constants(part))
         .chain(transforms(part))
         .chain(masks(part))
@@ -122,7 +136,7 @@ fn weighted_sum(
         entry: Entry::WeightedSum,
         storage: storage(part),
         constants: tiles
-            .constants()
+            .chunk_constants()
             .into_iter()
             .chain(tiles.value_constants(part))
             .chain(masks(part))
@@ -141,7 +155,7 @@ fn workspace(part: &Problem) -> View {
 }
 
 fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {
-    part.q_len.saturating_mul(part.group()).div_ceil(tiles.rows)
+    part.q_len.saturating_mul(part.group()).div_ceil(tiles.rows())
 }
 
 fn output_grid(part: &Problem, tiles: &Tiles) -> [u32; 3] {

@@ -23,19 +23,22 @@ use std::fmt;
 pub enum Kernel {
     /// One kernel, online softmax, never stores the `q_len x kv_len` matrix.
     Forward,
+    /// The same for head or value dims above 128, in chunks of columns: slower.
+    ForwardWide,
     /// Scores, softmax, weighted sum: stores the matrix, in chunks if need be.
     ThreeStage,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 2] = [Self::Forward, Self::ThreeStage];
+    pub const ALL: [Self; 3] = [Self::Forward, Self::ForwardWide, Self::ThreeStage];
 
     /// Its name, the same in the tool, the benches and the docs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
+            Self::ForwardWide => "forward-wide",
             Self::ThreeStage => "three-stage",
         }
     }
@@ -79,27 +82,14 @@ impl Plan {
                 found: capabilities.storage_buffers.to_string(),
             });
         }
-        // Without keys nothing is stored, and the fused kernel writes the empty rows.
-        let stores = problem.stores_scores() && problem.kv_len > 0;
-        let (kernel, reason) = match kernel {
-            Some(Kernel::Forward) if stores => {
-                return Err(Error::invalid(
-                    "kernel",
-                    "three-stage, as weights or scores are asked for",
-                    Kernel::Forward.name(),
-                ));
-            }
-            Some(Kernel::ThreeStage) if problem.kv_len > 0 => {
-                (Kernel::ThreeStage, "it was asked for")
-            }
-            Some(Kernel::ThreeStage) => (Kernel::Forward, "there are no keys, so no scores"),
-            Some(Kernel::Forward) => (Kernel::Forward, "it was asked for"),
-            None if stores => (Kernel::ThreeStage, "weights or scores are asked for"),
-            None => (Kernel::Forward, "nothing asks for the matrix of scores"),
+        let (kernel, reason) = choose(&problem, kernel)?;
+        let tiles = match kernel {
+            Kernel::Forward => Tiles::forward(&problem, capabilities)?,
+            Kernel::ForwardWide | Kernel::ThreeStage => Tiles::chunked(&problem, capabilities)?,
         };
-        let tiles = Tiles::choose(&problem, capabilities)?;
         let parts = split::split(&problem, capabilities, |part| match kernel {
             Kernel::Forward => vec![kernels::forward(part, &tiles, capabilities)],
+            Kernel::ForwardWide => vec![kernels::forward_wide(part, &tiles, capabilities)],
             Kernel::ThreeStage => kernels::three_stage(part, &tiles, capabilities),
         })?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();
@@ -126,14 +116,46 @@ impl Plan {
     }
 }
 
+/// The kernel that gives what the problem asks for, and why it.
+fn choose(problem: &Problem, asked: Option<Kernel>) -> Result<(Kernel, &'static str), Error> {
+    // Without keys nothing is stored, and the fused kernels write the empty rows.
+    let stores = problem.stores_scores() && problem.kv_len > 0;
+    let is_wide = problem.head_dim.max(problem.value_dim) > tiles::MOST_COLUMNS;
+    let refuse = |kernel: Kernel, expected| Err(Error::invalid("kernel", expected, kernel.name()));
+    match asked {
+        Some(kernel @ (Kernel::Forward | Kernel::ForwardWide)) if stores => {
+            refuse(kernel, "three-stage, as weights or scores are asked for")
+        }
+        Some(kernel @ Kernel::Forward) if is_wide => {
+            refuse(kernel, "forward-wide or three-stage, as a dim is above 128")
+        }
+        Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
+            Ok((Kernel::ForwardWide, "there are no keys, so no scores"))
+        }
+        Some(kernel) => Ok((kernel, "it was asked for")),
+        None if stores => Ok((Kernel::ThreeStage, "weights or scores are asked for")),
+        None if is_wide => Ok((Kernel::ForwardWide, "nothing asks for scores; a dim is above 128")),
+        None => Ok((Kernel::Forward, "nothing asks for scores")),
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { problem: p, tiles, .. } = self;
         writeln!(f, "kernel      {} ({})", self.kernel.name(), self.reason)?;
         writeln!(
             f,
-            "tiles       {} rows x {} keys, {} of {} head_dim and {} of {} value_dim columns at a time",
-            tiles.rows, tiles.keys, tiles.head_chunk, p.head_dim, tiles.value_chunk, p.value_dim
+            "tiles       {} rows x {} keys; {} threads, each {} rows and {} keys at a time",
+            tiles.rows(),
+            tiles.keys,
+            tiles.threads,
+            tiles.rows_each,
+            tiles.keys_each
+        )?;
+        writeln!(
+            f,
+            "columns     {} of head_dim {} and {} of value_dim {} at a time",
+            tiles.head_chunk, p.head_dim, tiles.value_chunk, p.value_dim
         )?;
         if p.group() > 1 {
             writeln!(f, "rows        {} query heads share each key head's tiles", p.group())?;
@@ -151,8 +173,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "memory      {} bytes of workgroup memory, {} bytes of workspace",
-            tiles.workgroup_bytes(),
-            self.workspace
+            tiles.workgroup_bytes, self.workspace
         )
     }
 }

@@ -1,7 +1,6 @@
 //! Cutting a problem into parts that a device takes.
 
 use super::dispatch::{Dispatch, Tensor};
-use super::tiles::ROWS;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::Problem;
@@ -13,6 +12,8 @@ pub(super) struct Part {
     pub(super) workspace: u64,
 }
 
+/// Halves of the queries are multiples of this, so that no tile is cut.
+const QUERIES: u32 = 256;
 /// Scores that nobody keeps take no more than this at a time.
 const MOST_WORKSPACE: u64 = 64 << 20;
 
@@ -101,7 +102,7 @@ fn halve(part: &Problem, excess: &Excess) -> Result<(Problem, Problem), Error> {
         (cut(0..middle), cut(middle..part.q_len))
     };
     let middle_query = match part.q_len / 2 {
-        half if half >= ROWS => half.next_multiple_of(ROWS),
+        half if half >= QUERIES => half.next_multiple_of(QUERIES),
         half => half,
     };
     match excess {

@@ -8,87 +8,179 @@ use crate::problem::{Problem, View};
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
-    /// Rows of a workgroup, one an invocation.
-    pub rows: u32,
+    /// Invocations of a workgroup.
+    pub threads: u32,
+    /// Rows that an invocation owns.
+    pub rows_each: u32,
     /// Keys of a tile.
     pub keys: u32,
-    /// Columns of a key staged at once.
+    /// Keys that are computed at a time.
+    pub keys_each: u32,
+    /// Columns of a key staged at once, with padding.
     pub head_chunk: u32,
-    /// Columns of out that a workgroup computes.
+    /// Columns of out that a workgroup computes, with padding.
     pub value_chunk: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
 }
 
-/// Rows are split into query tiles of this size, and chunks of rows are multiples of it.
-pub(super) const ROWS: u32 = 64;
 /// The visibility of a tile's keys is one 32-bit word.
 const MOST_KEYS: u32 = 32;
-/// Columns an invocation keeps in registers.
-const MOST_COLUMNS: u32 = 128;
-/// Columns that one loop goes through.
-const ONE_LOOP: u32 = 64;
+/// Fewer keys than this are not worth a tile.
+const FEWEST_KEYS: u32 = 4;
+/// Columns that an invocation keeps in registers.
+pub(super) const MOST_COLUMNS: u32 = 128;
 
 impl Tiles {
-    /// The largest tiles that fit the device's workgroup memory.
-    pub(super) fn choose(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
-        let packed_rows = u64::from(problem.q_len) * u64::from(problem.group());
-        let rows = if packed_rows <= 32 { 32 } else { ROWS };
+    /// Tiles of the fused kernel, which stages whole keys and values side by side.
+    pub(super) fn forward(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+        let rows = packed_rows(problem);
+        let is_banded = i64::from(problem.band.lower) > -i64::from(problem.q_len)
+            || problem.band.upper < i32::try_from(problem.kv_len).unwrap_or(i32::MAX);
+        // On a CPU each column of a key costs a bounds check and a broadcast, so that four rows share it;
+        // a GPU has no registers for that. lavapipe 26, (1, 8, 512, 64): 16 ms with one row, 8 with four.
+        // Under a band, smaller tiles waste less on their hidden corners.
+        let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
+            (true, ..=8) => (8, 1, 4),
+            (_, ..=32) => (32, 1, 4),
+            (true, 256..) if !is_banded => (64, 4, 2),
+            (true, _) => (16, 4, 2),
+            (false, _) => (64, 1, 4),
+        };
+        let head_chunk = parts(problem.head_dim, keys_each).columns();
+        let value_chunk = parts(problem.value_dim, keys_each).columns();
+        let bytes_per_key = (head_chunk + value_chunk) * 4;
+        let tiles = Self {
+            threads,
+            rows_each,
+            keys: MOST_KEYS,
+            keys_each,
+            head_chunk,
+            value_chunk,
+            workgroup_bytes: 0,
+        };
+        tiles.with_memory(bytes_per_key, capabilities)
+    }
+
+    /// Tiles of the kernels that go through one tile in chunks of columns.
+    pub(super) fn chunked(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         let head_chunk = balanced_chunk(problem.head_dim);
         let value_chunk = balanced_chunk(problem.value_dim);
-        let mut tiles = Self { rows, keys: MOST_KEYS, head_chunk, value_chunk };
-        while tiles.workgroup_bytes() > capabilities.workgroup_memory && tiles.keys > 4 {
-            tiles.keys /= 2;
-        }
-        let unsupported = |what, expected: u32, found: u32| {
-            Err(Error::Unsupported {
-                what,
-                expected: format!("at least {expected}"),
-                found: found.to_string(),
-            })
+        let tiles = Self {
+            threads: if packed_rows(problem) <= 32 { 32 } else { 64 },
+            rows_each: 1,
+            keys: MOST_KEYS,
+            keys_each: 4,
+            head_chunk,
+            value_chunk,
+            workgroup_bytes: 0,
         };
-        if tiles.workgroup_bytes() > capabilities.workgroup_memory {
-            let found = capabilities.workgroup_memory;
-            return unsupported("bytes of workgroup memory", tiles.workgroup_bytes(), found);
-        }
-        if rows > capabilities.workgroup_invocations {
-            let found = capabilities.workgroup_invocations;
-            return unsupported("invocations per workgroup", rows, found);
-        }
-        Ok(tiles)
+        tiles.with_memory(head_chunk.max(value_chunk) * 4, capabilities)
     }
 
-    /// Workgroup memory: keys and values take turns in one tile.
+    /// As many keys as workgroup memory holds.
+    fn with_memory(self, bytes_per_key: u32, capabilities: &Capabilities) -> Result<Self, Error> {
+        let mut keys = self.keys;
+        while keys * bytes_per_key > capabilities.workgroup_memory && keys > FEWEST_KEYS {
+            keys /= 2;
+        }
+        let needs = [
+            ("bytes of workgroup memory", keys * bytes_per_key, capabilities.workgroup_memory),
+            ("invocations per workgroup", self.threads, capabilities.workgroup_invocations),
+        ];
+        for (what, expected, found) in needs {
+            if expected > found {
+                let (expected, found) = (format!("at least {expected}"), found.to_string());
+                return Err(Error::Unsupported { what, expected, found });
+            }
+        }
+        Ok(Self { keys, workgroup_bytes: keys * bytes_per_key, ..self })
+    }
+
+    /// Rows of a workgroup.
     #[must_use]
-    pub fn workgroup_bytes(&self) -> u32 {
-        self.keys * self.head_chunk.max(self.value_chunk) * 4
+    pub fn rows(&self) -> u32 {
+        self.threads * self.rows_each
     }
 
-    /// How many pieces the columns of out come in.
+    /// How many workgroups share a row, each for a chunk of its output's columns.
     pub(super) fn value_chunks(&self, problem: &Problem) -> u32 {
         problem.value_dim.div_ceil(self.value_chunk)
     }
 
-    pub(super) fn constants(&self) -> [(&'static str, Constant); 2] {
-        [("ROWS", Constant::Count(self.rows)), ("KEYS", Constant::Count(self.keys))]
+    /// Constants of the fused kernel.
+    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 10] {
+        let head = parts(problem.head_dim, self.keys_each);
+        let value = parts(problem.value_dim, self.keys_each);
+        [
+            ("HEAD_DIM", problem.head_dim),
+            ("HEAD_PARTS", head.count),
+            ("HEAD_PART", head.vectors),
+            ("VALUE_DIM", problem.value_dim),
+            ("VALUE_PARTS", value.count),
+            ("VALUE_PART", value.vectors),
+            ("THREADS", self.threads),
+            ("KEYS", self.keys),
+            ("ROWS_EACH", self.rows_each),
+            ("KEYS_EACH", self.keys_each),
+        ]
+        .map(|(name, count)| (name, Constant::Count(count)))
     }
 
-    /// Constants of the kernels that read keys.
+    /// Constants of the kernels that have chunks.
+    pub(super) fn chunk_constants(&self) -> [(&'static str, Constant); 2] {
+        [("ROWS", self.threads), ("KEYS", self.keys)]
+            .map(|(name, count)| (name, Constant::Count(count)))
+    }
+
+    /// Those of them that concern keys.
     pub(super) fn head_constants(&self, problem: &Problem) -> [(&'static str, Constant); 3] {
         [
-            ("HEAD_DIM", Constant::Count(problem.head_dim)),
-            ("HEAD_CHUNK", Constant::Count(self.head_chunk)),
-            ("HEAD_STEP", Constant::Count(step(self.head_chunk))),
+            ("HEAD_DIM", problem.head_dim),
+            ("HEAD_CHUNK", self.head_chunk),
+            ("HEAD_STEP", step(self.head_chunk)),
         ]
+        .map(|(name, count)| (name, Constant::Count(count)))
     }
 
-    /// Constants of the kernels that read values.
+    /// Those of them that concern values.
     pub(super) fn value_constants(&self, problem: &Problem) -> [(&'static str, Constant); 3] {
         [
-            ("VALUE_DIM", Constant::Count(problem.value_dim)),
-            ("VALUE_CHUNK", Constant::Count(self.value_chunk)),
-            ("VALUE_STEP", Constant::Count(step(self.value_chunk))),
+            ("VALUE_DIM", problem.value_dim),
+            ("VALUE_CHUNK", self.value_chunk),
+            ("VALUE_STEP", step(self.value_chunk)),
         ]
+        .map(|(name, count)| (name, Constant::Count(count)))
     }
 }
+
+/// Rows that share the keys of one key/value head.
+fn packed_rows(problem: &Problem) -> u32 {
+    problem.q_len.saturating_mul(problem.group()).min(1 << 30)
+}
+
+/// A vector's columns as `count` loops over `vectors` vectors of four.
+struct Parts {
+    count: u32,
+    vectors: u32,
+}
+
+impl Parts {
+    fn columns(&self) -> u32 {
+        self.count * self.vectors * 4
+    }
+}
+
+/// As few loops as drivers still unroll; at most four cover [`MOST_COLUMNS`].
+fn parts(dim: u32, keys_each: u32) -> Parts {
+    let vectors = dim.div_ceil(4);
+    let most = if keys_each > 2 { 16 } else { 8 };
+    let count = vectors.div_ceil(most);
+    Parts { count, vectors: vectors.div_ceil(count) }
+}
+
+/// Columns that one loop goes through where loops come in two.
+const ONE_LOOP: u32 = 64;
 
 /// Vectors of a chunk that an inner loop goes through: as many as drivers still unroll. At head_dim 128
 /// on lavapipe 26, one loop of 32 runs at half the speed of two loops of 16.

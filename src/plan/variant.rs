@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Entry {
     /// Fused attention.
     AttentionForward,
+    /// Fused attention for long heads.
+    AttentionForwardWide,
     /// Three stages, first: scores.
     Scores,
     /// Three stages, second: weights.
@@ -27,14 +29,20 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 4] =
-        [Self::AttentionForward, Self::Scores, Self::Softmax, Self::WeightedSum];
+    pub const ALL: [Self; 5] = [
+        Self::AttentionForward,
+        Self::AttentionForwardWide,
+        Self::Scores,
+        Self::Softmax,
+        Self::WeightedSum,
+    ];
 
     /// Name of the entry point and stem of the file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::AttentionForward => "attention_forward",
+            Self::AttentionForwardWide => "attention_forward_wide",
             Self::Scores => "scores",
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
@@ -46,7 +54,7 @@ impl Entry {
     pub fn bindings(self) -> BTreeMap<u32, Access> {
         use Access::{Read, ReadWrite};
         let list: &[(u32, Access)] = match self {
-            Self::AttentionForward => &[
+            Self::AttentionForward | Self::AttentionForwardWide => &[
                 (1, Read),
                 (2, Read),
                 (3, Read),

@@ -1,0 +1,127 @@
+// Fused attention for long heads: as attention_forward.wgsl, but keys and values take turns in one tile and
+// go through it in chunks of their columns, and a workgroup computes one chunk of the output's.
+
+const HEAD_DIM = 64u;
+const VALUE_DIM = 64u;
+// Columns of a key staged at once; columns of the output that a workgroup computes. Multiples of 4.
+const HEAD_CHUNK = 64u;
+const VALUE_CHUNK = 64u;
+// Vectors of four columns that an inner loop goes through; divides the chunk.
+const HEAD_STEP = 16u;
+const VALUE_STEP = 16u;
+// Rows of a workgroup; keys of a tile, at most 32: their visibility is one word.
+const ROWS = 64u;
+const KEYS = 32u;
+const HAS_SOFTCAP = false;
+const HAS_BIAS = false;
+const HAS_ALIBI = false;
+const HAS_MASK = false;
+const HAS_LSE = false;
+alias Stored = f32;
+
+var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
+
+@group(0) @binding(1) var<storage, read> query: array<Stored>;
+@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(3) var<storage, read> value: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(6) var<storage, read> mask: array<u32>;
+@group(0) @binding(7) var<storage, read> bias: array<f32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
+
+// use params, rows, visibility, softmax_state, score_tile, value_tile, store(out)
+
+const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
+
+@compute @workgroup_size(ROWS)
+fn attention_forward_wide(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let batch = workgroup.z;
+    let kv_head = workgroup.y / VALUE_CHUNKS;
+    let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
+    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
+    let first_query = locate_row(workgroup.x * ROWS, batch, kv_head).query;
+    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, batch, kv_head).query;
+    let query_start = row_start(params.query, row);
+    let key_start = head_start(params.key, batch, kv_head);
+    let value_start = head_start(params.value, batch, kv_head);
+
+    load_query_chunk(query_start, 0u);
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        acc[d] = vec4(0.0);
+    }
+    var m = LOWEST;
+    var l = 0.0;
+    var seen = 0u;
+
+    let keys = key_range(first_query, last_query);
+    for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
+        score_tile(query_start, key_start, first_key, lane);
+        stage_values(value_start, first_key, first_column, lane);
+
+        // Scores, and the maximum of those that are visible.
+        let whole = sees_whole_tile(first_query, last_query, first_key);
+        var visible = 0xffffffffu;
+        if !whole {
+            visible = visible_keys(row, first_key);
+        }
+        seen |= visible;
+        var highest = vec4(m);
+        for (var slot = 0u; slot < KEYS / 4u; slot++) {
+            var s = transform_scores(row, first_key + slot * 4u, slot);
+            if !whole {
+                s = select(vec4(LOWEST), s, four_visible(visible, slot));
+            }
+            products[slot] = s;
+            highest = max(highest, s);
+        }
+
+        // What was summed up under the old maximum is brought under the new one.
+        let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
+        let rescale = exponential(m - new_m);
+        m = new_m;
+        l *= rescale;
+        for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+            acc[d] *= rescale;
+        }
+
+        workgroupBarrier();
+        if whole {
+            for (var slot = 0u; slot < KEYS / 4u; slot++) {
+                let weights = four_exponentials(products[slot] - m);
+                l += dot(weights, vec4(1.0));
+                add_values(slot, weights);
+            }
+        } else {
+            for (var slot = 0u; slot < KEYS / 4u; slot++) {
+                let shown = four_visible(visible, slot);
+                let weights = select(vec4(0.0), four_exponentials(products[slot] - m), shown);
+                l += dot(weights, vec4(1.0));
+                add_visible_values(slot, weights, shown);
+            }
+        }
+        workgroupBarrier();
+    }
+
+    if !row.live {
+        return;
+    }
+    let empty = seen == 0u;
+    let factor = 1.0 / l;
+    let out_start = row_start(params.out, row);
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        let column = first_column + d * 4u;
+        let columns = select(acc[d] * factor, vec4(0.0), empty);
+        store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
+    }
+    if HAS_LSE && first_column == 0u {
+        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
+    }
+}
+
+fn four_exponentials(x: vec4<f32>) -> vec4<f32> {
+    return vec4(exponential(x.x), exponential(x.y), exponential(x.z), exponential(x.w));
+}
