@@ -66,10 +66,10 @@ impl Context {
             .iter()
             .map(|dispatch| self.pipelines.get(&dispatch.variant))
             .collect::<Result<Vec<_>, _>>()?;
-        let lease = self.uniforms.lease(dispatches.iter().map(|dispatch| &dispatch.params));
-        let (groups, error) = scoped(&self.device, || {
+        let ((lease, groups), error) = scoped(&self.device, || {
+            let lease = self.uniforms.lease(dispatches.iter().map(|dispatch| &dispatch.params));
             let steps = dispatches.iter().zip(&pipelines).zip(&lease.slots);
-            steps
+            let groups: Vec<_> = steps
                 .map(|((dispatch, pipeline), slot)| {
                     let find = |tensor| match tensor {
                         Tensor::Workspace => workspace.as_ref(),
@@ -77,7 +77,8 @@ impl Context {
                     };
                     self.bind(dispatch, &pipeline.layout, slot, find)
                 })
-                .collect::<Vec<_>>()
+                .collect();
+            (lease, groups)
         });
         if let Some(message) = if_ready(error).flatten() {
             return Err(Error::Device { action: "binding buffers", message });
