@@ -63,8 +63,7 @@ fn windows_leave_a_band() {
 
 #[test]
 fn an_offset_past_all_keys_hides_every_row_from_a_window() {
-    let options =
-        AttentionOptions { window_left: Some(3), align: Align::Offset(1000), ..PLAIN };
+    let options = AttentionOptions { window_left: Some(3), align: Align::Offset(1000), ..PLAIN };
     let case = Case::new(shape(1, 2, 33, 40, 8), options, 1);
     case.check();
     let expected = case.expected();

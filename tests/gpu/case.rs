@@ -6,7 +6,8 @@ use std::fmt;
 use wgpu_attention::check::{Accuracy, Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs, Problem,
+    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
+    Problem,
 };
 
 /// A call and its inputs, all from one seed unless a test changes them.
@@ -21,7 +22,13 @@ pub(crate) struct Case {
     pub(crate) slopes: Option<Vec<f32>>,
 }
 
-/// Everything that a failure has to say about a call but its numbers.
+/// What a failure says of a call: all but its numbers, which come from the seed.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {}, {:?}, {:?}", self.seed, self.shape, self.options)
@@ -114,8 +121,8 @@ impl Case {
     pub(crate) fn check_as_naive(&self) {
         let expected = self.expected();
         let naive = naive(self);
-        let accuracy = compare(&naive, &expected.out)
-            .unwrap_or_else(|error| panic!("{self}: {error}"));
+        let accuracy =
+            compare(&naive, &expected.out).unwrap_or_else(|error| panic!("{self}: {error}"));
         // A plain run that happens to be exact asks too much.
         let twice = |error: f64| (2.0 * error).max(1e-6);
         let bounds = Bounds {
@@ -124,7 +131,12 @@ impl Case {
         };
         for kernel in Kernel::ALL {
             let found = self.run(gpu(), Some(kernel));
-            check_tensor(&format!("{} out, {self}", kernel.name()), &found.out, &expected.out, &bounds);
+            check_tensor(
+                &format!("{} out, {self}", kernel.name()),
+                &found.out,
+                &expected.out,
+                &bounds,
+            );
         }
     }
 

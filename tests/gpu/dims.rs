@@ -7,9 +7,17 @@ const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 #[test]
 fn every_head_dim_is_right() {
-    for (head_dim, value_dim) in
-        [(1, 1), (3, 5), (72, 72), (80, 80), (96, 96), (112, 112), (192, 128), (256, 256), (300, 300)]
-    {
+    for (head_dim, value_dim) in [
+        (1, 1),
+        (3, 5),
+        (72, 72),
+        (80, 80),
+        (96, 96),
+        (112, 112),
+        (192, 128),
+        (256, 256),
+        (300, 300),
+    ] {
         let shape = AttentionShape { value_dim, ..shape(1, 2, 35, 67, head_dim) };
         Case::new(shape, CAUSAL, head_dim as u64).check();
     }

@@ -24,8 +24,9 @@ fn poison_gaps(data: &mut [f32], view: &View, sizes: [usize; 4]) {
 /// The case with NaN in all that its layouts skip.
 fn with_poisoned_gaps(mut case: Case) -> Case {
     let p = case.problem();
-    let AttentionShape { batch, num_heads, num_kv_heads, q_len, kv_len, head_dim, value_dim, .. } =
-        case.shape;
+    let AttentionShape {
+        batch, num_heads, num_kv_heads, q_len, kv_len, head_dim, value_dim, ..
+    } = case.shape;
     poison_gaps(&mut case.tensors.query, &p.query, [batch, num_heads, q_len, head_dim]);
     poison_gaps(&mut case.tensors.key, &p.key, [batch, num_kv_heads, kv_len, head_dim]);
     poison_gaps(&mut case.tensors.value, &p.value, [batch, num_kv_heads, kv_len, value_dim]);
@@ -84,8 +85,7 @@ fn stored_scores_and_weights_may_be_strided() {
 fn a_stride_of_zero_repeats() {
     let repeated = |row| Layout::Strided(Strides { offset: 8, batch: 0, head: 0, row });
     let shape = shape(2, 3, 35, 37, 8);
-    let all_heads_alike =
-        AttentionShape { key: repeated(8), value: repeated(8), ..shape.clone() };
+    let all_heads_alike = AttentionShape { key: repeated(8), value: repeated(8), ..shape.clone() };
     Case::new(all_heads_alike, CAUSAL, 1).check();
     let all_keys_alike = AttentionShape { query: repeated(0), key: repeated(0), ..shape };
     Case::new(all_keys_alike, CAUSAL, 2).check();

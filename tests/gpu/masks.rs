@@ -102,10 +102,8 @@ fn masks_and_biases_broadcast_along_every_axis() {
 #[test]
 fn a_bias_may_have_a_stride_between_keys() {
     let strides = BroadcastStrides { offset: 1, batch: 9, head: 4000, query: 111, key: 3 };
-    let shape = AttentionShape {
-        bias: Some(BroadcastLayout::Strided(strides)),
-        ..shape(2, 2, 33, 37, 8)
-    };
+    let shape =
+        AttentionShape { bias: Some(BroadcastLayout::Strided(strides)), ..shape(2, 2, 33, 37, 8) };
     Case::new(shape, PLAIN, 1).check();
 }
 
@@ -147,9 +145,7 @@ fn only_minus_infinity_hides() {
 #[test]
 fn alibi_counts_from_where_the_query_stands() {
     for layout in [AlibiLayout::PerHead, AlibiLayout::PerBatchAndHead] {
-        for align in
-            [Align::TopLeft, Align::BottomRight, Align::Offset(-20), Align::Offset(1000)]
-        {
+        for align in [Align::TopLeft, Align::BottomRight, Align::Offset(-20), Align::Offset(1000)] {
             for causal in [false, true] {
                 let shape = AttentionShape { alibi: Some(layout), ..shape(2, 3, 35, 67, 8) };
                 let options = AttentionOptions { align, causal, ..PLAIN };
@@ -163,8 +159,7 @@ fn alibi_counts_from_where_the_query_stands() {
 fn all_ways_of_hiding_apply_together() {
     for (seed, (q_len, kv_len)) in (0..).zip([(9, 67), (67, 40), (33, 33)]) {
         let shape = biased(masked(shape(2, 4, q_len, kv_len, 8)));
-        let shape =
-            AttentionShape { num_kv_heads: 2, alibi: Some(AlibiLayout::PerHead), ..shape };
+        let shape = AttentionShape { num_kv_heads: 2, alibi: Some(AlibiLayout::PerHead), ..shape };
         let options = AttentionOptions {
             scale: Some(-0.4),
             softcap: Some(2.0),
