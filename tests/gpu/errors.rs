@@ -278,8 +278,10 @@ fn encode_refuses_each_buffer_that_is_wrong() {
             );
             call.refuses(&with(Some(&small)), &expected);
         }
-        let not_storage =
-            call.app.buffer_with(&vec![0.0; bytes as usize / 4], wgpu::BufferUsages::VERTEX);
+        let not_storage = call.app.buffer_with(
+            &vec![0.0; usize::try_from(bytes / 4).unwrap()],
+            wgpu::BufferUsages::VERTEX,
+        );
         let expected = format!(
             "{name}: expected a buffer with usage STORAGE, found BufferUsages(COPY_SRC | VERTEX)"
         );
