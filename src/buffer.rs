@@ -12,14 +12,19 @@ pub(crate) fn upload(
 ) -> Result<wgpu::Buffer, Error> {
     let size = padded(data.len() as u64);
     let buffer = create(device, label, size, wgpu::BufferUsages::STORAGE, true)?;
-    if !data.is_empty() {
-        buffer
-            .get_mapped_range_mut(..data.len() as u64)
-            .map_err(|error| Error::Device { action: "uploading", message: error.to_string() })?
-            .copy_from_slice(data);
+    // Of a device that is lost the buffer is not valid, which these say first.
+    let (filled, error) = scoped(device, || {
+        if !data.is_empty() {
+            buffer.get_mapped_range_mut(..data.len() as u64)?.copy_from_slice(data);
+        }
+        buffer.unmap();
+        Ok::<_, wgpu::MapRangeError>(())
+    });
+    let message = filled.err().map(|error| error.to_string()).or(if_ready(error).flatten());
+    match message {
+        None => Ok(buffer),
+        Some(message) => Err(Error::Device { action: "uploading", message }),
     }
-    buffer.unmap();
-    Ok(buffer)
 }
 
 /// A storage buffer for `len` f32 that can be downloaded.
@@ -47,21 +52,24 @@ pub(crate) async fn download(
         encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
         staging.push((copy, len));
     }
-    let (index, error) = scoped(device, || queue.submit([encoder.finish()]));
+    let ((index, receivers), error) = scoped(device, || {
+        let index = queue.submit([encoder.finish()]);
+        let receivers: Vec<_> = staging
+            .iter()
+            .map(|(copy, _)| {
+                let (sender, receiver) = oneshot_channel();
+                copy.map_async(wgpu::MapMode::Read, .., move |result| {
+                    // The receiver is gone only if the caller dropped the future.
+                    let _ = sender.send(result);
+                });
+                receiver
+            })
+            .collect();
+        (index, receivers)
+    });
     if let Some(message) = if_ready(error).flatten() {
         return Err(Error::Device { action: "submitting", message });
     }
-    let receivers: Vec<_> = staging
-        .iter()
-        .map(|(copy, _)| {
-            let (sender, receiver) = oneshot_channel();
-            copy.map_async(wgpu::MapMode::Read, .., move |result| {
-                // The receiver is gone only if the caller dropped the future.
-                let _ = sender.send(result);
-            });
-            receiver
-        })
-        .collect();
     device
         .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
         .map_err(|error| failed(&error))?;

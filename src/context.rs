@@ -67,11 +67,11 @@ impl Context {
             .iter()
             .map(|dispatch| self.pipelines.get(&dispatch.variant))
             .collect::<Result<Vec<_>, _>>()?;
-        let (lease, slots) =
-            self.uniforms.lease(dispatches.iter().map(|dispatch| &dispatch.params));
-        let (groups, error) = scoped(&self.device, || {
+        let ((lease, slots, groups), error) = scoped(&self.device, || {
+            let params = dispatches.iter().map(|dispatch| &dispatch.params);
+            let (lease, slots) = self.uniforms.lease(params);
             let steps = dispatches.iter().zip(&pipelines).zip(&slots);
-            steps
+            let groups: Vec<_> = steps
                 .map(|((dispatch, pipeline), slot)| {
                     let find = |tensor| match tensor {
                         Tensor::Workspace => workspace.as_ref(),
@@ -79,7 +79,8 @@ impl Context {
                     };
                     self.bind(dispatch, &pipeline.layout, slot, find)
                 })
-                .collect::<Vec<_>>()
+                .collect();
+            (lease, slots, groups)
         });
         if let Some(message) = if_ready(error).flatten() {
             return Err(Error::Device { action: "binding buffers", message });

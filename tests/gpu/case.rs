@@ -1,0 +1,197 @@
+//! One call with all its tensors, run on the GPU and compared with the f64 reference.
+
+use crate::data::{Tensors, attend, numbers};
+use crate::device::gpu;
+use std::fmt;
+use wgpu_attention::check::{Accuracy, Bounds, compare};
+use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
+use wgpu_attention::{
+    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
+    Problem,
+};
+
+/// A call and its inputs, all from one seed unless a test changes them.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) shape: AttentionShape,
+    pub(crate) options: AttentionOptions,
+    pub(crate) seed: u64,
+    pub(crate) tensors: Tensors,
+    pub(crate) mask: Option<Vec<bool>>,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) slopes: Option<Vec<f32>>,
+}
+
+/// What a failure says of a call: all but its numbers, which come from the seed.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}, {:?}, {:?}", self.seed, self.shape, self.options)
+    }
+}
+
+/// Options without any.
+pub(crate) const PLAIN: AttentionOptions = AttentionOptions {
+    scale: None,
+    softcap: None,
+    causal: false,
+    window_left: None,
+    window_right: None,
+    align: wgpu_attention::Align::TopLeft,
+};
+
+/// A shape whose sizes need no names: `batch x num_heads x len x head_dim`, with lse.
+pub(crate) fn shape(
+    batch: usize,
+    num_heads: usize,
+    q_len: usize,
+    kv_len: usize,
+    head_dim: usize,
+) -> AttentionShape {
+    AttentionShape {
+        kv_len,
+        lse: Some(Layout::Bhsd),
+        ..AttentionShape::new(batch, num_heads, q_len, head_dim)
+    }
+}
+
+/// A mask or bias that is not broadcast.
+pub(crate) fn full(shape: &AttentionShape) -> BroadcastLayout {
+    BroadcastLayout::Sizes([shape.batch, shape.num_heads, shape.q_len, shape.kv_len])
+}
+
+impl Case {
+    pub(crate) fn new(shape: AttentionShape, options: AttentionOptions, seed: u64) -> Self {
+        let problem = Problem::new(&shape, &options)
+            .unwrap_or_else(|error| panic!("{shape:?}, {options:?}: {error}"));
+        let mut tensors = Tensors::random(&shape, seed);
+        // Scores of some size, so that the weights differ.
+        tensors.query.iter_mut().for_each(|x| *x *= 4.0);
+        let other = |n: u64, view: Option<wgpu_attention::View>| {
+            view.map(|view| numbers(seed.wrapping_add(n << 32), view.extent as usize))
+        };
+        let mask = other(1, problem.mask).map(|xs| xs.iter().map(|&x| x < 0.4).collect());
+        let bias = other(2, problem.bias);
+        let slopes = other(3, problem.alibi).map(|xs| xs.iter().map(|x| x * 0.2).collect());
+        Self { shape, options, seed, tensors, mask, bias, slopes }
+    }
+
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            mask: self.mask.as_deref(),
+            bias: self.bias.as_deref(),
+            alibi_slopes: self.slopes.as_deref(),
+            ..self.tensors.inputs()
+        }
+    }
+
+    pub(crate) fn expected(&self) -> Outputs<f64> {
+        attend(&self.shape, &self.options, &self.inputs())
+    }
+
+    pub(crate) fn problem(&self) -> Problem {
+        Problem::new(&self.shape, &self.options).unwrap_or_else(|error| panic!("{self}: {error}"))
+    }
+
+    pub(crate) fn run(&self, gpu: &Gpu, kernel: Option<Kernel>) -> Outputs {
+        pollster::block_on(gpu.attention_with(&self.shape, &self.options, &self.inputs(), kernel))
+            .unwrap_or_else(|error| panic!("{self}: {error}"))
+    }
+
+    /// Compares every kernel that can run it with the reference.
+    pub(crate) fn check(&self) {
+        self.check_on(gpu());
+    }
+
+    pub(crate) fn check_on(&self, gpu: &Gpu) {
+        let expected = self.expected();
+        let stores = self.problem().stores_scores();
+        for kernel in Kernel::ALL.into_iter().filter(|k| *k == Kernel::ThreeStage || !stores) {
+            self.compare(kernel.name(), &self.run(gpu, Some(kernel)), &expected, &Bounds::F32);
+        }
+    }
+
+    /// Compares with the reference within twice the error of a plain f32 computation: for inputs on
+    /// which f32 itself is inaccurate.
+    pub(crate) fn check_as_naive(&self) {
+        let expected = self.expected();
+        let naive = naive(self);
+        let accuracy =
+            compare(&naive, &expected.out).unwrap_or_else(|error| panic!("{self}: {error}"));
+        // A plain run that happens to be exact asks too much.
+        let twice = |error: f64| (2.0 * error).max(1e-6);
+        let bounds = Bounds {
+            max_relative: twice(accuracy.max_relative),
+            frobenius: twice(accuracy.frobenius),
+        };
+        for kernel in Kernel::ALL {
+            let found = self.run(gpu(), Some(kernel));
+            check_tensor(
+                &format!("{} out, {self}", kernel.name()),
+                &found.out,
+                &expected.out,
+                &bounds,
+            );
+        }
+    }
+
+    /// Compares all outputs with what is expected of them.
+    pub(crate) fn compare(
+        &self,
+        name: &str,
+        found: &Outputs,
+        expected: &Outputs<f64>,
+        bounds: &Bounds,
+    ) {
+        for (tensor, found, expected) in pairs(found, expected) {
+            let what = format!("{name} {tensor}, {self}");
+            let (Some(found), Some(expected)) = (found, expected) else {
+                assert_eq!(found.is_some(), expected.is_some(), "{what}: asked for or not");
+                continue;
+            };
+            check_tensor(&what, found, expected, bounds);
+        }
+    }
+}
+
+type Pair<'a> = (&'static str, Option<&'a [f32]>, Option<&'a [f64]>);
+
+fn pairs<'a>(found: &'a Outputs, expected: &'a Outputs<f64>) -> [Pair<'a>; 6] {
+    [
+        ("out", Some(&found.out), Some(&expected.out)),
+        ("lse", found.lse.as_deref(), expected.lse.as_deref()),
+        ("weights", found.weights.as_deref(), expected.weights.as_deref()),
+        ("raw_scores", found.raw_scores.as_deref(), expected.raw_scores.as_deref()),
+        ("capped_scores", found.capped_scores.as_deref(), expected.capped_scores.as_deref()),
+        ("masked_scores", found.masked_scores.as_deref(), expected.masked_scores.as_deref()),
+    ]
+}
+
+/// Fails unless `found` is within `bounds` of `expected`.
+pub(crate) fn check_tensor(what: &str, found: &[f32], expected: &[f64], bounds: &Bounds) {
+    let accuracy = measure(what, found, expected);
+    assert!(accuracy.within(bounds), "{what}: {accuracy}; {bounds:?}");
+}
+
+/// How far `found` is from `expected`; both are all non-finite, or the comparison is over something.
+pub(crate) fn measure(what: &str, found: &[f32], expected: &[f64]) -> Accuracy {
+    let accuracy = compare(found, expected).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let finite = expected.iter().filter(|x| x.is_finite()).count();
+    assert_eq!(accuracy.compared, finite, "{what}: not all was compared");
+    accuracy
+}
+
+/// The textbook in f32.
+fn naive(case: &Case) -> Vec<f32> {
+    let problem = case.problem();
+    let steps = || {
+        let scores = scores(&problem, &case.inputs(), ScoreStage::Masked)?;
+        weighted_sum(&problem, &softmax(&problem, &scores)?.weights, &case.tensors.value)
+    };
+    steps().unwrap_or_else(|error| panic!("{case}: {error}"))
+}

@@ -1,0 +1,162 @@
+//! Nothing to do, very much to do, and devices that can do little at a time.
+
+use crate::case::{Case, PLAIN, full, shape};
+use crate::device::gpu;
+use wgpu_attention::check::Bounds;
+use wgpu_attention::{
+    AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, Gpu, Kernel, Layout,
+    Problem,
+};
+
+const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
+
+fn dispatches(gpu: &Gpu, case: &Case, kernel: Kernel) -> usize {
+    let operator = gpu.operator(&case.options).unwrap();
+    operator.plan_kernel(&case.shape, Some(kernel)).unwrap().dispatches.len()
+}
+
+#[test]
+fn lengths_of_zero_are_legal() {
+    for (batch, q_len, kv_len) in
+        [(0, 5, 5), (2, 0, 5), (2, 5, 0), (2, 0, 0), (0, 0, 0), (0, 5, 0), (0, 0, 5)]
+    {
+        for options in [PLAIN, CAUSAL, AttentionOptions { align: Align::BottomRight, ..CAUSAL }] {
+            let plain = shape(batch, 2, q_len, kv_len, 8);
+            let stored = Some(Layout::Bhsd);
+            let with_all = AttentionShape {
+                mask: Some(full(&plain)),
+                bias: Some(full(&plain)),
+                alibi: Some(AlibiLayout::PerBatchAndHead),
+                weights: stored,
+                raw_scores: stored,
+                capped_scores: stored,
+                masked_scores: stored,
+                ..plain.clone()
+            };
+            for shape in [plain, with_all] {
+                let case = Case::new(shape, options, 1);
+                case.check();
+                let found = case.run(gpu(), None);
+                assert!(found.out.iter().all(|&x| x == 0.0), "{case}");
+                let lse = found.lse.unwrap();
+                assert_eq!(lse, vec![f32::NEG_INFINITY; batch * 2 * q_len], "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_query_sees_65536_keys() {
+    let case = Case::new(shape(1, 2, 1, 65_536, 8), PLAIN, 1);
+    case.check();
+    let grouped = AttentionShape { num_kv_heads: 1, ..shape(1, 4, 1, 65_536, 8) };
+    Case::new(grouped, AttentionOptions { align: Align::BottomRight, ..CAUSAL }, 2).check();
+}
+
+#[test]
+fn more_workgroups_than_an_axis_takes() {
+    let most = gpu().capabilities().workgroups_per_axis;
+    // 70,000 sequences; 70,000 heads; 70,000 rows, each a workgroup of the softmax.
+    for (axis, shape) in [
+        shape(70_000, 1, 1, 3, 4),
+        shape(1, 70_000, 1, 3, 4),
+        AttentionShape { num_kv_heads: 1, ..shape(1, 35_000, 2, 3, 4) },
+        shape(1, 1, 70_000, 3, 4),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = Case::new(shape, CAUSAL, axis as u64);
+        case.check();
+        if most == 65_535 && axis < 2 {
+            assert_eq!(dispatches(gpu(), &case, Kernel::Forward), 2, "{case}");
+        }
+    }
+}
+
+/// Calls that use everything that can be cut: sequences, heads that share keys, rows, and all that
+/// counts from a row.
+fn cases() -> Vec<Case> {
+    let plain = AttentionShape { num_kv_heads: 5, ..shape(3, 10, 20, 60, 8) };
+    let masked = AttentionShape {
+        mask: Some(full(&plain)),
+        bias: Some(full(&plain)),
+        alibi: Some(AlibiLayout::PerBatchAndHead),
+        ..plain.clone()
+    };
+    let band = AttentionOptions {
+        softcap: Some(3.0),
+        causal: true,
+        window_left: Some(25),
+        align: Align::BottomRight,
+        ..PLAIN
+    };
+    let long = AttentionShape { num_kv_heads: 1, ..shape(2, 2, 200, 60, 8) };
+    let odd = AttentionShape { value_dim: 3, ..shape(2, 3, 70, 50, 5) }.with_layout(Layout::Bshd);
+    let stored = AttentionShape {
+        weights: Some(Layout::Bhsd),
+        masked_scores: Some(Layout::Bhsd),
+        ..masked.clone()
+    };
+    vec![
+        Case::new(plain, CAUSAL, 1),
+        Case::new(masked, band, 2),
+        Case::new(long, AttentionOptions { align: Align::Offset(-50), ..CAUSAL }, 3),
+        Case::new(odd, AttentionOptions { window_left: Some(7), ..PLAIN }, 4),
+        Case::new(stored, band, 5),
+    ]
+}
+
+/// Runs `cases` on a device that is masked to `capabilities`; `cut` if they have to come in parts.
+fn check_masked(cases: &[Case], capabilities: &Capabilities, cut: bool) {
+    let gpu = gpu().masked(capabilities);
+    let mut parts = 0;
+    for case in cases {
+        case.check_on(&gpu);
+        let stores = Problem::new(&case.shape, &case.options).unwrap().stores_scores();
+        if !stores {
+            parts += dispatches(&gpu, case, Kernel::Forward) - 1;
+        }
+    }
+    assert_eq!(parts > 0, cut, "{capabilities:?}");
+}
+
+#[test]
+fn the_portable_tier_gives_the_same_answer() {
+    check_masked(&cases(), &Capabilities::PORTABLE, false);
+}
+
+#[test]
+fn a_device_with_few_workgroups_an_axis_takes_it_in_parts() {
+    let few = Capabilities { workgroups_per_axis: 2, ..*gpu().capabilities() };
+    check_masked(&cases(), &few, true);
+}
+
+#[test]
+fn a_device_with_small_bindings_takes_it_in_parts() {
+    let small = Capabilities { binding_size: 8 << 10, ..*gpu().capabilities() };
+    check_masked(&cases(), &small, true);
+    // Windows into a buffer start where the device lets them, so some begin before their first element.
+    check_masked(&cases(), &Capabilities { storage_alignment: 256, ..small }, true);
+}
+
+#[test]
+fn little_workgroup_memory_gives_the_same_answer() {
+    for (bytes, head_dim) in [(16 << 10, 128), (4 << 10, 128), (4 << 10, 300)] {
+        let little = Capabilities { workgroup_memory: bytes, ..*gpu().capabilities() };
+        let case = Case::new(shape(1, 2, 35, 67, head_dim), CAUSAL, 1);
+        case.check_on(&gpu().masked(&little));
+    }
+}
+
+#[test]
+fn parts_are_the_whole_to_the_bit() {
+    let few = Capabilities { workgroups_per_axis: 2, ..*gpu().capabilities() };
+    let few = gpu().masked(&few);
+    for case in cases() {
+        let kernel = Some(Kernel::ThreeStage);
+        let (whole, parts) = (case.run(gpu(), kernel), case.run(&few, kernel));
+        assert_eq!(whole, parts, "{case}");
+        case.compare("parts", &parts, &case.expected(), &Bounds::F32);
+    }
+}

@@ -1,0 +1,20 @@
+//! Tests on a real adapter. Without one they fail.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod app;
+mod bands;
+mod case;
+#[path = "../host/data.rs"]
+mod data;
+mod device;
+mod dims;
+mod encode;
+mod errors;
+mod extremes;
+mod layouts;
+mod limits;
+mod lost;
+mod masks;
+mod one_shot;
+mod properties;
+mod stages;
