@@ -6,7 +6,7 @@ use std::fmt;
 use wgpu_attention::check::{Accuracy, Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
+    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs, Plan,
     Problem,
 };
 
@@ -103,15 +103,24 @@ impl Case {
             .unwrap_or_else(|error| panic!("{self}: {error}"))
     }
 
-    /// Compares every kernel that can run it with the reference.
+    /// The kernel that a plan picks, and the three stages.
+    fn kernels(&self, gpu: &Gpu) -> Vec<Kernel> {
+        let plan = Plan::new(self.problem(), gpu.capabilities(), None)
+            .unwrap_or_else(|error| panic!("{self}: {error}"));
+        match plan.kernel {
+            Kernel::ThreeStage => vec![Kernel::ThreeStage],
+            fused => vec![fused, Kernel::ThreeStage],
+        }
+    }
+
+    /// Compares every kernel that would run it with the reference.
     pub(crate) fn check(&self) {
         self.check_on(gpu());
     }
 
     pub(crate) fn check_on(&self, gpu: &Gpu) {
         let expected = self.expected();
-        let stores = self.problem().stores_scores();
-        for kernel in Kernel::ALL.into_iter().filter(|k| *k == Kernel::ThreeStage || !stores) {
+        for kernel in self.kernels(gpu) {
             self.compare(kernel.name(), &self.run(gpu, Some(kernel)), &expected, &Bounds::F32);
         }
     }
@@ -129,7 +138,7 @@ impl Case {
             max_relative: twice(accuracy.max_relative),
             frobenius: twice(accuracy.frobenius),
         };
-        for kernel in Kernel::ALL {
+        for kernel in self.kernels(gpu()) {
             let found = self.run(gpu(), Some(kernel));
             check_tensor(
                 &format!("{} out, {self}", kernel.name()),

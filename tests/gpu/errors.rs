@@ -92,7 +92,7 @@ fn plans_say_what_the_device_lacks() {
         ),
         (
             Capabilities { workgroup_memory: 512, ..most },
-            "this device's bytes of workgroup memory: expected at least 1600, found 512",
+            "this device's bytes of workgroup memory: expected at least 1664, found 512",
         ),
         (
             Capabilities { workgroup_invocations: 32, ..most },

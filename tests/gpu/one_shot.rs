@@ -130,9 +130,11 @@ fn pipelines_do_not_grow_with_lengths_heads_batches_or_options_values() {
         Case { options: window, ..case }.check_on(&gpu);
         counts.push(operator.footprint().pipelines);
     }
-    // Forward, scores and weighted sum for few rows and for many, and one softmax.
-    assert_eq!(counts[1], 7, "{counts:?}");
-    assert_eq!(counts.last(), Some(&7), "{counts:?}");
+    // Forward, scores and weighted sum for few rows and for many, and one softmax; a software adapter
+    // has one more forward for very few.
+    let most = if gpu.capabilities().software { 8 } else { 7 };
+    assert_eq!(counts[2], most, "{counts:?}");
+    assert_eq!(counts.last(), Some(&most), "{counts:?}");
 }
 
 #[test]
