@@ -32,8 +32,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let report = report?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &to_json(&report)).map_err(io::Error::from)?;
-        writeln!(out)?;
+        writeln!(out, "{:#}", to_json(&report))?;
     } else {
         print(&mut out, &report)?;
     }

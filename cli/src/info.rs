@@ -5,9 +5,12 @@ use crate::args::{DeviceChoice, InfoArgs};
 use crate::failure::Failure;
 use serde_json::{Value, json};
 use std::io::{self, Write};
-use wgpu_attention::{AdapterSummary, Capabilities, GpuOptions, adapters_blocking, wgpu};
+use wgpu_attention::{
+    AdapterSummary, Align, AttentionOptions, AttentionShape, Capabilities, Error, GpuOptions,
+    Kernel, Layout, Plan, Problem, adapters_blocking, wgpu,
+};
 
-/// Lists all adapters and marks the one that the flags would open.
+/// Lists all adapters, marks the one that the flags would open, and says what it would run.
 pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
     let wanted = adapter::options(&args.device);
     let chosen = match args.device.device {
@@ -26,13 +29,28 @@ pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     if args.json {
         let adapters: Vec<Value> = all.iter().map(|one| to_json(one, is_chosen(one))).collect();
-        let computes = if chosen.is_some() { "gpu" } else { "cpu" };
-        serde_json::to_writer_pretty(
-            &mut out,
-            &json!({ "version": env!("CARGO_PKG_VERSION"), "computes": computes, "adapters": adapters }),
-        )
-        .map_err(io::Error::from)?;
-        writeln!(out)?;
+        let kernels: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
+        let mut plans = Vec::new();
+        for (name, shape) in typical() {
+            let Some(chosen) = &chosen else { break };
+            plans.push(match plan(&shape, &chosen.capabilities) {
+                Ok(plan) => json!({
+                    "shape": name,
+                    "kernel": plan.kernel.name(),
+                    "reason": plan.reason,
+                    "plan": plan.to_string(),
+                }),
+                Err(error) => json!({ "shape": name, "error": error.to_string() }),
+            });
+        }
+        let value = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "computes": if chosen.is_some() { "gpu" } else { "cpu" },
+            "adapters": adapters,
+            "kernels": kernels,
+            "plans": plans,
+        });
+        writeln!(out, "{value:#}")?;
         return Ok(());
     }
     writeln!(out, "wgpu-attention {}", env!("CARGO_PKG_VERSION"))?;
@@ -40,12 +58,40 @@ pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
         writeln!(out)?;
         print(&mut out, one, is_chosen(one))?;
     }
-    writeln!(out)?;
-    match chosen {
-        Some(chosen) => writeln!(out, "Computes on {}.", adapter::describe(&chosen.info))?,
-        None => writeln!(out, "Computes on the CPU reference: no adapter that matches.")?,
+    let Some(chosen) = chosen else {
+        writeln!(out, "\nThe CPU reference would compute.")?;
+        return Ok(());
+    };
+    writeln!(out, "\n{} would compute:", chosen.info.name)?;
+    for (name, shape) in typical() {
+        writeln!(out, "\n  {name}")?;
+        // What one shape cannot have on this adapter is worth knowing too.
+        let words = plan(&shape, &chosen.capabilities)
+            .map_or_else(|error| error.to_string(), |plan| plan.to_string());
+        for line in words.lines() {
+            writeln!(out, "    {line}")?;
+        }
     }
     Ok(())
+}
+
+/// Shapes that applications have.
+fn typical() -> [(&'static str, AttentionShape); 3] {
+    let prompt = AttentionShape { num_kv_heads: 8, ..AttentionShape::new(1, 32, 2048, 128) };
+    let token = AttentionShape { q_len: 1, kv_len: 4096, ..prompt.clone() };
+    let weights =
+        AttentionShape { weights: Some(Layout::Bhsd), ..AttentionShape::new(1, 8, 512, 64) };
+    [
+        ("a prompt: 32 heads over 8, 2048 queries and keys of 128 elements", prompt),
+        ("the next token: 32 heads over 8, 1 query, 4096 keys of 128 elements", token),
+        ("with weights: 8 heads, 512 queries and keys of 64 elements", weights),
+    ]
+}
+
+fn plan(shape: &AttentionShape, capabilities: &Capabilities) -> Result<Plan, Error> {
+    let options =
+        AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
+    Plan::new(Problem::new(shape, &options)?, capabilities, None)
 }
 
 fn print(out: &mut impl Write, one: &AdapterSummary, chosen: bool) -> io::Result<()> {
@@ -107,6 +153,7 @@ fn to_json(one: &AdapterSummary, chosen: bool) -> Value {
     })
 }
 
+/// The features by name, and whether they are there.
 fn features(c: &Capabilities) -> [(&'static str, bool); 3] {
     [("shader_f16", c.shader_f16), ("subgroups", c.subgroups), ("timestamps", c.timestamps)]
 }

@@ -48,6 +48,10 @@ const CELL: i32 = 52;
 const MARGIN: i32 = 32;
 const HEADING: i32 = 124;
 const LEGEND: i32 = 110;
+const FOOT: i32 = 64;
+
+/// How to read it.
+const NOTE: &str = "Each row is a word that asks; its cells say how much of its attention goes to each word, in percent.";
 
 /// Draws the panels side by side into the bytes of a PNG file.
 pub(crate) fn png(panels: &[Panel<'_>]) -> Result<Vec<u8>, Failure> {
@@ -55,7 +59,7 @@ pub(crate) fn png(panels: &[Panel<'_>]) -> Result<Vec<u8>, Failure> {
         .map_err(|_| failed(&"the font"))?;
     let width = MARGIN + LEGEND + panels.iter().map(|panel| panel_width(panel)).sum::<i32>();
     let tallest = panels.iter().map(|panel| count(panel.words)).max().unwrap_or(0);
-    let size = (width.unsigned_abs(), (HEADING + tallest * CELL + MARGIN).unsigned_abs());
+    let size = (width.unsigned_abs(), (HEADING + tallest * CELL + FOOT).unsigned_abs());
     let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
     {
         let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
@@ -82,8 +86,10 @@ fn draw<B: DrawingBackend>(
         draw_panel(root, panel, left)?;
         left += panel_width(panel);
     }
-    let tallest = panels.iter().map(|panel| count(panel.words)).max().unwrap_or(0);
-    draw_legend(root, left, tallest * CELL)
+    let height = panels.iter().map(|panel| count(panel.words)).max().unwrap_or(0) * CELL;
+    let note = ("sans-serif", 18).into_font().color(&FAINT);
+    root.draw(&Text::new(NOTE, (MARGIN, HEADING + height + 24), note))?;
+    draw_legend(root, left, height)
 }
 
 fn draw_panel<B: DrawingBackend>(
@@ -135,7 +141,10 @@ fn draw_legend<B: DrawingBackend>(
         let anchor = Pos::new(HPos::Left, VPos::Center);
         root.draw(&Text::new(format!("{} %", 25 * quarter), place, style.pos(anchor)))?;
     }
-    Ok(())
+    let corners = [(left, HEADING - 44), (left + 20, HEADING - 24)];
+    root.draw(&Rectangle::new(corners, HIDDEN.filled()))?;
+    let anchor = Pos::new(HPos::Left, VPos::Center);
+    root.draw(&Text::new("hidden", (left + 28, HEADING - 34), style.pos(anchor)))
 }
 
 fn panel_width(panel: &Panel<'_>) -> i32 {

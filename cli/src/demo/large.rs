@@ -4,7 +4,7 @@ use crate::adapter::Machine;
 use crate::failure::Failure;
 use std::io::Write;
 use std::time::{Duration, Instant};
-use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu, wgpu};
+use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, check, cpu, wgpu};
 
 /// Computes one large attention, compares it with the CPU reference, and times both.
 pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure> {
@@ -20,13 +20,20 @@ pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure
     let [query, key, value] = [1, 2, 3].map(|seed| noise(seed, count));
     let inputs = Inputs { query: &query, key: &key, value: &value, ..Inputs::default() };
     writeln!(out, "Causal attention, 8 heads, {len} queries and keys of 64 elements:")?;
+    if let Machine::Gpu { gpu, .. } = machine {
+        for line in gpu.operator(&options)?.plan(&shape)?.to_string().lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
     out.flush()?;
 
     let start = Instant::now();
     let expected = cpu::attention(&shape, &options, &inputs)?.out;
     let cpu_time = start.elapsed();
-    writeln!(out, "  CPU reference   {}", milliseconds(cpu_time))?;
-    let Machine::Gpu { gpu, .. } = machine else { return Ok(()) };
+    let Machine::Gpu { gpu, .. } = machine else {
+        writeln!(out, "  CPU         {} (the reference, in f64)", milliseconds(cpu_time))?;
+        return Ok(());
+    };
 
     // The first call compiles.
     let start = Instant::now();
@@ -38,16 +45,25 @@ pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure
         gpu.attention_blocking(&shape, &options, &inputs)?;
         best = best.min(start.elapsed());
     }
-    writeln!(out, "  GPU             {}, with upload and download", milliseconds(best))?;
-    writeln!(out, "                  {} the first time, with compiling", milliseconds(first))?;
-    writeln!(out, "  ratio           {:.1}", cpu_time.as_secs_f64() / best.as_secs_f64())?;
-    let difference = found
-        .iter()
-        .zip(&expected)
-        .map(|(&found, &expected)| (f64::from(found) - expected).abs())
-        .fold(0.0, |worst: f64, one| if one > worst || one.is_nan() { one } else { worst });
+    let accuracy = check::compare(&found, &expected)?;
     let largest = expected.iter().fold(0.0, |largest: f64, one| largest.max(one.abs()));
-    writeln!(out, "  largest error   {difference:.1e}, of values up to {largest:.1}")?;
+    let ratio = cpu_time.as_secs_f64() / best.as_secs_f64();
+    writeln!(
+        out,
+        "  time        {} with upload and download, {} the first time, with compiling",
+        milliseconds(best),
+        milliseconds(first)
+    )?;
+    writeln!(
+        out,
+        "  CPU         {} (the reference, in f64): {ratio:.1} times as long",
+        milliseconds(cpu_time)
+    )?;
+    writeln!(
+        out,
+        "  difference  {:.1e} at most, of values up to {largest:.1}",
+        accuracy.max_relative * largest
+    )?;
     Ok(())
 }
 
