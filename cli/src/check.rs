@@ -5,10 +5,10 @@ use crate::args::{CheckArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
 use indicatif::{ProgressBar, ProgressStyle};
-use pending::{CheckOptions, Progress, Report};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use wgpu_attention::Gpu;
+use wgpu_attention::check::{self, Bounds, CheckOptions, Progress, Report, Row};
 
 /// Runs the library's check and prints the worst error of each kernel.
 pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
@@ -27,7 +27,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         bar.set_position(progress.done as u64);
         bar.set_message(progress.name.to_owned());
     };
-    let report = pending::run(&gpu, &CheckOptions { quick: args.quick }, &mut progress);
+    let report = check::run(&gpu, &CheckOptions { quick: args.quick }, &mut progress);
     bar.finish_and_clear();
     let report = report?;
     let mut out = io::stdout().lock();
@@ -40,21 +40,30 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let width = report.rows.iter().map(|row| row.kernel.chars().count()).max().unwrap_or(0).max(6);
+    let widest = |text: fn(&Row) -> &str| {
+        report.rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+    };
+    let (kernels, names) = (widest(|row| &row.kernel), widest(|row| row.name));
+    let Bounds { max_relative, frobenius } = Bounds::F32;
     writeln!(out, "{}\n", report.adapter)?;
-    writeln!(out, "{:width$}  cases  max relative  Frobenius      bound", "kernel")?;
+    writeln!(out, "{:kernels$}  {:names$}  cases  max relative  Frobenius", "kernel", "case")?;
     for row in &report.rows {
         let verdict = row.failure.as_deref().map_or("ok".to_owned(), |why| format!("WRONG: {why}"));
         writeln!(
             out,
-            "{:width$}  {:5}  {:12.1e}  {:9.1e}  {:9.1e}  {verdict}",
-            row.kernel, row.cases, row.max_relative, row.frobenius, row.bound
+            "{:kernels$}  {:names$}  {:5}  {:12.1e}  {:9.1e}  {verdict}",
+            row.kernel, row.name, row.cases, row.max_relative, row.frobenius
         )?;
     }
+    writeln!(
+        out,
+        "{:kernels$}  {:names$}         {max_relative:12.1e}  {frobenius:9.1e}",
+        "bound", ""
+    )?;
     let wrong = report.rows.iter().filter(|row| row.failure.is_some()).count();
     match wrong {
-        0 => writeln!(out, "\nAll {} kernels agree with the reference.", report.rows.len()),
-        _ => writeln!(out, "\n{wrong} of {} kernels are WRONG.", report.rows.len()),
+        0 => writeln!(out, "\nAll agree with the reference."),
+        _ => writeln!(out, "\n{wrong} of {} are WRONG.", report.rows.len()),
     }
 }
 
@@ -65,59 +74,15 @@ fn to_json(report: &Report) -> Value {
         .map(|row| {
             json!({
                 "kernel": row.kernel,
+                "case": row.name,
                 "cases": row.cases,
                 "max_relative": row.max_relative,
                 "frobenius": row.frobenius,
-                "bound": row.bound,
                 "failure": row.failure,
             })
         })
         .collect();
-    json!({ "adapter": report.adapter, "passed": report.passed(), "kernels": rows })
-}
-
-/// What the library's `check` module will offer, until it does.
-mod pending {
-    use wgpu_attention::{Error, Gpu};
-
-    pub(super) struct CheckOptions {
-        pub(super) quick: bool,
-    }
-
-    pub(super) struct Progress<'a> {
-        pub(super) done: usize,
-        pub(super) total: usize,
-        pub(super) name: &'a str,
-    }
-
-    pub(super) struct Report {
-        pub(super) adapter: String,
-        pub(super) rows: Vec<Row>,
-    }
-
-    pub(super) struct Row {
-        pub(super) kernel: String,
-        pub(super) cases: usize,
-        pub(super) max_relative: f64,
-        pub(super) frobenius: f64,
-        pub(super) bound: f64,
-        pub(super) failure: Option<String>,
-    }
-
-    impl Report {
-        pub(super) fn passed(&self) -> bool {
-            self.rows.iter().all(|row| row.failure.is_none())
-        }
-    }
-
-    pub(super) fn run(
-        gpu: &Gpu,
-        options: &CheckOptions,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Report, Error> {
-        let name = if options.quick { "quick" } else { "all" };
-        progress(Progress { done: 0, total: 0, name });
-        let _ = gpu;
-        Err(Error::Device { action: "check", message: "not built yet".to_owned() })
-    }
+    let Bounds { max_relative, frobenius } = Bounds::F32;
+    let bound = json!({ "max_relative": max_relative, "frobenius": frobenius });
+    json!({ "adapter": report.adapter, "passed": report.passed(), "bound": bound, "rows": rows })
 }

@@ -119,6 +119,7 @@ impl Sentence {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::{HEADS, Head, Sentence};
     use wgpu_attention::cpu;

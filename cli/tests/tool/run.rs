@@ -143,7 +143,8 @@ fn missing_leading_sizes_are_one_and_batches_broadcast() {
 
 #[test]
 fn a_batch_that_broadcasts_is_as_if_it_were_repeated() {
-    let (q, k, v) = (Tensor::wave("q", &[2, 2, 3, 4]), Tensor::wave("k", &[5, 4]), Tensor::wave("v", &[5, 2]));
+    let (q, k, v) =
+        (Tensor::wave("q", &[2, 2, 3, 4]), Tensor::wave("k", &[5, 4]), Tensor::wave("v", &[5, 2]));
     let one = Folder::with(&[q.clone(), k, v]).run(&[]);
     let repeat = |name: &'static str, dim: usize| {
         let single = Tensor::wave(name, &[5, dim]);
@@ -160,7 +161,8 @@ fn bshd_is_bhsd_with_two_sizes_swapped() {
     };
     // With one head and batch 1 or one row, both orders are the same numbers.
     let bhsd = tensors(&[1, 1, 3, 4], &[1, 1, 5, 4]).run(&["--emit", "lse,weights"]);
-    let bshd = tensors(&[1, 3, 1, 4], &[1, 5, 1, 4]).run(&["--emit", "lse,weights", "--layout", "bshd"]);
+    let bshd =
+        tensors(&[1, 3, 1, 4], &[1, 5, 1, 4]).run(&["--emit", "lse,weights", "--layout", "bshd"]);
     assert_eq!(bshd["out"].sizes, [1, 3, 1, 4]);
     assert_eq!(bshd["out"].elements, bhsd["out"].elements);
     assert_eq!((&bshd["lse"], &bshd["weights"]), (&bhsd["lse"], &bhsd["weights"]));
@@ -195,7 +197,8 @@ fn the_output_may_replace_the_input_and_leaves_nothing_beside_it() {
 #[test]
 fn without_the_adapter_asked_for_the_cpu_takes_over_and_says_so_in_one_line() {
     let folder = with(keys(), &[]);
-    let args = ["run", "in.safetensors", "--out", "out.safetensors", "--adapter", "no such adapter"];
+    let args =
+        ["run", "in.safetensors", "--out", "out.safetensors", "--adapter", "no such adapter"];
     let ended = folder.tool(&args);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
