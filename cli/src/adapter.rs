@@ -1,0 +1,102 @@
+//! From `--device`, `--backend` and `--adapter` to something that computes.
+
+use crate::args::{BackendChoice, DeviceArgs, DeviceChoice};
+use crate::failure::Failure;
+use crate::stderr;
+use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
+use wgpu_attention::{
+    AttentionOptions, AttentionShape, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+};
+
+/// What computes.
+#[derive(Debug)]
+pub(crate) enum Machine {
+    Gpu {
+        gpu: Box<Gpu>,
+        /// Whether the CPU may take over what the device cannot do.
+        or_cpu: bool,
+    },
+    Cpu,
+}
+
+impl Machine {
+    /// Opens what the flags ask for; says so if that is the CPU for want of an adapter.
+    pub(crate) fn open(args: &DeviceArgs) -> Result<Self, Failure> {
+        let or_cpu = match args.device {
+            DeviceChoice::Cpu => return Ok(Self::Cpu),
+            DeviceChoice::Gpu => false,
+            DeviceChoice::Auto => true,
+        };
+        match Gpu::open_blocking(&options(args)) {
+            Ok(gpu) => Ok(Self::Gpu { gpu: Box::new(gpu), or_cpu }),
+            Err(error) if or_cpu => {
+                say_fallback(&error);
+                Ok(Self::Cpu)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attention from slices to vectors.
+    pub(crate) fn attention(
+        &self,
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+        inputs: &Inputs<'_>,
+    ) -> Result<Outputs, Failure> {
+        let computed = match self {
+            Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
+                Err(error @ Error::Unsupported { .. }) if *or_cpu => {
+                    say_fallback(&error);
+                    cpu::attention_f32(shape, options, inputs)
+                }
+                computed => computed,
+            },
+            Self::Cpu => cpu::attention_f32(shape, options, inputs),
+        };
+        Ok(computed?)
+    }
+
+    /// Its name, backend and driver.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Gpu { gpu, .. } => describe(&gpu.adapter_info()),
+            Self::Cpu => "CPU reference".to_owned(),
+        }
+    }
+}
+
+/// The library's options for these flags.
+pub(crate) fn options(args: &DeviceArgs) -> GpuOptions {
+    let backends = args.backend.map(|backend| match backend {
+        BackendChoice::Vulkan => Backends::VULKAN,
+        BackendChoice::Metal => Backends::METAL,
+        BackendChoice::Dx12 => Backends::DX12,
+        BackendChoice::Gl => Backends::GL,
+    });
+    GpuOptions { backends, adapter: args.adapter.clone(), software: true }
+}
+
+/// An adapter in a few words.
+pub(crate) fn describe(info: &AdapterInfo) -> String {
+    let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
+    match driver.trim() {
+        "" => format!("{} ({}, {})", info.name, info.backend, kind(info)),
+        driver => format!("{} ({}, {}, {driver})", info.name, info.backend, kind(info)),
+    }
+}
+
+/// What sort of device it is.
+pub(crate) fn kind(info: &AdapterInfo) -> &'static str {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "unknown",
+    }
+}
+
+fn say_fallback(error: &Error) {
+    stderr::say(&format!("{error}; using the CPU reference"));
+}

@@ -1,0 +1,256 @@
+//! The command line: subcommands, flags, and one-line refusals.
+
+use crate::failure::Failure;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(name = "wgpu-attention", version, about = "FlashAttention-class attention on any GPU")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A small self-attention on this machine: result, timing, and pictures of the weights (default)
+    Demo(DemoArgs),
+    /// Adapters, features and limits
+    Info(InfoArgs),
+    /// Every kernel on this adapter against the CPU reference
+    Check(CheckArgs),
+    /// Attention on the tensors of a safetensors file
+    Run(RunArgs),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// Where to compute.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DeviceArgs {
+    /// `auto`: a GPU or software adapter if there is one, else the CPU reference
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// Only adapters of this backend
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendChoice>,
+    /// Only adapters with this in their name
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) adapter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    #[default]
+    Auto,
+    Gpu,
+    Cpu,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendChoice {
+    Vulkan,
+    Metal,
+    Dx12,
+    Gl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Where the picture of the weights goes
+    #[arg(long, value_name = "FILE.png", default_value = "attention.png")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Fewer cases
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the outputs go
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Order of the sizes of q, k, v and out
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) layout: LayoutChoice,
+    /// Factor of the scores; 1/sqrt(D) if not given
+    #[arg(long, value_name = "F", value_parser = finite, allow_hyphen_values = true)]
+    pub(crate) scale: Option<f32>,
+    /// Each query sees only the keys up to its own place
+    #[arg(long)]
+    pub(crate) causal: bool,
+    /// How many keys before its place a query sees; -1 = all
+    #[arg(long, value_name = "N", value_parser = window, allow_hyphen_values = true)]
+    pub(crate) window_left: Option<Window>,
+    /// How many keys after its place a query sees; -1 = all
+    #[arg(long, value_name = "N", value_parser = window, allow_hyphen_values = true)]
+    pub(crate) window_right: Option<Window>,
+    /// Which key stands beside which query
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) align: AlignChoice,
+    /// F*tanh(score/F); 0 = off
+    #[arg(long, value_name = "F", value_parser = softcap, allow_hyphen_values = true)]
+    pub(crate) softcap: Option<f32>,
+    /// More outputs
+    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) emit: Vec<Emit>,
+    #[arg(long, hide = true)]
+    pub(crate) pad_mask: bool,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) rope: Option<OsString>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) heads: Option<OsString>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) kv_heads: Option<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutChoice {
+    #[default]
+    Bhsd,
+    Bshd,
+    Packed,
+    Thd,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AlignChoice {
+    #[default]
+    Auto,
+    TopLeft,
+    BottomRight,
+}
+
+/// An output besides `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Emit {
+    Lse,
+    Weights,
+    Qk,
+    QkSoftcap,
+    QkBias,
+    PresentK,
+    PresentV,
+    Dq,
+    Dk,
+    Dv,
+    Dbias,
+}
+
+impl Emit {
+    /// Its name on the command line and in the file.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lse => "lse",
+            Self::Weights => "weights",
+            Self::Qk => "qk",
+            Self::QkSoftcap => "qk_softcap",
+            Self::QkBias => "qk_bias",
+            Self::PresentK => "present_k",
+            Self::PresentV => "present_v",
+            Self::Dq => "dq",
+            Self::Dk => "dk",
+            Self::Dv => "dv",
+            Self::Dbias => "dbias",
+        }
+    }
+}
+
+/// One side of a window; `None` is open. (A bare `Option` would read to clap as an optional flag.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window(pub(crate) Option<usize>);
+
+/// Any finite number; one that f32 cannot hold becomes the nearest that it can.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+fn finite(text: &str) -> Result<f32, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => {
+            Ok(number.clamp(f32::MIN.into(), f32::MAX.into()) as f32)
+        }
+        _ => Err("expected a finite number".to_owned()),
+    }
+}
+
+fn softcap(text: &str) -> Result<f32, String> {
+    match finite(text) {
+        // A cap too small for f32 is still a cap: it must not turn into 0, which means none.
+        Ok(0.0) if text.parse() != Ok(0.0_f64) => Ok(f32::MIN_POSITIVE),
+        Ok(number) if number >= 0.0 => Ok(number),
+        _ => Err("expected a finite number, at least 0".to_owned()),
+    }
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    match text.parse::<i128>() {
+        Ok(-1) => Ok(Window(None)),
+        // No sequence is longer than what usize counts, so a wider window is no different.
+        Ok(keys @ 0..) => Ok(Window(Some(usize::try_from(keys).unwrap_or(usize::MAX)))),
+        _ => Err("expected an integer, at least -1 (= open)".to_owned()),
+    }
+}
+
+/// Reads the process's arguments.
+pub(crate) fn parse() -> Result<Command, Failure> {
+    match Arguments::try_parse() {
+        Ok(Arguments { command: Some(command) }) => Ok(command),
+        Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
+            device: DeviceArgs::default(),
+            out: "attention.png".into(),
+        })),
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// clap's message in one line: what stands before the first blank line, without usage and tips.
+fn refusal(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => Failure::Answered,
+            Err(error) => error.into(),
+        };
+    }
+    let what = text.split("\n\n").next().unwrap_or_default();
+    Failure::Input(what.trim_start_matches("error: ").to_owned())
+}
+
+/// What to say to a subcommand that is not there.
+pub(crate) fn other(words: &[OsString]) -> Failure {
+    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    match name.as_ref() {
+        "bench" | "plot" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
+            Failure::unsupported(format_args!("subcommand {name}"))
+        }
+        _ => Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\"")),
+    }
+}

@@ -1,0 +1,168 @@
+//! `info`: the adapters of this machine, what they can do, and which of them would compute.
+
+use crate::adapter::{self, kind};
+use crate::args::{DeviceChoice, InfoArgs};
+use crate::failure::Failure;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use wgpu_attention::{
+    AdapterSummary, Align, AttentionOptions, AttentionShape, Capabilities, Error, GpuOptions,
+    Kernel, Layout, Plan, Problem, adapters_blocking, wgpu,
+};
+
+/// Lists all adapters, marks the one that the flags would open, and says what it would run.
+pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
+    let wanted = adapter::options(&args.device);
+    let chosen = match args.device.device {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Auto | DeviceChoice::Gpu => adapters_blocking(&wanted).into_iter().next(),
+    };
+    if chosen.is_none() && args.device.device == DeviceChoice::Gpu {
+        let expected = "an adapter that matches the flags and runs compute shaders";
+        return Err(Failure::Device(format!("adapter: expected {expected}, found none")));
+    }
+    let all = adapters_blocking(&GpuOptions {
+        backends: Some(wgpu::Backends::all()),
+        ..GpuOptions::default()
+    });
+    let is_chosen = |one: &AdapterSummary| chosen.as_ref().is_some_and(|c| c.info == one.info);
+    let mut out = io::stdout().lock();
+    if args.json {
+        let adapters: Vec<Value> = all.iter().map(|one| to_json(one, is_chosen(one))).collect();
+        let kernels: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
+        let mut plans = Vec::new();
+        for (name, shape) in typical() {
+            let Some(chosen) = &chosen else { break };
+            plans.push(match plan(&shape, &chosen.capabilities) {
+                Ok(plan) => json!({
+                    "shape": name,
+                    "kernel": plan.kernel.name(),
+                    "reason": plan.reason,
+                    "plan": plan.to_string(),
+                }),
+                Err(error) => json!({ "shape": name, "error": error.to_string() }),
+            });
+        }
+        let value = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "computes": if chosen.is_some() { "gpu" } else { "cpu" },
+            "adapters": adapters,
+            "kernels": kernels,
+            "plans": plans,
+        });
+        writeln!(out, "{value:#}")?;
+        return Ok(());
+    }
+    writeln!(out, "wgpu-attention {}", env!("CARGO_PKG_VERSION"))?;
+    for one in &all {
+        writeln!(out)?;
+        print(&mut out, one, is_chosen(one))?;
+    }
+    let Some(chosen) = chosen else {
+        writeln!(out, "\nThe CPU reference would compute.")?;
+        return Ok(());
+    };
+    writeln!(out, "\n{} would compute:", chosen.info.name)?;
+    for (name, shape) in typical() {
+        writeln!(out, "\n  {name}")?;
+        // What one shape cannot have on this adapter is worth knowing too.
+        let words = plan(&shape, &chosen.capabilities)
+            .map_or_else(|error| error.to_string(), |plan| plan.to_string());
+        for line in words.lines() {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Shapes that applications have.
+fn typical() -> [(&'static str, AttentionShape); 3] {
+    let prompt = AttentionShape { num_kv_heads: 8, ..AttentionShape::new(1, 32, 2048, 128) };
+    let token = AttentionShape { q_len: 1, kv_len: 4096, ..prompt.clone() };
+    let weights =
+        AttentionShape { weights: Some(Layout::Bhsd), ..AttentionShape::new(1, 8, 512, 64) };
+    [
+        ("a prompt: 32 heads over 8, 2048 queries and keys of 128 elements", prompt),
+        ("the next token: 32 heads over 8, 1 query, 4096 keys of 128 elements", token),
+        ("with weights: 8 heads, 512 queries and keys of 64 elements", weights),
+    ]
+}
+
+fn plan(shape: &AttentionShape, capabilities: &Capabilities) -> Result<Plan, Error> {
+    let options =
+        AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
+    Plan::new(Problem::new(shape, &options)?, capabilities, None)
+}
+
+fn print(out: &mut impl Write, one: &AdapterSummary, chosen: bool) -> io::Result<()> {
+    let mark = if chosen { '*' } else { ' ' };
+    writeln!(out, "{mark} {}", adapter::describe(&one.info))?;
+    let c = &one.capabilities;
+    let features: Vec<&str> =
+        features(c).into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    let subgroup = if c.subgroups {
+        format!(" ({} to {} invocations)", one.info.subgroup_min_size, one.info.subgroup_max_size)
+    } else {
+        String::new()
+    };
+    writeln!(out, "    features           {features}{subgroup}")?;
+    writeln!(
+        out,
+        "    workgroup          {} invocations, {} of memory",
+        c.workgroup_invocations,
+        bytes(c.workgroup_memory.into())
+    )?;
+    writeln!(out, "    dispatch           {} workgroups along an axis", c.workgroups_per_axis)?;
+    writeln!(
+        out,
+        "    buffer             {}, {} bound at once",
+        bytes(c.buffer_size),
+        bytes(c.binding_size)
+    )?;
+    writeln!(
+        out,
+        "    storage buffers    {} in a stage, offsets aligned to {}",
+        c.storage_buffers,
+        bytes(c.storage_alignment.into())
+    )
+}
+
+fn to_json(one: &AdapterSummary, chosen: bool) -> Value {
+    let c = &one.capabilities;
+    let features: serde_json::Map<String, Value> =
+        features(c).into_iter().map(|(name, has)| (name.to_owned(), has.into())).collect();
+    json!({
+        "name": one.info.name,
+        "backend": one.info.backend.to_str(),
+        "driver": one.info.driver,
+        "driver_info": one.info.driver_info,
+        "kind": kind(&one.info),
+        "chosen": chosen,
+        "features": features,
+        "limits": {
+            "workgroup_memory": c.workgroup_memory,
+            "workgroup_invocations": c.workgroup_invocations,
+            "workgroups_per_axis": c.workgroups_per_axis,
+            "binding_size": c.binding_size,
+            "buffer_size": c.buffer_size,
+            "storage_buffers": c.storage_buffers,
+            "storage_alignment": c.storage_alignment,
+            "uniform_alignment": c.uniform_alignment,
+        },
+    })
+}
+
+/// The features by name, and whether they are there.
+fn features(c: &Capabilities) -> [(&'static str, bool); 3] {
+    [("shader_f16", c.shader_f16), ("subgroups", c.subgroups), ("timestamps", c.timestamps)]
+}
+
+/// Bytes in the largest unit that divides them.
+fn bytes(count: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.into_iter().find(|(shift, _)| count > 0 && count.trailing_zeros() >= *shift) {
+        Some((shift, unit)) => format!("{} {unit}", count >> shift),
+        None => format!("{count} B"),
+    }
+}

@@ -1,0 +1,64 @@
+//! Writing a file whole or not at all.
+
+use crate::failure::Failure;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A file that does not appear under its own name until it is complete.
+///
+/// Created before anything is computed, so that an unwritable place is found out at once.
+#[derive(Debug)]
+pub(crate) struct OutputFile {
+    temporary: NamedTempFile,
+    path: PathBuf,
+}
+
+impl OutputFile {
+    /// Opens a temporary file beside `path`; it is removed unless [`write`](Self::write) succeeds.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let refuse = |found: &dyn std::fmt::Display| {
+            Failure::input(format_args!("--out {}", path.display()), "a writable file", found)
+        };
+        // Through a symbolic link: the link stays, the file it points to is replaced.
+        let path = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(refuse(&"a directory")),
+            // Renaming over /dev/null would replace the device itself.
+            Ok(found) if !found.is_file() => return Err(refuse(&"something else")),
+            Ok(found) if found.permissions().readonly() => {
+                return Err(refuse(&"a read-only file"));
+            }
+            Ok(_) => fs::canonicalize(path).map_err(|error| refuse(&error))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => path.to_owned(),
+            Err(error) => return Err(refuse(&error)),
+        };
+        let folder = match path.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+            Some(folder) => folder,
+            None => return Err(refuse(&"a directory")),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".wgpu-attention-");
+        #[cfg(unix)]
+        {
+            // As for any new file: everyone may, less what the umask takes away.
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let temporary = builder.tempfile_in(folder).map_err(|error| refuse(&error))?;
+        Ok(Self { temporary, path })
+    }
+
+    /// Writes the whole file and gives it its name.
+    pub(crate) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.path;
+        self.temporary
+            .write_all(bytes)
+            .and_then(|()| Ok(self.temporary.persist(&path)?))
+            .map(|_file| ())
+            .map_err(|error| {
+                Failure::input(format_args!("--out {}", path.display()), "a writable file", error)
+            })
+    }
+}

@@ -1,0 +1,143 @@
+//! Tensors from a safetensors file, and back.
+
+use crate::failure::Failure;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// Reads a file whole.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let refuse = |found: &dyn fmt::Display| {
+        Failure::input(path.display(), "a readable safetensors file", found)
+    };
+    // Not whatever else opens: a device may never end.
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => fs::read(path).map_err(|error| refuse(&error)),
+        Ok(found) if found.is_dir() => Err(refuse(&"a directory")),
+        Ok(_) => Err(refuse(&"something else")),
+        Err(error) => Err(refuse(&error)),
+    }
+}
+
+/// The tensors of a file, by name.
+#[derive(Debug)]
+pub(crate) struct Tensors<'a>(SafeTensors<'a>);
+
+impl<'a> Tensors<'a> {
+    /// Reads the header of a whole file; `path` is for the error message.
+    pub(crate) fn parse(path: &Path, bytes: &'a [u8]) -> Result<Self, Failure> {
+        let refuse =
+            |found: &dyn fmt::Display| Failure::input(path.display(), "a safetensors file", found);
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| refuse(&error))?;
+        // The reader has found the header good, but takes the last of two tensors of one name.
+        let (header_len, _) = SafeTensors::read_metadata(bytes).map_err(|error| refuse(&error))?;
+        serde_json::from_slice::<DistinctNames>(&bytes[8..8 + header_len])
+            .map_err(|error| refuse(&error))?;
+        Ok(Self(tensors))
+    }
+
+    /// A tensor, if the file has it.
+    pub(crate) fn get(&self, name: &'static str) -> Option<Tensor<'a>> {
+        let view = self.0.tensor(name).ok()?;
+        Some(Tensor { name, dtype: view.dtype(), sizes: view.shape().to_vec(), bytes: view.data() })
+    }
+
+    /// A tensor that has to be there.
+    pub(crate) fn require(&self, name: &'static str) -> Result<Tensor<'a>, Failure> {
+        self.get(name).ok_or_else(|| Failure::input(name, "a tensor of this name", "none"))
+    }
+}
+
+/// One tensor of a file, not yet decoded.
+#[derive(Debug)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) dtype: Dtype,
+    pub(crate) sizes: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl Tensor<'_> {
+    /// Refuses any element type but these.
+    pub(crate) fn require_dtype(&self, expected: &[Dtype]) -> Result<(), Failure> {
+        if expected.contains(&self.dtype) {
+            return Ok(());
+        }
+        let names: Vec<String> = expected.iter().map(Dtype::to_string).collect();
+        Err(Failure::input(self.name, names.join(" or "), self.dtype))
+    }
+
+    /// The elements of an F32 or F64 tensor as f32.
+    pub(crate) fn floats(&self) -> Result<Vec<f32>, Failure> {
+        self.require_dtype(&[Dtype::F32, Dtype::F64])?;
+        Ok(match self.dtype {
+            Dtype::F64 => {
+                self.bytes.as_chunks().0.iter().map(|&b| narrow(f64::from_le_bytes(b))).collect()
+            }
+            _ => self.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        })
+    }
+
+    /// The elements of a BOOL tensor; any byte but 0 is true.
+    pub(crate) fn bools(&self) -> Result<Vec<bool>, Failure> {
+        self.require_dtype(&[Dtype::BOOL])?;
+        Ok(self.bytes.iter().map(|&byte| byte != 0).collect())
+    }
+}
+
+/// To the nearest f32, but never from a finite number to an infinity: the lowest f64 is a common way
+/// to write "very negative" in a bias, where only `-inf` may hide a key.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+fn narrow(number: f64) -> f32 {
+    if number.is_finite() {
+        number.clamp(f32::MIN.into(), f32::MAX.into()) as f32
+    } else {
+        number as f32
+    }
+}
+
+/// Puts F32 tensors, each a name, sizes and elements, into the bytes of a file.
+pub(crate) fn serialize(tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<Vec<u8>, Failure> {
+    let refuse = |error| Failure::Input(format!("output: {error}"));
+    let views: Vec<(&str, TensorView<'_>)> = tensors
+        .iter()
+        .map(|(name, sizes, elements)| {
+            // wgpu runs on little-endian machines only, and so is the file.
+            let bytes = bytemuck::cast_slice(elements);
+            Ok((*name, TensorView::new(Dtype::F32, sizes.clone(), bytes).map_err(refuse)?))
+        })
+        .collect::<Result<_, Failure>>()?;
+    safetensors::serialize(views, None).map_err(refuse)
+}
+
+/// A JSON object, of which only this is wanted: that no name stands in it twice.
+struct DistinctNames;
+
+impl<'de> Deserialize<'de> for DistinctNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = DistinctNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<DistinctNames, M::Error> {
+                let mut seen = HashSet::new();
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    if let Some(name) = seen.replace(name) {
+                        let message = format_args!("two tensors named \"{name}\"");
+                        return Err(serde::de::Error::custom(message));
+                    }
+                }
+                Ok(DistinctNames)
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}

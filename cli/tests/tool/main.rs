@@ -1,0 +1,4 @@
+//! The tool as its users meet it: a process, files, exit codes, and what stands on stdout and stderr.
+
+mod run;
+mod support;

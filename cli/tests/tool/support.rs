@@ -1,0 +1,169 @@
+//! Folders with tensor files in them, and the tool run on them.
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// One tensor of an input file.
+#[derive(Clone)]
+pub(crate) struct Tensor {
+    pub(crate) name: &'static str,
+    dtype: Dtype,
+    sizes: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Tensor {
+    pub(crate) fn new(name: &'static str, dtype: Dtype, sizes: &[usize], bytes: Vec<u8>) -> Self {
+        Self { name, dtype, sizes: sizes.to_vec(), bytes }
+    }
+
+    pub(crate) fn f32(name: &'static str, sizes: &[usize], elements: &[f32]) -> Self {
+        let bytes = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Self::new(name, Dtype::F32, sizes, bytes)
+    }
+
+    pub(crate) fn f64(name: &'static str, sizes: &[usize], elements: &[f64]) -> Self {
+        let bytes = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Self::new(name, Dtype::F64, sizes, bytes)
+    }
+
+    pub(crate) fn bools(name: &'static str, sizes: &[usize], elements: &[u8]) -> Self {
+        Self::new(name, Dtype::BOOL, sizes, elements.to_vec())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// F32 elements that differ from each other, for tests of sizes.
+    pub(crate) fn wave(name: &'static str, sizes: &[usize]) -> Self {
+        let count: usize = sizes.iter().product();
+        let shift = f32::from(name.as_bytes()[0]);
+        let elements: Vec<f32> = (0..count).map(|i| (shift + 1.7 * i as f32).sin()).collect();
+        Self::f32(name, sizes, &elements)
+    }
+}
+
+/// The bytes of a file that holds these tensors.
+pub(crate) fn file(tensors: &[Tensor]) -> Vec<u8> {
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(tensor.dtype, tensor.sizes.clone(), &tensor.bytes);
+        (tensor.name, view.expect("sizes that fit the elements"))
+    });
+    safetensors::serialize(views, None).expect("tensors that can be written")
+}
+
+/// A folder of its own for one test, in which the tool runs.
+pub(crate) struct Folder(TempDir);
+
+/// How a run of the tool ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A tensor of an output file.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) sizes: Vec<usize>,
+    pub(crate) elements: Vec<f32>,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// A folder with `in.safetensors` in it.
+    pub(crate) fn with(tensors: &[Tensor]) -> Self {
+        let folder = Self::new();
+        folder.write("in.safetensors", &file(tensors));
+        folder
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).expect("a file written");
+    }
+
+    /// The names in the folder.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).expect("a folder that can be listed");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Runs the tool in this folder.
+    pub(crate) fn tool<S: AsRef<OsStr>>(&self, args: &[S]) -> Ended {
+        ended(Command::new(env!("CARGO_BIN_EXE_wgpu-attention")), self.0.path(), args)
+    }
+
+    /// As [`Folder::tool`], where it finds an adapter: tests run under a script that brings one, and which
+    /// the tool, being a child of the test, has to be started through again.
+    pub(crate) fn tool_with_adapter<S: AsRef<OsStr>>(&self, args: &[S]) -> Ended {
+        let tool = env!("CARGO_BIN_EXE_wgpu-attention");
+        let command = match std::env::var_os("WITH_ADAPTER") {
+            Some(script) => {
+                let mut command = Command::new(script);
+                command.arg(tool);
+                command
+            }
+            None => Command::new(tool),
+        };
+        ended(command, self.0.path(), args)
+    }
+
+    /// `run in.safetensors --out out.safetensors --device cpu` and more flags, which has to succeed
+    /// without a word.
+    pub(crate) fn run(&self, flags: &[&str]) -> BTreeMap<String, Found> {
+        let args = ["run", "in.safetensors", "--out", "out.safetensors", "--device", "cpu"];
+        let ended = self.tool(&[&args[..], flags].concat());
+        assert_eq!(ended.code, Some(0), "{flags:?}: {ended:?}");
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{flags:?}");
+        self.outputs("out.safetensors")
+    }
+
+    /// The F32 tensors of a file.
+    pub(crate) fn outputs(&self, name: &str) -> BTreeMap<String, Found> {
+        let bytes = std::fs::read(self.path(name)).expect("an output file");
+        let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let found = tensors.iter().map(|(name, view)| {
+            assert_eq!(view.dtype(), Dtype::F32, "{name}");
+            let words = view.data().as_chunks().0;
+            let elements = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
+            (name.to_owned(), Found { sizes: view.shape().to_vec(), elements })
+        });
+        found.collect()
+    }
+}
+
+fn ended<S: AsRef<OsStr>>(mut command: Command, folder: &Path, args: &[S]) -> Ended {
+    let output = command.args(args).current_dir(folder).output().expect("the tool starts");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Compares element by element; `expected` is what one works out by hand.
+#[track_caller]
+pub(crate) fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "found {found:?}, expected {expected:?}");
+    for (index, (&f, &e)) in found.iter().zip(expected).enumerate() {
+        let close = f == e || (f - e).abs() <= 1e-5 * e.abs().max(1.0);
+        assert!(close, "element {index}: found {found:?}, expected {expected:?}");
+    }
+}
