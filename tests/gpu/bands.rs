@@ -5,13 +5,14 @@ use wgpu_attention::{Align, AttentionOptions};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
-/// Around a tile of 32 keys and one of 32 or 64 rows, and primes.
-const LENGTHS: [usize; 13] = [1, 2, 9, 31, 32, 33, 61, 63, 64, 65, 96, 97, 131];
+/// Around tiles of 32 keys and of 32, 64 and 256 rows, and primes.
+const LENGTHS: [usize; 16] = [1, 2, 9, 31, 32, 33, 61, 63, 64, 65, 96, 97, 131, 255, 256, 257];
 
 #[test]
 fn every_length_around_a_tile_is_right() {
     for (seed, len) in (0..).zip(LENGTHS) {
-        Case::new(shape(1, 2, len, len, 8), PLAIN, seed).check();
+        Case::new(shape(1, 2, len, 70, 8), PLAIN, seed).check();
+        Case::new(shape(1, 2, 70, len, 8), PLAIN, seed).check();
         Case::new(shape(2, 1, len, len, 8), CAUSAL, seed).check();
     }
 }
@@ -41,6 +42,18 @@ fn queries_and_keys_of_different_number_meet_where_align_says() {
             let options = AttentionOptions { align, ..CAUSAL };
             Case::new(shape(1, 2, q_len, kv_len, 8), options, seed).check();
         }
+    }
+}
+
+/// A tile that is taken for wholly visible, or left out, one key too early shows at one offset in 32.
+#[test]
+fn every_offset_of_a_band_is_right() {
+    for offset in -72..=104 {
+        let align = Align::Offset(offset);
+        let causal = AttentionOptions { align, ..CAUSAL };
+        Case::new(shape(1, 1, 70, 100, 8), causal, 1).check();
+        let window = AttentionOptions { window_left: Some(0), align, ..PLAIN };
+        Case::new(shape(1, 1, 70, 100, 8), window, 2).check();
     }
 }
 

@@ -1,7 +1,7 @@
 //! One call with all its tensors, run on the GPU and compared with the f64 reference.
 
 use crate::data::{Tensors, attend, numbers};
-use crate::device::gpu;
+use crate::device::{gpu, portable};
 use std::fmt;
 use wgpu_attention::check::{Accuracy, Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
@@ -103,25 +103,33 @@ impl Case {
             .unwrap_or_else(|error| panic!("{self}: {error}"))
     }
 
-    /// The kernel that a plan picks, and the three stages.
+    /// The kernels that can run it, at least one.
     fn kernels(&self, gpu: &Gpu) -> Vec<Kernel> {
-        let plan = Plan::new(self.problem(), gpu.capabilities(), None)
-            .unwrap_or_else(|error| panic!("{self}: {error}"));
-        match plan.kernel {
-            Kernel::ThreeStage => vec![Kernel::ThreeStage],
-            fused => vec![fused, Kernel::ThreeStage],
-        }
+        let can = |kernel: &Kernel| {
+            let plan = Plan::new(self.problem(), gpu.capabilities(), Some(*kernel));
+            // A plan may fall back on another kernel, which then has its own turn.
+            plan.is_ok_and(|plan| plan.kernel == *kernel)
+        };
+        let kernels: Vec<Kernel> = Kernel::ALL.into_iter().filter(can).collect();
+        assert!(!kernels.is_empty(), "{self}: no kernel can run it");
+        kernels
     }
 
-    /// Compares every kernel that would run it with the reference.
+    /// Compares every kernel with the reference, and the one that the portable tier picks.
     pub(crate) fn check(&self) {
-        self.check_on(gpu());
+        let expected = self.expected();
+        self.check_against(gpu(), &expected);
+        let found = self.run(portable(), None);
+        self.compare("on the portable tier, ", &found, &expected, &Bounds::F32);
     }
 
     pub(crate) fn check_on(&self, gpu: &Gpu) {
-        let expected = self.expected();
+        self.check_against(gpu, &self.expected());
+    }
+
+    fn check_against(&self, gpu: &Gpu, expected: &Outputs<f64>) {
         for kernel in self.kernels(gpu) {
-            self.compare(kernel.name(), &self.run(gpu, Some(kernel)), &expected, &Bounds::F32);
+            self.compare(kernel.name(), &self.run(gpu, Some(kernel)), expected, &Bounds::F32);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::OnceLock;
-use wgpu_attention::{Gpu, GpuOptions, adapters_blocking, wgpu};
+use wgpu_attention::{Capabilities, Gpu, GpuOptions, adapters_blocking, wgpu};
 
 /// The shared device.
 ///
@@ -14,6 +14,12 @@ pub(crate) fn gpu() -> &'static Gpu {
         Ok(gpu) => gpu,
         Err(message) => panic!("{message}"),
     }
+}
+
+/// The same device, as if it could do no more than core WebGPU.
+pub(crate) fn portable() -> &'static Gpu {
+    static PORTABLE: OnceLock<Gpu> = OnceLock::new();
+    PORTABLE.get_or_init(|| gpu().masked(&Capabilities::PORTABLE))
 }
 
 fn open() -> Result<Gpu, String> {
@@ -44,7 +50,7 @@ fn open() -> Result<Gpu, String> {
 #[test]
 fn the_adapter_can_run_the_portable_tier() {
     let capabilities = gpu().capabilities();
-    let portable = wgpu_attention::Capabilities::PORTABLE;
+    let portable = Capabilities::PORTABLE;
     assert!(capabilities.storage_buffers >= portable.storage_buffers, "{capabilities:?}");
     assert!(capabilities.workgroup_memory >= portable.workgroup_memory, "{capabilities:?}");
 }

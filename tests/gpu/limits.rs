@@ -1,11 +1,11 @@
 //! Nothing to do, very much to do, and devices that can do little at a time.
 
-use crate::case::{Case, PLAIN, full, shape};
+use crate::case::{Case, PLAIN, check_tensor, full, shape};
 use crate::device::gpu;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, Gpu, Kernel, Layout,
-    Problem,
+    Problem, Strides,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
@@ -158,5 +158,44 @@ fn parts_are_the_whole_to_the_bit() {
         let (whole, parts) = (case.run(gpu(), kernel), case.run(&few, kernel));
         assert_eq!(whole, parts, "{case}");
         case.compare("parts", &parts, &case.expected(), &Bounds::F32);
+    }
+}
+
+/// Three sequences that lie 80 MiB apart: no binding of core WebGPU's size reaches from the first to the
+/// last.
+#[test]
+fn tensors_larger_than_a_binding_come_in_parts() {
+    const APART: usize = 20 << 20;
+    let packed = Case::new(shape(3, 2, 40, 33, 8), CAUSAL, 1);
+    let sequence =
+        |data: &[f32], batch: usize| data[batch * data.len() / 3..][..data.len() / 3].to_vec();
+    let apart = |data: &[f32]| {
+        let mut spread = vec![0.0; 2 * APART + data.len() / 3];
+        for batch in 0..3 {
+            spread[batch * APART..][..data.len() / 3].copy_from_slice(&sequence(data, batch));
+        }
+        spread
+    };
+    let mut spread = packed.clone();
+    let layout =
+        |len: usize| Layout::Strided(Strides { offset: 0, batch: APART, head: len * 8, row: 8 });
+    (spread.shape.key, spread.shape.value) = (layout(33), layout(33));
+    spread.shape.out = layout(40);
+    spread.tensors.key = apart(&packed.tensors.key);
+    spread.tensors.value = apart(&packed.tensors.value);
+    if gpu().capabilities().binding_size == Capabilities::PORTABLE.binding_size {
+        assert!(dispatches(gpu(), &spread, Kernel::Forward) > 1);
+    }
+    let expected = packed.expected().out;
+    let found = spread.run(&gpu().masked(&Capabilities::PORTABLE), None).out;
+    for batch in 0..3 {
+        let (len, start) = (expected.len() / 3, batch * expected.len() / 3);
+        let what = format!("sequence {batch}, {packed}");
+        check_tensor(
+            &what,
+            &found[batch * APART..][..len],
+            &expected[start..][..len],
+            &Bounds::F32,
+        );
     }
 }
