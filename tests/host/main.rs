@@ -8,5 +8,8 @@ mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_stages;
 mod data;
+mod plan;
 mod problem;
 mod reference;
+mod replay;
+mod split;
