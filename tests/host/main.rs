@@ -13,3 +13,4 @@ mod problem;
 mod reference;
 mod replay;
 mod split;
+mod tiles;
