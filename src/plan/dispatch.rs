@@ -85,7 +85,9 @@ impl Window {
 pub struct Bound {
     /// Which tensor.
     pub tensor: Tensor,
-    /// Which part of it.
+    /// Where it lies in its buffer.
+    pub view: View,
+    /// Which part of the buffer.
     pub window: Window,
 }
 
@@ -125,12 +127,15 @@ impl Dispatch {
         ];
         let views = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
         for (tensor, view) in views.chain(scores) {
-            // What an empty tensor or an unused one would bind is a dummy.
-            if view.extent == 0 || !variant.entry.bindings().contains_key(&tensor.binding()) {
+            // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing is masked.
+            let is_of_keys = matches!(tensor, Tensor::Mask | Tensor::Bias | Tensor::AlibiSlopes);
+            let is_unused = is_of_keys && problem.kv_len == 0
+                || !variant.entry.bindings().contains_key(&tensor.binding());
+            if view.extent == 0 || is_unused {
                 continue;
             }
             let window = Window::new(tensor, &view, capabilities);
-            bound.push(Bound { tensor, window });
+            bound.push(Bound { tensor, view, window });
             let place = ViewParams::within(&view, &window);
             match tensor {
                 Tensor::Query => params.query = place,

@@ -1,6 +1,6 @@
 //! Cutting a problem into parts that a device takes.
 
-use super::dispatch::{Dispatch, Tensor};
+use super::dispatch::{Bound, Dispatch, Tensor};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::Problem;
@@ -17,12 +17,23 @@ const QUERIES: u32 = 256;
 /// Scores that nobody keeps take no more than this at a time.
 const MOST_WORKSPACE: u64 = 64 << 20;
 
+/// A call of more dispatches than this is refused, before planning it takes gigabytes and forever.
+const MOST_DISPATCHES: usize = 1 << 14;
+
 /// Why a part does not fit.
 enum Excess {
     /// Its grid is too large along an axis.
-    Grid(usize),
+    Grid { axis: usize, expected: u32, found: u32 },
     /// A binding or the workspace is too large.
-    Memory { expected: u64, found: u64 },
+    Memory { bound: Bound, found: u64 },
+}
+
+/// What a problem can be cut along.
+#[derive(Clone, Copy)]
+enum Axis {
+    Batch,
+    Heads,
+    Queries,
 }
 
 /// Halves `problem` until `plan` of each part fits the device; an empty problem has no parts.
@@ -32,6 +43,7 @@ pub(super) fn split(
     plan: impl Fn(&Problem) -> Vec<Dispatch>,
 ) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
+    let mut count = 0;
     // A stack of parts still to be looked at, the next one last: parts come out in order.
     let mut waiting = vec![problem.clone()];
     while let Some(part) = waiting.pop() {
@@ -39,16 +51,22 @@ pub(super) fn split(
             continue;
         }
         let dispatches = plan(&part);
-        match excess(&dispatches, capabilities) {
-            None => {
-                let workspace = workspace(&dispatches);
-                parts.push(Part { dispatches, workspace });
-            }
-            Some(excess) => {
-                let (first, second) = halve(&part, &excess)?;
-                waiting.extend([second, first]);
-            }
+        if let Some(excess) = excess(&dispatches, capabilities) {
+            let axis = axis_to_cut(&part, &excess).ok_or_else(|| unsupported(&excess))?;
+            let (first, second) = halve(&part, axis);
+            waiting.extend([second, first]);
+            continue;
         }
+        count += dispatches.len();
+        if count > MOST_DISPATCHES {
+            return Err(Error::Unsupported {
+                what: "dispatches per call",
+                expected: format!("more than {MOST_DISPATCHES}"),
+                found: MOST_DISPATCHES.to_string(),
+            });
+        }
+        let workspace = workspace(&dispatches);
+        parts.push(Part { dispatches, workspace });
     }
     Ok(parts)
 }
@@ -66,7 +84,7 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
     for dispatch in dispatches {
         let most = capabilities.workgroups_per_axis;
         if let Some(axis) = dispatch.grid.iter().position(|&size| size > most) {
-            return Some(Excess::Grid(axis));
+            return Some(Excess::Grid { axis, expected: dispatch.grid[axis], found: most });
         }
         for bound in &dispatch.bound {
             let most = match bound.tensor {
@@ -76,51 +94,74 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
                 _ => capabilities.binding_size,
             };
             if bound.window.size > most {
-                return Some(Excess::Memory { expected: bound.window.size, found: most });
+                return Some(Excess::Memory { bound: *bound, found: most });
             }
         }
     }
     None
 }
 
-/// Two halves along the axis that is to blame, or else the first of batch, heads and queries that
-/// can be halved.
-fn halve(part: &Problem, excess: &Excess) -> Result<(Problem, Problem), Error> {
-    let batches = 0..part.batch;
-    let heads = 0..part.num_kv_heads;
-    let queries = 0..part.q_len;
-    let at_batch = |middle| {
-        let cut = |range| part.slice(range, heads.clone(), queries.clone());
-        (cut(0..middle), cut(middle..part.batch))
-    };
-    let at_head = |middle| {
-        let cut = |range| part.slice(batches.clone(), range, queries.clone());
-        (cut(0..middle), cut(middle..part.num_kv_heads))
-    };
-    let at_query = |middle| {
-        let cut = |range| part.slice(batches.clone(), heads.clone(), range);
-        (cut(0..middle), cut(middle..part.q_len))
-    };
-    let middle_query = match part.q_len / 2 {
-        half if half >= QUERIES => half.next_multiple_of(QUERIES),
-        half => half,
-    };
+/// The axis along which a cut brings the part nearest to fitting, if there is any.
+fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     match excess {
-        Excess::Grid(0) if part.q_len > 1 => Ok(at_query(middle_query)),
-        Excess::Grid(1) if part.num_kv_heads > 1 => Ok(at_head(part.num_kv_heads / 2)),
-        Excess::Grid(2) if part.batch > 1 => Ok(at_batch(part.batch / 2)),
-        Excess::Grid(axis) => Err(Error::Unsupported {
-            what: "workgroups along one axis of a dispatch",
-            expected: format!("enough for axis {axis} of the smallest part"),
-            found: "fewer".to_owned(),
-        }),
-        Excess::Memory { .. } if part.batch > 1 => Ok(at_batch(part.batch / 2)),
-        Excess::Memory { .. } if part.num_kv_heads > 1 => Ok(at_head(part.num_kv_heads / 2)),
-        Excess::Memory { .. } if part.q_len > 1 => Ok(at_query(middle_query)),
-        Excess::Memory { expected, found } => Err(Error::Unsupported {
-            what: "bytes of one storage binding",
-            expected: format!("at least {expected}"),
-            found: found.to_string(),
-        }),
+        Excess::Grid { axis: 0, .. } if part.q_len > 1 => Some(Axis::Queries),
+        // The heads of a group share the rows of a tile.
+        Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
+        Excess::Grid { .. } => (part.batch > 1).then_some(Axis::Batch),
+        Excess::Memory { bound, .. } => {
+            let (heads, rows) = match bound.tensor {
+                Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),
+                _ => (part.num_heads, part.q_len),
+            };
+            // A tensor shrinks most along the axis that it reaches farthest on, and not at all along
+            // one on which it repeats.
+            let reach = |stride, size: u32| u64::from(stride) * u64::from(size - 1);
+            [
+                (Axis::Queries, reach(bound.view.row, rows)),
+                (Axis::Heads, reach(bound.view.head, heads)),
+                (Axis::Batch, reach(bound.view.batch, part.batch)),
+            ]
+            .into_iter()
+            .filter(|&(_, reach)| reach > 0)
+            .max_by_key(|&(_, reach)| reach)
+            .map(|(axis, _)| axis)
+        }
     }
+}
+
+/// Two halves. Heads that share a key/value head stay together as long as there are others.
+fn halve(part: &Problem, axis: Axis) -> (Problem, Problem) {
+    let (size, middle) = match axis {
+        Axis::Batch => (part.batch, part.batch / 2),
+        Axis::Heads if part.num_kv_heads > 1 => {
+            (part.num_heads, part.num_kv_heads / 2 * part.group())
+        }
+        Axis::Heads => (part.num_heads, part.num_heads / 2),
+        Axis::Queries => match part.q_len / 2 {
+            half if half >= QUERIES => (part.q_len, half.next_multiple_of(QUERIES)),
+            half => (part.q_len, half),
+        },
+    };
+    let cut = |range| {
+        let (batches, heads, queries) = (0..part.batch, 0..part.num_heads, 0..part.q_len);
+        match axis {
+            Axis::Batch => part.slice(range, heads, queries),
+            Axis::Heads => part.slice(batches, range, queries),
+            Axis::Queries => part.slice(batches, heads, range),
+        }
+    };
+    (cut(0..middle), cut(middle..size))
+}
+
+fn unsupported(excess: &Excess) -> Error {
+    let (what, expected, found) = match excess {
+        Excess::Grid { expected, found, .. } => {
+            let what = "workgroups along one axis of a dispatch";
+            (what, u64::from(*expected), u64::from(*found))
+        }
+        Excess::Memory { bound, found } => {
+            ("bytes of one storage binding", bound.window.size, *found)
+        }
+    };
+    Error::Unsupported { what, expected: format!("at least {expected}"), found: found.to_string() }
 }

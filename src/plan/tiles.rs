@@ -30,6 +30,10 @@ const MOST_KEYS: u32 = 32;
 const FEWEST_KEYS: u32 = 4;
 /// Columns that an invocation keeps in registers.
 pub(super) const MOST_COLUMNS: u32 = 128;
+/// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
+/// device has them, so no kernel is offered to one that has not.
+const SOFTMAX_THREADS: u32 = 64;
+const SOFTMAX_BYTES: u32 = SOFTMAX_THREADS * 8;
 
 impl Tiles {
     /// Tiles of the fused kernel, which stages whole keys and values side by side.
@@ -84,9 +88,11 @@ impl Tiles {
         while keys * bytes_per_key > capabilities.workgroup_memory && keys > FEWEST_KEYS {
             keys /= 2;
         }
+        let bytes = SOFTMAX_BYTES.max(keys * bytes_per_key);
+        let threads = SOFTMAX_THREADS.max(self.threads);
         let needs = [
-            ("bytes of workgroup memory", keys * bytes_per_key, capabilities.workgroup_memory),
-            ("invocations per workgroup", self.threads, capabilities.workgroup_invocations),
+            ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
+            ("invocations per workgroup", threads, capabilities.workgroup_invocations),
         ];
         for (what, expected, found) in needs {
             if expected > found {

@@ -4,17 +4,17 @@ use super::{Band, Problem, View};
 use std::ops::Range;
 
 impl Problem {
-    /// The same attention for some of the sequences, key/value heads (with their query heads) and
-    /// queries.
+    /// The same attention for some of the sequences, query heads and queries. The heads either are all
+    /// the heads of some key/value heads, or share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
         batches: Range<u32>,
-        kv_heads: Range<u32>,
+        heads: Range<u32>,
         queries: Range<u32>,
     ) -> Self {
         let group = self.group();
-        let heads = kv_heads.start * group..kv_heads.end * group;
+        let kv_heads = heads.start / group..heads.end.div_ceil(group);
         let moved = |view: View, heads: &Range<u32>, rows: &Range<u32>, columns: u32| {
             move_view(view, &batches, heads, rows, columns)
         };

@@ -1,0 +1,302 @@
+//! HOW: which kernel and shaders a plan picks, and what it says of them.
+
+use wgpu_attention::{
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Entry, Error,
+    Kernel, Layout, Plan, Problem, Storage, Strides, Tensor,
+};
+
+pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
+
+/// Two sequences, four query heads on two key/value heads, 100 queries, 70 keys, 64 columns.
+fn ordinary() -> AttentionShape {
+    AttentionShape { num_kv_heads: 2, kv_len: 70, ..AttentionShape::new(2, 4, 100, 64) }
+}
+
+pub(crate) fn planned(shape: &AttentionShape, capabilities: &Capabilities) -> Result<Plan, Error> {
+    planned_as(None, shape, capabilities)
+}
+
+pub(crate) fn planned_as(
+    kernel: Option<Kernel>,
+    shape: &AttentionShape,
+    capabilities: &Capabilities,
+) -> Result<Plan, Error> {
+    let problem = Problem::new(shape, &AttentionOptions::default())?;
+    Plan::new(problem, capabilities, kernel)
+}
+
+fn three_stage(shape: &AttentionShape) -> Plan {
+    planned_as(Some(Kernel::ThreeStage), shape, &PORTABLE).unwrap()
+}
+
+#[track_caller]
+pub(crate) fn assert_unsupported(result: Result<Plan, Error>, message: &str) {
+    match result {
+        Ok(plan) => panic!("planned {} dispatches", plan.dispatches.len()),
+        Err(error) => {
+            assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+            assert_eq!(error.to_string(), format!("this device's {message}"));
+        }
+    }
+}
+
+#[test]
+fn attention_is_fused_unless_its_scores_or_weights_are_asked_for() {
+    let plan = planned(&ordinary(), &PORTABLE).unwrap();
+    assert_eq!(plan.kernel, Kernel::Forward);
+    assert_eq!(plan.dispatches.len(), 1);
+    assert_eq!(plan.workspace, 0);
+    let asked = Some(Layout::Bhsd);
+    for (shape, tensor, scores_dispatches) in [
+        (AttentionShape { weights: asked, ..ordinary() }, Tensor::Weights, 1),
+        (AttentionShape { raw_scores: asked, ..ordinary() }, Tensor::RawScores, 2),
+        (AttentionShape { capped_scores: asked, ..ordinary() }, Tensor::CappedScores, 2),
+        (AttentionShape { masked_scores: asked, ..ordinary() }, Tensor::MaskedScores, 2),
+    ] {
+        let plan = planned(&shape, &PORTABLE).unwrap();
+        assert_eq!(plan.kernel, Kernel::ThreeStage);
+        let entries: Vec<Entry> =
+            plan.dispatches.iter().map(|dispatch| dispatch.variant.entry).collect();
+        let mut expected = vec![Entry::Scores; scores_dispatches];
+        expected.extend([Entry::Softmax, Entry::WeightedSum]);
+        assert_eq!(entries, expected);
+        let stored = plan.dispatches[0].bound.iter().find(|bound| bound.tensor.binding() == 9);
+        assert_eq!(stored.unwrap().tensor, tensor);
+        assert_eq!(plan.workspace == 0, tensor == Tensor::Weights, "{tensor:?}");
+    }
+}
+
+#[test]
+fn dims_above_128_take_the_wide_kernel() {
+    for (head_dim, value_dim, kernel) in [
+        (128, 128, Kernel::Forward),
+        (129, 64, Kernel::ForwardWide),
+        (64, 129, Kernel::ForwardWide),
+        (1 << 20, 1, Kernel::ForwardWide),
+    ] {
+        let shape = AttentionShape { head_dim, value_dim, kv_len: 5, ..ordinary() };
+        assert_eq!(planned(&shape, &PORTABLE).unwrap().kernel, kernel);
+    }
+}
+
+#[test]
+fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
+    for kernel in Kernel::ALL {
+        let plan = planned_as(Some(kernel), &ordinary(), &PORTABLE).unwrap();
+        assert_eq!(plan.kernel, kernel);
+        // The scores of 2 x 4 x 100 x 70 pairs, contiguous.
+        let scores = 4 * 2 * 4 * 100 * 70;
+        assert_eq!(plan.workspace, if kernel == Kernel::ThreeStage { scores } else { 0 });
+    }
+    let wide = AttentionShape { value_dim: 129, ..ordinary() };
+    let kept = AttentionShape { weights: Some(Layout::Bhsd), ..ordinary() };
+    let no_wide = "forward-wide or three-stage, as a dim is above 128";
+    let no_weights = "three-stage, as weights or scores are asked for";
+    for (shape, kernel, expected) in [
+        (wide, Kernel::Forward, no_wide),
+        (kept.clone(), Kernel::Forward, no_weights),
+        (kept, Kernel::ForwardWide, no_weights),
+    ] {
+        let error = planned_as(Some(kernel), &shape, &PORTABLE).unwrap_err();
+        assert!(error.is_invalid());
+        let found = kernel.name();
+        assert_eq!(error.to_string(), format!("kernel: expected {expected}, found {found}"));
+    }
+}
+
+#[test]
+fn without_keys_nothing_is_stored() {
+    let asked = Some(Layout::Bhsd);
+    let shape = AttentionShape {
+        kv_len: 0,
+        weights: asked,
+        masked_scores: asked,
+        lse: asked,
+        mask: Some(BroadcastLayout::Sizes([1, 1, 100, 0])),
+        ..ordinary()
+    };
+    for (asked, kernel) in [
+        (None, Kernel::Forward),
+        (Some(Kernel::Forward), Kernel::Forward),
+        (Some(Kernel::ForwardWide), Kernel::ForwardWide),
+        (Some(Kernel::ThreeStage), Kernel::ForwardWide),
+    ] {
+        let plan = planned_as(asked, &shape, &PORTABLE).unwrap();
+        assert_eq!(plan.kernel, kernel);
+        assert_eq!(plan.workspace, 0);
+        let [dispatch] = &plan.dispatches[..] else { panic!("{:?}", plan.dispatches) };
+        let bound: Vec<Tensor> = dispatch.bound.iter().map(|bound| bound.tensor).collect();
+        assert_eq!(bound, [Tensor::Query, Tensor::Out, Tensor::Lse]);
+    }
+}
+
+#[test]
+fn without_rows_nothing_is_dispatched() {
+    for kernel in [None, Some(Kernel::ThreeStage)] {
+        for shape in [
+            AttentionShape { batch: 0, ..ordinary() },
+            AttentionShape { q_len: 0, ..ordinary() },
+            AttentionShape { batch: 0, q_len: 0, kv_len: 0, ..ordinary() },
+        ] {
+            let plan = planned_as(kernel, &shape, &PORTABLE).unwrap();
+            assert!(plan.dispatches.is_empty() && plan.variants().is_empty());
+            assert_eq!(plan.workspace, 0);
+        }
+    }
+}
+
+#[test]
+fn four_elements_at_a_time_need_every_row_to_start_on_a_multiple_of_four() {
+    let storage = |shape: &AttentionShape| {
+        let plan = planned(shape, &PORTABLE).unwrap();
+        plan.dispatches[0].variant.storage
+    };
+    let good = Strides { offset: 4, batch: 100_000, head: 25_000, row: 68 };
+    let with = |strides| AttentionShape { query: Layout::Strided(strides), ..ordinary() };
+    for shape in [
+        ordinary(),
+        ordinary().with_layout(Layout::Bshd),
+        with(good),
+        AttentionShape { head_dim: 4, value_dim: 12, ..ordinary() },
+        // No step is ever taken from the only sequence to a next one.
+        AttentionShape { batch: 1, ..with(Strides { batch: 1, ..good }) },
+        // Only query, key, value and out are loaded four at a time.
+        AttentionShape { mask: Some(BroadcastLayout::Sizes([1, 1, 1, 70])), ..ordinary() },
+        AttentionShape { kv_len: 71, lse: Some(Layout::Bhsd), ..ordinary() },
+    ] {
+        assert_eq!(storage(&shape), Storage::F32x4, "{shape:?}");
+    }
+    let odd = [
+        Strides { offset: 2, ..good },
+        Strides { batch: 100_001, ..good },
+        Strides { head: 25_003, ..good },
+        Strides { row: 66, ..good },
+    ];
+    let odd = odd.into_iter().flat_map(|strides| {
+        let layout = Layout::Strided(strides);
+        [
+            AttentionShape { query: layout, ..ordinary() },
+            AttentionShape { key: layout, ..ordinary() },
+            AttentionShape { value: layout, ..ordinary() },
+            AttentionShape { out: layout, ..ordinary() },
+        ]
+    });
+    let dims = [
+        AttentionShape { head_dim: 63, ..ordinary() },
+        AttentionShape { value_dim: 66, ..ordinary() },
+    ];
+    for shape in odd.chain(dims) {
+        assert_eq!(storage(&shape), Storage::F32, "{shape:?}");
+    }
+}
+
+#[test]
+fn lengths_causality_and_windows_need_no_new_shader() {
+    let asked = Some(Layout::Bhsd);
+    let shape = |batch, q_len, kv_len| AttentionShape {
+        batch,
+        q_len,
+        kv_len,
+        lse: asked,
+        mask: Some(BroadcastLayout::Sizes([1, 1, 1, kv_len])),
+        ..ordinary()
+    };
+    for kernel in Kernel::ALL {
+        let variants = |shape: &AttentionShape, options: &AttentionOptions| {
+            let problem = Problem::new(shape, options).unwrap();
+            Plan::new(problem, &PORTABLE, Some(kernel)).unwrap().variants()
+        };
+        let first = variants(&shape(1, 33, 1), &AttentionOptions::default());
+        assert_eq!(first.len(), if kernel == Kernel::ThreeStage { 3 } else { 1 });
+        let options = AttentionOptions {
+            causal: true,
+            window_left: Some(9),
+            window_right: Some(3),
+            scale: Some(0.3),
+            ..AttentionOptions::default()
+        };
+        // The last is cut into many parts.
+        for (batch, q_len, kv_len) in [(1, 64, 64), (3, 257, 4097), (2, 1 << 19, 999)] {
+            assert_eq!(variants(&shape(batch, q_len, kv_len), &options), first);
+        }
+    }
+}
+
+#[test]
+fn a_shader_knows_only_what_concerns_it() {
+    let sizes = Some(BroadcastLayout::Sizes([1, 1, 1, 70]));
+    let bare = AttentionShape { value_dim: 128, ..ordinary() };
+    let full = AttentionShape {
+        lse: Some(Layout::Bhsd),
+        mask: sizes,
+        bias: sizes,
+        alibi: Some(AlibiLayout::PerHead),
+        ..bare.clone()
+    };
+    let capped = AttentionOptions { softcap: Some(9.0), ..AttentionOptions::default() };
+    let name = |shape: &AttentionShape, options: &AttentionOptions, kernel, entry: Entry| {
+        let problem = Problem::new(shape, options).unwrap();
+        let variants = Plan::new(problem, &PORTABLE, Some(kernel)).unwrap().variants();
+        variants.into_iter().find(|variant| variant.entry == entry).unwrap().to_string()
+    };
+    for (kernel, entry, flags, foreign) in [
+        (
+            Kernel::Forward,
+            Entry::AttentionForward,
+            vec!["has_alibi", "has_bias", "has_lse", "has_mask", "has_softcap"],
+            "hidden",
+        ),
+        (
+            Kernel::ForwardWide,
+            Entry::AttentionForwardWide,
+            vec!["has_alibi", "has_bias", "has_lse", "has_mask", "has_softcap"],
+            "hidden",
+        ),
+        (
+            Kernel::ThreeStage,
+            Entry::Scores,
+            vec!["has_alibi", "has_bias", "has_mask", "has_softcap"],
+            "value",
+        ),
+        (Kernel::ThreeStage, Entry::Softmax, vec!["has_lse"], "dim"),
+        (Kernel::ThreeStage, Entry::WeightedSum, vec!["has_bias", "has_mask"], "head"),
+    ] {
+        let unused = name(&bare, &AttentionOptions::default(), kernel, entry);
+        assert!(!unused.contains("has_"), "{unused}");
+        let used = name(&full, &capped, kernel, entry);
+        let found: Vec<&str> = used.split('/').filter(|part| part.starts_with("has_")).collect();
+        assert_eq!(found, flags, "{used}");
+        let rest: Vec<&str> = used.split('/').filter(|part| !part.starts_with("has_")).collect();
+        assert_eq!(rest.join("/"), unused);
+        assert!(!used.contains(foreign), "{used}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_runs_and_why() {
+    let plan = planned(&ordinary(), &PORTABLE).unwrap();
+    assert_eq!(
+        plan.to_string(),
+        format!(
+            "kernel      forward (nothing asks for scores)\n\
+             tiles       64 rows x 32 keys; 64 threads, each 1 rows and 4 keys at a time\n\
+             columns     64 of head_dim 64 and 64 of value_dim 64 at a time\n\
+             rows        2 query heads share each key head's tiles\n\
+             dispatches  {} of 4 x 2 x 2 workgroups\n\
+             memory      16384 bytes of workgroup memory, 0 bytes of workspace",
+            plan.dispatches[0].variant
+        )
+    );
+    let text = three_stage(&AttentionShape::new(1, 1, 10, 130)).to_string();
+    for part in [
+        "kernel      three-stage (it was asked for)",
+        "72 of head_dim 130",
+        " of 1 x 1 x 1 workgroups, 2 more\n",
+        "400 bytes of workspace",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(!text.contains("share"), "{text}");
+    let empty = three_stage(&AttentionShape::new(0, 1, 10, 4)).to_string();
+    assert!(empty.contains("dispatches  none: there is nothing to compute\n"), "{empty}");
+}

@@ -1,0 +1,293 @@
+//! A plan replayed on the host: every element that a dispatch touches is compared with what the whole
+//! problem says of the same query, so that no part is misplaced, left out or computed twice.
+
+use std::collections::{HashMap, HashSet};
+use wgpu_attention::{
+    Band, Bound, Constant, Dispatch, Entry, Kernel, Plan, Problem, Tensor, View, ViewParams,
+};
+
+/// A query, as the whole problem counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    batch: usize,
+    head: usize,
+    query: usize,
+}
+
+/// One row of a dispatch, as the dispatch counts, and which columns or keys of it a workgroup computes.
+struct Row {
+    place: Place,
+    kv_head: usize,
+    piece: u32,
+}
+
+/// What one invocation writes: no two may write the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Written {
+    tensor: Tensor,
+    entry: Entry,
+    place: Place,
+    piece: u32,
+}
+
+/// Replays the whole plan. The query must repeat nothing, as its elements tell the rows apart.
+pub(crate) fn assert_covers_its_problem(plan: &Plan) {
+    let p = &plan.problem;
+    let queries = places(p, &p.query);
+    let weights = p.weights.filter(|view| view.extent > 0);
+    let weights = weights.map(|view| places(p, &view)).unwrap_or_default();
+    let mut written = HashSet::new();
+    // Rows of the workspace, as the latest scores left them.
+    let mut workspace = HashMap::new();
+    for dispatch in &plan.dispatches {
+        assert_fits(dispatch, plan);
+        assert_knows(dispatch, p);
+        let entry = dispatch.variant.entry;
+        let target = match entry {
+            Entry::AttentionForward | Entry::AttentionForwardWide | Entry::WeightedSum => {
+                Tensor::Out
+            }
+            Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
+        };
+        if entry == Entry::Scores && target == Tensor::Workspace {
+            workspace.clear();
+        }
+        for row in rows(dispatch) {
+            let query =
+                find(dispatch, Tensor::Query).map(|query| queries[&index(query, dispatch, &row)]);
+            let place = match (entry, find(dispatch, Tensor::Workspace)) {
+                (Entry::Scores, Some(bound)) => {
+                    let place = query.unwrap();
+                    let start = index(bound, dispatch, &row);
+                    let other = workspace.insert(start, place).unwrap_or(place);
+                    assert_eq!(other, place, "{place:?} and {other:?} share workspace {start}");
+                    place
+                }
+                (_, Some(bound)) => workspace[&index(bound, dispatch, &row)],
+                (_, None) => query.unwrap_or_else(|| {
+                    weights[&index(find(dispatch, Tensor::Weights).unwrap(), dispatch, &row)]
+                }),
+            };
+            assert_row(p, dispatch, &row, place);
+            let wrote = Written { tensor: target, entry, place, piece: row.piece };
+            assert!(written.insert(wrote), "{entry:?} writes {place:?}, {} twice", row.piece);
+        }
+    }
+    let rows = (p.batch * p.num_heads * p.q_len) as usize;
+    let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
+    let expected = match plan.kernel {
+        Kernel::Forward | Kernel::ForwardWide => rows * chunks,
+        Kernel::ThreeStage => {
+            let shown = [p.raw_scores, p.capped_scores, p.masked_scores];
+            let matrices = 1 + shown.iter().flatten().count();
+            let tiles = p.kv_len.div_ceil(plan.tiles.keys) as usize;
+            rows * (matrices * tiles + 1 + chunks)
+        }
+    };
+    assert_eq!(written.len(), expected);
+}
+
+/// Grids and bindings that a device takes.
+fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
+    let device = &plan.capabilities;
+    for size in dispatch.grid {
+        assert!((1..=device.workgroups_per_axis).contains(&size), "grid {:?}", dispatch.grid);
+    }
+    let listed = dispatch.variant.entry.bindings();
+    for bound in &dispatch.bound {
+        let window = &bound.window;
+        assert!(listed.contains_key(&bound.tensor.binding()), "{bound:?}");
+        assert!(window.start.is_multiple_of(u64::from(device.storage_alignment)), "{bound:?}");
+        assert!(window.size > 0 && window.size <= device.binding_size, "{bound:?}");
+        assert!(window.size.is_multiple_of(4), "{bound:?}");
+        assert_eq!(window.start, bound.tensor.bytes(window.first_element), "{bound:?}");
+        let end = window.start + window.size;
+        match view(&plan.problem, bound.tensor) {
+            Some(view) => assert!(end <= bound.tensor.bytes(view.extent), "{bound:?}"),
+            None => assert!(end <= plan.workspace, "{bound:?}"),
+        }
+    }
+    let bindings: HashSet<u32> =
+        dispatch.bound.iter().map(|bound| bound.tensor.binding()).collect();
+    assert_eq!(bindings.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
+}
+
+/// Every tensor that the shader looks at is there, as are the numbers that no part changes.
+fn assert_knows(dispatch: &Dispatch, p: &Problem) {
+    let params = &dispatch.params;
+    assert_eq!((params.kv_len, params.scale), (p.kv_len, p.scale_f32()));
+    // What the caller sees of the scores before masks and biases is computed without them.
+    let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
+    let late = early == [None; 2];
+    for (name, tensor, view, column) in [
+        ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
+        ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
+        ("HAS_ALIBI", Tensor::AlibiSlopes, p.alibi.filter(|_| late), 0),
+        ("HAS_LSE", Tensor::Lse, p.lse, 0),
+    ] {
+        let Some(flag) = dispatch.variant.constants.get(name) else { continue };
+        assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
+        let is_bound = find(dispatch, tensor).is_some();
+        let is_needed = view.is_some() && (p.kv_len > 0 || tensor == Tensor::Lse);
+        assert_eq!(is_bound, is_needed, "{name}");
+        let strided = view.filter(|_| is_bound && [Tensor::Mask, Tensor::Bias].contains(&tensor));
+        assert!(strided.is_none_or(|view| view.column == column), "{name}");
+    }
+    let softcap = dispatch.variant.constants.get("HAS_SOFTCAP");
+    let wanted = p.softcap.filter(|_| early[0].is_none());
+    assert!(softcap.is_none_or(|flag| *flag == Constant::Flag(wanted.is_some())));
+    assert!(wanted.is_none() || params.softcap == p.softcap.unwrap());
+    for tensor in [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Out] {
+        let used = dispatch.variant.entry.bindings().contains_key(&tensor.binding());
+        let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
+        assert_eq!(find(dispatch, tensor).is_some(), used && !empty, "{tensor:?}");
+    }
+}
+
+/// Everything that the dispatch says of a row is what the problem says of that place.
+fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
+    let Place { batch, head, query } = place;
+    let params = &dispatch.params;
+    let kv_head = head / p.group() as usize;
+    for bound in &dispatch.bound {
+        let Some(view) = view(p, bound.tensor) else { continue };
+        let (expected, columns) = match bound.tensor {
+            Tensor::Key => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.head_dim)),
+            Tensor::Value => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.value_dim)),
+            Tensor::AlibiSlopes => (view.index(batch, head, 0, 0), 1),
+            Tensor::Lse => (view.index(batch, head, query, 0), 1),
+            Tensor::Query => (view.index(batch, head, query, 0), p.head_dim as usize),
+            Tensor::Out => (view.index(batch, head, query, 0), p.value_dim as usize),
+            _ => {
+                let last = (p.kv_len - 1) as usize * view.column as usize;
+                (view.index(batch, head, query, 0), last + 1)
+            }
+        };
+        let found = index(bound, dispatch, row);
+        assert_eq!(found, expected, "{:?} of {place:?}", bound.tensor);
+        let first = bound.window.first_element as usize;
+        let held = bound.window.size as usize / 4 * bound.tensor.elements_per_word() as usize;
+        assert!(found >= first && found + columns <= first + held, "{bound:?} for {place:?}");
+    }
+    if row.piece == 0 {
+        let band = Band { lower: params.band_lower, upper: params.band_upper };
+        for j in 0..p.kv_len as usize {
+            let visible = band.contains(row.place.query, j);
+            assert_eq!(visible, p.band.contains(query, j), "{place:?}, key {j}");
+        }
+    }
+    let position = row.place.query as i64 + i64::from(params.offset);
+    assert_eq!(position, query as i64 + i64::from(p.offset), "{place:?}");
+}
+
+/// The rows of a dispatch, located as shaders/shared/rows.wgsl does.
+fn rows(dispatch: &Dispatch) -> Vec<Row> {
+    let params = &dispatch.params;
+    let count = |name: &str| match dispatch.variant.constants.get(name) {
+        Some(Constant::Count(count)) => *count,
+        other => panic!("{name}: {other:?}"),
+    };
+    let [x, y, z] = dispatch.grid;
+    let place = |batch: u32, head: u32, query: u32| Place {
+        batch: batch as usize,
+        head: head as usize,
+        query: query as usize,
+    };
+    let mut rows = Vec::new();
+    for (batch, y, x) in
+        (0..z).flat_map(|z| (0..y).flat_map(move |y| (0..x).map(move |x| (z, y, x))))
+    {
+        let chunks = |whole: u32, chunk| whole.div_ceil(count(chunk));
+        let (pieces, tile) = match dispatch.variant.entry {
+            Entry::Softmax => {
+                rows.push(Row { place: place(batch, y, x), kv_head: 0, piece: 0 });
+                continue;
+            }
+            Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
+            Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
+            Entry::AttentionForwardWide | Entry::WeightedSum => {
+                (chunks(count("VALUE_DIM"), "VALUE_CHUNK"), count("ROWS"))
+            }
+        };
+        let kv_head = y / pieces;
+        for index in x * tile..(x + 1) * tile {
+            if index < params.q_len * params.group {
+                let head = kv_head * params.group + index % params.group;
+                let place = place(batch, head, index / params.group);
+                rows.push(Row { place, kv_head: kv_head as usize, piece: y % pieces });
+            }
+        }
+    }
+    rows
+}
+
+/// Where in its whole buffer the first element of a tensor's row lies.
+fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
+    let params = &dispatch.params;
+    let Place { batch, head, query } = row.place;
+    let at = |view: ViewParams, head: usize, row: usize| {
+        view.offset as usize
+            + batch * view.batch as usize
+            + head * view.head as usize
+            + row * view.row as usize
+    };
+    let inside = match bound.tensor {
+        Tensor::Query => at(params.query, head, query),
+        Tensor::Key => at(params.key, row.kv_head, 0),
+        Tensor::Value => at(params.value, row.kv_head, 0),
+        Tensor::Out => at(params.out, head, query),
+        Tensor::Lse => at(params.lse, head, query),
+        Tensor::Mask => at(params.mask, head, query),
+        Tensor::Bias => at(params.bias, head, query),
+        Tensor::AlibiSlopes => {
+            (params.alibi_offset + params.alibi_batch * batch as u32) as usize + head
+        }
+        _ => at(params.scores, head, query),
+    };
+    bound.window.first_element as usize + inside
+}
+
+/// Elements from the first key's first column to the last key's last.
+fn keys_span(p: &Problem, view: &View, dim: u32) -> usize {
+    view.row as usize * (p.kv_len - 1) as usize + dim as usize
+}
+
+fn find(dispatch: &Dispatch, tensor: Tensor) -> Option<&Bound> {
+    dispatch.bound.iter().find(|bound| bound.tensor == tensor)
+}
+
+fn scores(dispatch: &Dispatch) -> &Bound {
+    dispatch.bound.iter().find(|bound| bound.tensor.binding() == Tensor::Weights.binding()).unwrap()
+}
+
+fn places(p: &Problem, view: &View) -> HashMap<usize, Place> {
+    let mut places = HashMap::new();
+    for batch in 0..p.batch as usize {
+        for head in 0..p.num_heads as usize {
+            for query in 0..p.q_len as usize {
+                let place = Place { batch, head, query };
+                let other = places.insert(view.index(batch, head, query, 0), place);
+                assert_eq!(other, None, "rows must be told apart");
+            }
+        }
+    }
+    places
+}
+
+fn view(p: &Problem, tensor: Tensor) -> Option<View> {
+    match tensor {
+        Tensor::Query => Some(p.query),
+        Tensor::Key => Some(p.key),
+        Tensor::Value => Some(p.value),
+        Tensor::Out => Some(p.out),
+        Tensor::Lse => p.lse,
+        Tensor::Mask => p.mask,
+        Tensor::Bias => p.bias,
+        Tensor::AlibiSlopes => p.alibi,
+        Tensor::Weights => p.weights,
+        Tensor::RawScores => p.raw_scores,
+        Tensor::CappedScores => p.capped_scores,
+        Tensor::MaskedScores => p.masked_scores,
+        Tensor::Workspace => None,
+    }
+}

@@ -1,0 +1,301 @@
+//! A problem that is too large for one dispatch is cut into parts, and the parts are the problem.
+
+use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
+use crate::replay::assert_covers_its_problem;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+use wgpu_attention::{
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Kernel,
+    Layout, Plan, Problem, Strides, Tensor, View,
+};
+
+fn axis(workgroups_per_axis: u32) -> Capabilities {
+    Capabilities { workgroups_per_axis, ..PORTABLE }
+}
+
+fn bindings(binding_size: u64) -> Capabilities {
+    Capabilities { binding_size, ..PORTABLE }
+}
+
+fn grids(plan: &Plan) -> Vec<[u32; 3]> {
+    plan.dispatches.iter().map(|dispatch| dispatch.grid).collect()
+}
+
+#[test]
+fn a_grid_that_is_too_long_is_cut_along_that_axis_alone() {
+    let one = AttentionShape::new(1, 1, 64, 4);
+    for (shape, expected) in [
+        (AttentionShape { q_len: 64 * 4, ..one.clone() }, vec![[4, 1, 1]]),
+        (AttentionShape { q_len: 64 * 4 + 1, ..one.clone() }, vec![[2, 1, 1], [3, 1, 1]]),
+        (
+            AttentionShape { num_heads: 5, num_kv_heads: 5, ..one.clone() },
+            vec![[1, 2, 1], [1, 3, 1]],
+        ),
+        (AttentionShape { batch: 5, ..one.clone() }, vec![[1, 1, 2], [1, 1, 3]]),
+        // Packed rows, and columns of out that share an axis with the heads.
+        (AttentionShape { num_heads: 5, ..one.clone() }, vec![[3, 1, 1], [3, 1, 1]]),
+        (
+            AttentionShape { num_heads: 3, num_kv_heads: 3, value_dim: 200, ..one },
+            vec![[1, 2, 1], [1, 4, 1]],
+        ),
+    ] {
+        let plan = planned(&shape, &axis(4)).unwrap();
+        assert_eq!(grids(&plan), expected, "{shape:?}");
+        assert_covers_its_problem(&plan);
+    }
+}
+
+#[test]
+fn query_heads_that_share_a_key_head_are_parted_if_they_must() {
+    // One query, more heads than a softmax or a tile of rows has workgroups for.
+    let shape = AttentionShape { num_kv_heads: 1, kv_len: 9, ..AttentionShape::new(1, 300, 1, 4) };
+    for kernel in Kernel::ALL {
+        let plan = planned_as(Some(kernel), &shape, &axis(4)).unwrap();
+        assert_covers_its_problem(&plan);
+    }
+    // The weights of one key head's eight query heads pass the limit, those of one query head do not.
+    let shape = AttentionShape {
+        num_kv_heads: 1,
+        weights: Some(Layout::Bhsd),
+        ..AttentionShape::new(1, 8, 4096, 16)
+    };
+    let plan = planned(&shape, &PORTABLE).unwrap();
+    assert_eq!(plan.dispatches.len(), 3 * 4);
+}
+
+#[test]
+fn real_grids_are_cut_past_65_535() {
+    let one = AttentionShape::new(1, 1, 1, 4);
+    let (long, many) = (64 * 65_535, 65_535);
+    for (shape, axis, parts) in [
+        (AttentionShape { q_len: long, ..one.clone() }, 0, 1),
+        (AttentionShape { q_len: long + 1, ..one.clone() }, 0, 2),
+        (AttentionShape { num_heads: many, num_kv_heads: many, ..one.clone() }, 1, 1),
+        (AttentionShape { num_heads: many + 1, num_kv_heads: many + 1, ..one.clone() }, 1, 2),
+        (AttentionShape { batch: many, ..one.clone() }, 2, 1),
+        (AttentionShape { batch: many + 1, ..one }, 2, 2),
+    ] {
+        let grids = grids(&planned(&shape, &PORTABLE).unwrap());
+        assert_eq!(grids.len(), parts, "{shape:?}");
+        let total: u32 = grids.iter().map(|grid| grid[axis]).sum();
+        assert_eq!(total, 65_535 + u32::from(parts == 2), "{shape:?}");
+    }
+}
+
+#[test]
+fn a_large_tensor_is_cut_along_the_axis_it_reaches_farthest_on() {
+    let mib = 1 << 20;
+    // Query is 4 x 8 x 1024 x 64 floats: 2 MiB a sequence that fill 8 MiB.
+    let shape = AttentionShape { kv_len: 16, ..AttentionShape::new(4, 8, 1024, 64) };
+    let parts = |shape: &AttentionShape, limit| {
+        let plan = planned(shape, &bindings(limit)).unwrap();
+        grids(&plan)
+    };
+    assert_eq!(parts(&shape, 8 * mib), [[16, 8, 4]]);
+    assert_eq!(parts(&shape, 4 * mib), [[16, 8, 2]; 2]);
+    assert_eq!(parts(&shape, mib), [[16, 4, 1]; 8]);
+    assert_eq!(parts(&shape, mib / 8), [[8, 1, 1]; 64]);
+    // Heads that lie side by side are not worth cutting apart.
+    let interleaved = shape.clone().with_layout(Layout::Bshd);
+    assert_eq!(parts(&interleaved, mib), [[8, 8, 1]; 8]);
+    // A bias that all sequences and heads share shrinks only with the queries.
+    let biased = AttentionShape {
+        kv_len: 1024,
+        bias: Some(BroadcastLayout::Sizes([1, 1, 1024, 1024])),
+        ..AttentionShape::new(4, 8, 1024, 4)
+    };
+    assert_eq!(parts(&biased, mib), [[4, 8, 4]; 4]);
+}
+
+#[test]
+fn a_tensor_that_no_cut_shrinks_is_refused_at_once() {
+    // One head's keys take 1 MiB, whatever the queries are.
+    let shape = AttentionShape { kv_len: 4096, ..AttentionShape::new(2, 2, 1 << 16, 64) };
+    let message = "bytes of one storage binding: expected at least 1048576, found 1048575";
+    assert_unsupported(planned(&shape, &bindings((1 << 20) - 1)), message);
+    assert!(planned(&shape, &bindings(1 << 20)).is_ok());
+    // Key heads that lie side by side are never 1 MiB apart.
+    let interleaved = AttentionShape { key: Layout::Bshd, ..shape };
+    assert!(planned(&interleaved, &bindings(1 << 20)).is_err());
+}
+
+#[test]
+fn a_grid_that_no_cut_shortens_is_refused_by_its_size() {
+    let shape = AttentionShape { value_dim: 128 * 5, ..AttentionShape::new(1, 1, 1, 4) };
+    let message = "workgroups along one axis of a dispatch: expected at least 5, found 4";
+    assert_unsupported(planned(&shape, &axis(4)), message);
+    let shape = AttentionShape { kv_len: 32 * 4 + 1, ..AttentionShape::new(9, 1, 9, 4) };
+    assert_unsupported(planned_as(Some(Kernel::ThreeStage), &shape, &axis(4)), message);
+    assert!(planned(&shape, &axis(4)).is_ok());
+}
+
+#[test]
+fn scores_that_nobody_keeps_take_no_more_than_64_mib_at_a_time() {
+    let most = 64 << 20;
+    let shape = AttentionShape::new(4, 8, 2048, 16);
+    let workspace = |capabilities: &Capabilities, parts: usize| {
+        let plan = planned_as(Some(Kernel::ThreeStage), &shape, capabilities).unwrap();
+        assert_eq!(plan.dispatches.len(), 3 * parts);
+        let largest = plan.dispatches.iter().flat_map(|dispatch| &dispatch.bound);
+        let largest = largest.filter(|bound| bound.tensor == Tensor::Workspace);
+        assert_eq!(plan.workspace, largest.map(|bound| bound.window.size).max().unwrap());
+        plan.workspace
+    };
+    // 4 x 8 matrices of 16 MiB.
+    assert_eq!(workspace(&PORTABLE, 8), most);
+    assert_eq!(workspace(&bindings(32 << 20), 16), 32 << 20);
+    assert_eq!(workspace(&Capabilities { buffer_size: 8 << 20, ..PORTABLE }, 64), 8 << 20);
+    // Kept scores stay where the caller wants them.
+    let kept = AttentionShape { weights: Some(Layout::Bhsd), ..shape.clone() };
+    let plan = planned(&kept, &bindings(1 << 30)).unwrap();
+    assert_eq!((plan.workspace, plan.dispatches.len()), (0, 3));
+}
+
+#[test]
+fn what_would_take_forever_is_refused_soon() {
+    let message = "dispatches per call: expected more than 16384, found 16384";
+    let largest = 1 << 30;
+    let tiny = AttentionShape { kv_len: 1, ..AttentionShape::new(1, 1, 1, 1) };
+    let long = AttentionShape { q_len: largest, kv_len: 1 << 20, ..tiny.clone() };
+    assert_unsupported(planned_as(Some(Kernel::ThreeStage), &long, &PORTABLE), message);
+    for shape in [
+        AttentionShape { batch: largest, ..tiny.clone() },
+        AttentionShape { num_heads: largest, num_kv_heads: largest, ..tiny.clone() },
+    ] {
+        assert_unsupported(planned(&shape, &PORTABLE), message);
+    }
+    // What is long, but not in tiny pieces, is worth the wait: these fill all of 32 bits.
+    for (shape, parts) in [
+        (long, 1 << 9),
+        (AttentionShape { num_heads: largest, num_kv_heads: 1, ..tiny.clone() }, 1 << 9),
+        (AttentionShape { batch: 1 << 25, value_dim: 127, ..tiny }, 1 << 10),
+    ] {
+        let plan = planned(&shape, &PORTABLE).unwrap();
+        assert_eq!(plan.dispatches.len(), parts, "{shape:?}");
+    }
+}
+
+/// Outputs need not be contiguous, only free of overlap.
+fn any_layout(shape: [usize; 4]) -> impl Strategy<Value = Layout> {
+    let [_, heads, len, dim] = shape;
+    let (head, row, gap) = (dim, heads * dim + 4, 3);
+    let strides = Strides { offset: 5, batch: len * row + gap, head, row };
+    let aligned = Strides { offset: 8, batch: len * dim * 4, head: len * dim * 4, row: dim * 4 };
+    let aligned = Strides { batch: heads * aligned.head, ..aligned };
+    select(vec![Layout::Bhsd, Layout::Bshd, Layout::Strided(strides), Layout::Strided(aligned)])
+}
+
+fn any_broadcast(sizes: [usize; 4]) -> impl Strategy<Value = Option<BroadcastLayout>> {
+    (0..17_usize).prop_map(move |kept| {
+        let own = [0, 1, 2, 3].map(|axis| if kept >> axis & 1 == 1 { sizes[axis] } else { 1 });
+        (kept < 16).then_some(BroadcastLayout::Sizes(own))
+    })
+}
+
+fn any_shape() -> impl Strategy<Value = AttentionShape> {
+    // Batch, key/value heads, query heads of each, queries: few enough rows to cut down to single ones.
+    let rows = select(vec![
+        [1, 1, 3, 600],
+        [1, 1, 1, 1_030],
+        [1, 2, 3, 130],
+        [3, 1, 2, 65],
+        [2, 2, 1, 64],
+        [3, 2, 3, 7],
+        [2, 1, 7, 2],
+        [1, 3, 2, 1],
+    ]);
+    let kv_len = select(vec![0_usize, 1, 5, 32, 33, 70]);
+    let dims = (select(vec![1_usize, 3, 4, 8]), select(vec![1_usize, 4, 130]));
+    (rows, kv_len, dims).prop_flat_map(|(rows, kv_len, (dim, value_dim))| {
+        let [batch, kv_heads, group, q_len] = rows;
+        let heads = kv_heads * group;
+        let scores = [batch, heads, q_len, kv_len];
+        let layouts = (
+            any_layout([batch, heads, q_len, dim]),
+            any_layout([batch, kv_heads, kv_len, dim]),
+            any_layout([batch, kv_heads, kv_len, value_dim]),
+            any_layout([batch, heads, q_len, value_dim]),
+            any_layout([batch, heads, q_len, 1]),
+            any_layout(scores),
+        );
+        let asked = prop::array::uniform5(any::<bool>());
+        let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
+        (layouts, extras).prop_map(move |(layouts, (mask, bias, alibi, asked))| {
+            let (query, key, value, out, lse, matrix) = layouts;
+            let [has_lse, weights, raw, capped, masked] = asked;
+            // Most problems keep nothing, so that both kernels have their share.
+            let matrix = |asked: bool| (asked && has_lse).then_some(matrix);
+            AttentionShape {
+                num_kv_heads: kv_heads,
+                kv_len,
+                value_dim,
+                query,
+                key,
+                value,
+                out,
+                mask,
+                bias,
+                alibi: [None, Some(AlibiLayout::PerHead), Some(AlibiLayout::PerBatchAndHead)]
+                    [alibi],
+                lse: has_lse.then_some(lse),
+                weights: matrix(weights),
+                raw_scores: matrix(raw),
+                capped_scores: matrix(capped),
+                masked_scores: matrix(masked),
+                ..AttentionShape::new(batch, heads, q_len, dim)
+            }
+        })
+    })
+}
+
+fn any_options() -> impl Strategy<Value = AttentionOptions> {
+    let window = || prop::option::of(0..80_usize);
+    let align =
+        select(vec![Align::TopLeft, Align::BottomRight, Align::Offset(-40), Align::Offset(7)]);
+    (any::<bool>(), window(), window(), align, any::<bool>()).prop_map(
+        |(causal, window_left, window_right, align, capped)| AttentionOptions {
+            causal,
+            window_left,
+            window_right,
+            align,
+            softcap: capped.then_some(3.0),
+            ..AttentionOptions::default()
+        },
+    )
+}
+
+/// The largest binding of the smallest part: one query of one head, with all the head's keys.
+fn least_binding(p: &Problem, alignment: u32) -> u64 {
+    let row = |view: View, columns: u32| (view.column * columns.saturating_sub(1) + 1).max(1);
+    let keys = |view: View, dim: u32| view.row * p.kv_len.saturating_sub(1) + dim;
+    let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
+    let elements =
+        [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
+    let elements = elements.into_iter().chain(p.bias.map(|view| row(view, p.kv_len)));
+    let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
+    u64::from(most.unwrap()) * 4 + u64::from(alignment)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn the_parts_of_any_problem_are_the_problem(
+        shape in any_shape(),
+        options in any_options(),
+        three_stage in any::<bool>(),
+        workgroups_per_axis in 3..20_u32,
+        spare in select(vec![0_u64, 300, 5_000, 1 << 20]),
+        storage_alignment in select(vec![16_u32, 32, 256]),
+        software in any::<bool>(),
+    ) {
+        let problem = Problem::new(&shape, &options).unwrap();
+        let binding_size = least_binding(&problem, storage_alignment) + spare;
+        let capabilities =
+            Capabilities { workgroups_per_axis, binding_size, storage_alignment, software, ..PORTABLE };
+        let kernel = three_stage.then_some(Kernel::ThreeStage);
+        let plan = Plan::new(problem, &capabilities, kernel).unwrap();
+        assert_covers_its_problem(&plan);
+    }
+}

@@ -1,0 +1,111 @@
+//! How large tiles are, and what a device needs to have for them.
+
+use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
+use wgpu_attention::{AttentionShape, Capabilities, Error, Kernel, Tiles};
+
+fn tiles(shape: &AttentionShape, kernel: Kernel, workgroup_memory: u32) -> Result<Tiles, Error> {
+    let device = Capabilities { workgroup_memory, ..PORTABLE };
+    planned_as(Some(kernel), shape, &device).map(|plan| plan.tiles)
+}
+
+/// Head dims, with kernels that take them.
+const KERNELS_OF_DIMS: [(usize, Kernel); 14] = [
+    (1, Kernel::Forward),
+    (3, Kernel::ThreeStage),
+    (4, Kernel::Forward),
+    (64, Kernel::Forward),
+    (64, Kernel::ForwardWide),
+    (72, Kernel::Forward),
+    (80, Kernel::ThreeStage),
+    (128, Kernel::Forward),
+    (128, Kernel::ForwardWide),
+    (130, Kernel::ForwardWide),
+    (192, Kernel::ThreeStage),
+    (256, Kernel::ForwardWide),
+    (512, Kernel::ThreeStage),
+    (1 << 20, Kernel::ForwardWide),
+];
+
+#[test]
+fn tiles_fit_the_workgroup_memory_there_is() {
+    for (dim, kernel) in KERNELS_OF_DIMS {
+        let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, 100, dim) };
+        let keys = [4, 8, 16, 32, 64].map(|kib| {
+            let tiles = tiles(&shape, kernel, kib << 10).unwrap();
+            let columns = match kernel {
+                Kernel::Forward => tiles.head_chunk + tiles.value_chunk,
+                // Keys and values take turns.
+                _ => tiles.head_chunk.max(tiles.value_chunk),
+            };
+            assert_eq!(tiles.workgroup_bytes, tiles.keys * columns * 4);
+            assert!(tiles.workgroup_bytes <= kib << 10, "dim {dim}: {tiles:?} in {kib} KiB");
+            // More keys would not fit, or a tile's visibility not into a word.
+            assert!(tiles.keys == 32 || 2 * tiles.workgroup_bytes > kib << 10);
+            assert!(tiles.keys.is_multiple_of(tiles.keys_each));
+            tiles.keys
+        });
+        assert!(keys.is_sorted() && keys[4] == 32, "dim {dim}: {keys:?}");
+    }
+}
+
+#[test]
+fn chunks_cover_the_columns_without_one_to_spare() {
+    for (dim, kernel) in KERNELS_OF_DIMS {
+        let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, 100, dim) };
+        let tiles = tiles(&shape, kernel, PORTABLE.workgroup_memory).unwrap();
+        let chunk = tiles.value_chunk as usize;
+        assert_eq!(tiles.head_chunk, tiles.value_chunk);
+        assert!(chunk.is_multiple_of(4) && chunk <= 128, "dim {dim}: {tiles:?}");
+        assert_eq!(dim.div_ceil(chunk), dim.div_ceil(128), "dim {dim}: {tiles:?}");
+    }
+}
+
+#[test]
+fn a_device_with_too_little_workgroup_memory_is_told_how_little() {
+    let shape = AttentionShape::new(1, 1, 100, 128);
+    for (kernel, least) in [(Kernel::Forward, 4096), (Kernel::ThreeStage, 2048)] {
+        assert_eq!(tiles(&shape, kernel, least).unwrap().keys, 4);
+        let device = Capabilities { workgroup_memory: least - 1, ..PORTABLE };
+        let message =
+            format!("bytes of workgroup memory: expected at least {least}, found {}", least - 1);
+        assert_unsupported(planned_as(Some(kernel), &shape, &device), &message);
+    }
+}
+
+#[test]
+fn a_device_too_small_for_any_kernel_is_refused_whatever_the_kernel() {
+    let few_rows = AttentionShape::new(1, 1, 8, 4);
+    for kernel in [None, Some(Kernel::ThreeStage)] {
+        let refused = |capabilities: Capabilities, message: &str| {
+            assert_unsupported(planned_as(kernel, &few_rows, &capabilities), message);
+        };
+        refused(
+            Capabilities { storage_buffers: 7, ..PORTABLE },
+            "storage buffers per shader stage: expected at least 8, found 7",
+        );
+        // The softmax has 64 invocations with a maximum and a flag each.
+        refused(
+            Capabilities { workgroup_invocations: 63, ..PORTABLE },
+            "invocations per workgroup: expected at least 64, found 63",
+        );
+        refused(
+            Capabilities { workgroup_memory: 511, ..PORTABLE },
+            "bytes of workgroup memory: expected at least 512, found 511",
+        );
+    }
+}
+
+#[test]
+fn few_rows_take_a_small_workgroup() {
+    for (software, small, large) in [(false, 32, 64), (true, 8, 16)] {
+        let threads = |q_len, group| {
+            let shape = AttentionShape::new(1, group, q_len, 8);
+            let shape = AttentionShape { num_kv_heads: 1, ..shape };
+            let plan = planned(&shape, &Capabilities { software, ..PORTABLE }).unwrap();
+            plan.tiles.threads
+        };
+        assert_eq!([threads(1, 1), threads(8, 1), threads(2, 4)], [small; 3]);
+        assert_eq!([threads(32, 1), threads(4, 8)], [32; 2]);
+        assert_eq!([threads(33, 1), threads(5, 8), threads(1, 33)], [large; 3]);
+    }
+}
