@@ -24,11 +24,12 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_LSE = false;
 alias Stored = f32;
+alias StoredOut = f32;
 
 @group(0) @binding(1) var<storage, read> query: array<Stored>;
 @group(0) @binding(2) var<storage, read> key: array<Stored>;
 @group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;

@@ -11,11 +11,12 @@ const KEYS = 32u;
 const HAS_BIAS = false;
 const HAS_MASK = false;
 alias Stored = f32;
+alias StoredOut = f32;
 
 var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
 
 @group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;

@@ -15,7 +15,7 @@ pub(crate) fn upload(
     // Of a device that is lost the buffer is not valid, which these say first.
     let (filled, error) = scoped(device, || {
         if !data.is_empty() {
-            buffer.get_mapped_range_mut(..data.len() as u64)?.copy_from_slice(data);
+            buffer.get_mapped_range_mut(..)?.slice(..data.len()).copy_from_slice(data);
         }
         buffer.unmap();
         Ok::<_, wgpu::MapRangeError>(())
@@ -27,36 +27,36 @@ pub(crate) fn upload(
     }
 }
 
-/// A storage buffer for `len` f32 that can be downloaded.
+/// A storage buffer of at least `bytes` that can be downloaded.
 pub(crate) fn output(
     device: &wgpu::Device,
     label: &'static str,
-    len: usize,
+    bytes: u64,
 ) -> Result<wgpu::Buffer, Error> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    create(device, label, padded(len as u64 * 4), usage, false)
+    create(device, label, padded(bytes), usage, false)
 }
 
-/// Reads `buffers` back, all with one wait. On native the wait blocks, as nothing else would poll the
+/// Submits, and maps copies of `buffers`, all with one wait. On native the wait blocks, as nothing else would poll the
 /// device.
 pub(crate) async fn download(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
     mut encoder: wgpu::CommandEncoder,
-    buffers: &[(&wgpu::Buffer, usize)],
-) -> Result<Vec<Vec<f32>>, Error> {
+    buffers: &[&wgpu::Buffer],
+) -> Result<Vec<wgpu::Buffer>, Error> {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let mut staging = Vec::new();
-    for &(buffer, len) in buffers {
+    for buffer in buffers {
         let copy = create(device, "wgpu-attention download", buffer.size(), usage, false)?;
         encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
-        staging.push((copy, len));
+        staging.push(copy);
     }
     let ((index, receivers), error) = scoped(device, || {
         let index = queue.submit([encoder.finish()]);
         let receivers: Vec<_> = staging
             .iter()
-            .map(|(copy, _)| {
+            .map(|copy| {
                 let (sender, receiver) = oneshot_channel();
                 copy.map_async(wgpu::MapMode::Read, .., move |result| {
                     // The receiver is gone only if the caller dropped the future.
@@ -73,16 +73,19 @@ pub(crate) async fn download(
     device
         .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
         .map_err(|error| failed(&error))?;
-    let mut results = Vec::new();
-    for ((copy, len), receiver) in staging.iter().zip(receivers) {
+    for receiver in receivers {
         match receiver.receive().await {
             Some(result) => result.map_err(|error| failed(&error))?,
             None => return Err(failed(&"the device was lost")),
         }
-        let bytes = copy.get_mapped_range(..).map_err(|error| failed(&error))?;
-        results.push(bytemuck::cast_slice(&bytes)[..*len].to_vec());
     }
-    Ok(results)
+    Ok(staging)
+}
+
+/// The first `len` elements of a buffer that is mapped.
+pub(crate) fn read<T: bytemuck::Pod>(mapped: &wgpu::Buffer, len: usize) -> Result<Vec<T>, Error> {
+    let bytes = mapped.get_mapped_range(..).map_err(|error| failed(&error))?;
+    Ok(bytemuck::cast_slice(&bytes)[..len].to_vec())
 }
 
 /// One bit a flag, lowest first.

@@ -3,7 +3,7 @@
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::pipeline::{Edit, Pipelines, if_ready, lock, scoped};
-use crate::plan::{Access, Dispatch, Tensor};
+use crate::plan::{Access, Dispatch, Tensor, largest};
 use crate::uniforms::{Slot, Uniforms};
 use std::sync::Mutex;
 
@@ -16,6 +16,7 @@ pub(crate) struct Context {
     pub(crate) pipelines: Pipelines,
     pub(crate) uniforms: Uniforms,
     workspace: Mutex<Option<wgpu::Buffer>>,
+    unpacked: Mutex<Option<wgpu::Buffer>>,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
     /// bindings may overlap, one for each binding that may be written.
     unread: wgpu::Buffer,
@@ -44,6 +45,7 @@ impl Context {
             pipelines: Pipelines::new(device, edit),
             uniforms: Uniforms::new(device, queue, &capabilities),
             workspace: Mutex::default(),
+            unpacked: Mutex::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],
         }
@@ -56,13 +58,13 @@ impl Context {
         encoder: &mut wgpu::CommandEncoder,
         label: &str,
         dispatches: &[Dispatch],
-        workspace: u64,
         buffer: impl Fn(Tensor) -> Option<&'a wgpu::Buffer>,
     ) -> Result<(), Error> {
         if dispatches.is_empty() {
             return Ok(());
         }
-        let workspace = self.workspace(workspace)?;
+        let workspace = self.grown(&self.workspace, largest(dispatches, Tensor::Workspace))?;
+        let unpacked = self.grown(&self.unpacked, largest(dispatches, Tensor::Unpacked))?;
         let pipelines = dispatches
             .iter()
             .map(|dispatch| self.pipelines.get(&dispatch.variant))
@@ -75,6 +77,7 @@ impl Context {
                 .map(|((dispatch, pipeline), slot)| {
                     let find = |tensor| match tensor {
                         Tensor::Workspace => workspace.as_ref(),
+                        Tensor::Unpacked => unpacked.as_ref(),
                         tensor => buffer(tensor),
                     };
                     self.bind(dispatch, &pipeline.layout, slot, find)
@@ -115,7 +118,10 @@ impl Context {
             resource: wgpu::BindingResource::Buffer(slot.binding()),
         }];
         for (number, access) in dispatch.variant.entry.bindings() {
-            let bound = dispatch.bound.iter().find(|bound| bound.tensor.binding() == number);
+            let bound = dispatch
+                .bound
+                .iter()
+                .find(|bound| bound.tensor.binding(dispatch.variant.entry) == number);
             let found = bound.and_then(|bound| Some((buffer(bound.tensor)?, bound.window)));
             let binding = match (found, access) {
                 (Some((buffer, window)), _) => wgpu::BufferBinding {
@@ -138,10 +144,14 @@ impl Context {
         })
     }
 
-    /// The workspace, grown if it is smaller than `size`. Calls may share it: each writes what it
+    /// A buffer of our own, grown if it is smaller than `size`. Calls may share it: each writes what it
     /// reads, and the queue runs them one after the other.
-    fn workspace(&self, size: u64) -> Result<Option<wgpu::Buffer>, Error> {
-        let mut held = lock(&self.workspace);
+    fn grown(
+        &self,
+        held: &Mutex<Option<wgpu::Buffer>>,
+        size: u64,
+    ) -> Result<Option<wgpu::Buffer>, Error> {
+        let mut held = lock(held);
         if held.as_ref().is_none_or(|buffer| buffer.size() < size) && size > 0 {
             let (buffer, error) = scoped(&self.device, || {
                 self.device.create_buffer(&wgpu::BufferDescriptor {

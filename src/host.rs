@@ -1,13 +1,13 @@
 //! ONE-SHOT: from slices to vectors.
 
-use crate::buffer::{download, output, pack_bits, upload};
+use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::ops::{Attention, AttentionBuffers};
 use crate::pipeline::Edit;
-use crate::plan::Kernel;
-use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem};
+use crate::plan::{Kernel, Tensor};
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem, View};
 use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.
@@ -97,12 +97,12 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device refuses.
-    pub async fn attention(
+    pub async fn attention<T: Element>(
         &self,
         shape: &AttentionShape,
         options: &AttentionOptions,
-        inputs: &Inputs<'_>,
-    ) -> Result<Outputs, Error> {
+        inputs: &Inputs<'_, T>,
+    ) -> Result<Outputs<T, f32>, Error> {
         self.attention_with(shape, options, inputs, None).await
     }
 
@@ -110,12 +110,12 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Gpu::attention`].
-    pub fn attention_blocking(
+    pub fn attention_blocking<T: Element>(
         &self,
         shape: &AttentionShape,
         options: &AttentionOptions,
-        inputs: &Inputs<'_>,
-    ) -> Result<Outputs, Error> {
+        inputs: &Inputs<'_, T>,
+    ) -> Result<Outputs<T, f32>, Error> {
         pollster::block_on(self.attention(shape, options, inputs))
     }
 
@@ -123,13 +123,13 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
-    pub async fn attention_with(
+    pub async fn attention_with<T: Element>(
         &self,
         shape: &AttentionShape,
         options: &AttentionOptions,
-        inputs: &Inputs<'_>,
+        inputs: &Inputs<'_, T>,
         kernel: Option<Kernel>,
-    ) -> Result<Outputs, Error> {
+    ) -> Result<Outputs<T, f32>, Error> {
         let operator = self.operator(options)?;
         let plan = operator.plan_kernel(shape, kernel)?;
         inputs.validate(&plan.problem)?;
@@ -137,9 +137,9 @@ impl Gpu {
 
         let device = self.device();
         let floats = |label, slice: &[f32]| upload(device, label, bytemuck::cast_slice(slice));
-        let query = floats("query", inputs.query)?;
-        let key = floats("key", inputs.key)?;
-        let value = floats("value", inputs.value)?;
+        let query = upload(device, "query", bytemuck::cast_slice(inputs.query))?;
+        let key = upload(device, "key", bytemuck::cast_slice(inputs.key))?;
+        let value = upload(device, "value", bytemuck::cast_slice(inputs.value))?;
         let bits = inputs.mask.map(pack_bits);
         let mask =
             bits.map(|bits| upload(device, "mask", bytemuck::cast_slice(&bits))).transpose()?;
@@ -160,25 +160,32 @@ impl Gpu {
     }
 }
 
-/// The buffers that a call writes, in the order of [`Outputs`], each with its length in elements.
-struct Produced([Option<(wgpu::Buffer, usize)>; 6]);
+/// The buffers that a call writes: out, and the others in the order of [`Outputs`], each with its length
+/// in elements.
+struct Produced {
+    out: (wgpu::Buffer, usize),
+    others: [Option<(wgpu::Buffer, usize)>; 5],
+}
 
 impl Produced {
     fn allocate(device: &wgpu::Device, p: &Problem) -> Result<Self, Error> {
-        let allocate = |label, view: Option<crate::View>| {
-            view.map(|view| {
-                Ok((output(device, label, view.extent as usize)?, view.extent as usize))
-            })
-            .transpose()
+        let allocate = |label, tensor: Tensor, view: View| {
+            let buffer = output(device, label, tensor.bytes(p.element, view.extent))?;
+            Ok::<_, Error>((buffer, view.extent as usize))
         };
-        Ok(Self([
-            allocate("out", Some(p.out))?,
-            allocate("lse", p.lse)?,
-            allocate("weights", p.weights)?,
-            allocate("raw_scores", p.raw_scores)?,
-            allocate("capped_scores", p.capped_scores)?,
-            allocate("masked_scores", p.masked_scores)?,
-        ]))
+        let optional = |label, tensor, view: Option<View>| {
+            view.map(|view| allocate(label, tensor, view)).transpose()
+        };
+        Ok(Self {
+            out: allocate("out", Tensor::Out, p.out)?,
+            others: [
+                optional("lse", Tensor::Lse, p.lse)?,
+                optional("weights", Tensor::Weights, p.weights)?,
+                optional("raw_scores", Tensor::RawScores, p.raw_scores)?,
+                optional("capped_scores", Tensor::CappedScores, p.capped_scores)?,
+                optional("masked_scores", Tensor::MaskedScores, p.masked_scores)?,
+            ],
+        })
     }
 
     fn buffers<'a>(
@@ -187,37 +194,39 @@ impl Produced {
         key: &'a wgpu::Buffer,
         value: &'a wgpu::Buffer,
     ) -> AttentionBuffers<'a> {
-        let [out, rest @ ..] =
-            self.0.each_ref().map(|held| held.as_ref().map(|(buffer, _)| buffer));
-        let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
-        // `out` is always allocated; query stands in for the type checker only.
-        let out = out.unwrap_or(query);
+        let [lse, weights, raw_scores, capped_scores, masked_scores] =
+            self.others.each_ref().map(|held| held.as_ref().map(|(buffer, _)| buffer));
         AttentionBuffers {
             lse,
             weights,
             raw_scores,
             capped_scores,
             masked_scores,
-            ..AttentionBuffers::new(query, key, value, out)
+            ..AttentionBuffers::new(query, key, value, &self.out.0)
         }
     }
 
-    async fn download(
+    async fn download<T: Element>(
         &self,
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         encoder: wgpu::CommandEncoder,
-    ) -> Result<Outputs, Error> {
-        let held: Vec<_> = self.0.iter().flatten().map(|(buffer, len)| (buffer, *len)).collect();
-        let mut vectors = download(device, queue, encoder, &held).await?.into_iter();
-        let mut next = |at: usize| self.0[at].as_ref().and_then(|_| vectors.next());
+    ) -> Result<Outputs<T, f32>, Error> {
+        let others = self.others.iter().flatten().map(|(buffer, _)| buffer);
+        let all: Vec<_> = std::iter::once(&self.out.0).chain(others).collect();
+        let mut mapped = download(device, queue, encoder, &all).await?.into_iter();
+        let out = mapped.next().map(|copy| read(&copy, self.out.1)).transpose()?;
+        let mut next = |at: usize| {
+            let Some((_, len)) = &self.others[at] else { return Ok(None) };
+            mapped.next().map(|copy| read(&copy, *len)).transpose()
+        };
         Ok(Outputs {
-            out: next(0).unwrap_or_default(),
-            lse: next(1),
-            weights: next(2),
-            raw_scores: next(3),
-            capped_scores: next(4),
-            masked_scores: next(5),
+            out: out.unwrap_or_default(),
+            lse: next(0)?,
+            weights: next(1)?,
+            raw_scores: next(2)?,
+            capped_scores: next(3)?,
+            masked_scores: next(4)?,
         })
     }
 }

@@ -15,6 +15,7 @@ fn file(entry: Entry) -> &'static str {
         Entry::Scores => include_str!("../shaders/scores.wgsl"),
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
+        Entry::Pack => include_str!("../shaders/pack.wgsl"),
     }
 }
 
@@ -32,7 +33,20 @@ fn part(name: &str, storage: Storage) -> Option<&'static str> {
         ("load", Storage::F32) => include_str!("../shaders/shared/load_f32.wgsl"),
         ("load", Storage::F32x4) => include_str!("../shaders/shared/load_f32x4.wgsl"),
         ("store", Storage::F32) => include_str!("../shaders/shared/store_f32.wgsl"),
+        ("load", Storage::F16) => include_str!("../shaders/shared/load_f16.wgsl"),
+        ("load", Storage::F16x4) => include_str!("../shaders/shared/load_f16x4.wgsl"),
+        ("load", Storage::F16Words | Storage::Bf16Words) => {
+            include_str!("../shaders/shared/load_words.wgsl")
+        }
         ("store", Storage::F32x4) => include_str!("../shaders/shared/store_f32x4.wgsl"),
+        ("store", Storage::F16) => include_str!("../shaders/shared/store_f16.wgsl"),
+        ("store", Storage::F16x4) => include_str!("../shaders/shared/store_f16x4.wgsl"),
+        ("store", Storage::F16Words | Storage::Bf16Words) => {
+            include_str!("../shaders/shared/store_words.wgsl")
+        }
+        ("store", Storage::Unpacked) => include_str!("../shaders/shared/store_unpacked.wgsl"),
+        ("pairs", Storage::Bf16Words) => include_str!("../shaders/shared/pairs_bf16.wgsl"),
+        ("pairs", _) => include_str!("../shaders/shared/pairs_f16.wgsl"),
         _ => return None,
     })
 }
@@ -45,14 +59,19 @@ fn part(name: &str, storage: Storage) -> Option<&'static str> {
 #[must_use]
 pub fn assemble(variant: &Variant) -> String {
     let mut text = file(variant.entry).to_owned();
-    if text.contains("alias Stored") {
-        set(&mut text, "alias Stored", variant.storage.alias());
+    for (alias, storage) in [("alias Stored", variant.storage), ("alias StoredOut", variant.out)] {
+        if text.contains(&format!("{alias} = ")) {
+            set(&mut text, alias, storage.alias());
+        }
     }
     for (name, constant) in &variant.constants {
         set(&mut text, &format!("const {name}"), &constant.to_string());
     }
     let mut added = BTreeSet::new();
-    add_parts(&text.clone(), variant.storage, &mut added, &mut text);
+    add_parts(&text.clone(), variant, &mut added, &mut text);
+    if [variant.storage, variant.out].iter().any(|storage| storage.needs_f16()) {
+        text.insert_str(0, "enable f16;\n");
+    }
     text
 }
 
@@ -68,7 +87,7 @@ fn set(text: &mut String, declaration: &str, value: &str) {
 }
 
 /// Appends the parts that `source` names, and those that they name.
-fn add_parts(source: &str, storage: Storage, added: &mut BTreeSet<String>, text: &mut String) {
+fn add_parts(source: &str, variant: &Variant, added: &mut BTreeSet<String>, text: &mut String) {
     for line in source.lines() {
         let Some(names) = line.strip_prefix("// use ") else { continue };
         for name in names.split(", ") {
@@ -79,6 +98,7 @@ fn add_parts(source: &str, storage: Storage, added: &mut BTreeSet<String>, text:
                 Some((stem, tensor)) => (stem, Some(tensor)),
                 None => (name, None),
             };
+            let storage = if stem == "store" { variant.out } else { variant.storage };
             let part = part(stem, storage).unwrap_or_else(|| panic!("no shared part `{name}`"));
             let part = match tensor {
                 Some(tensor) => part.replace("tensor", tensor),
@@ -86,7 +106,7 @@ fn add_parts(source: &str, storage: Storage, added: &mut BTreeSet<String>, text:
             };
             text.push('\n');
             text.push_str(&part);
-            add_parts(&part, storage, added, text);
+            add_parts(&part, variant, added, text);
         }
     }
 }

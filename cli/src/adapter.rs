@@ -48,11 +48,11 @@ impl Machine {
             Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
-                    cpu::attention_f32(shape, options, inputs)
+                    cpu::attention_rounded::<f32>(shape, options, inputs)
                 }
                 computed => computed,
             },
-            Self::Cpu => cpu::attention_f32(shape, options, inputs),
+            Self::Cpu => cpu::attention_rounded::<f32>(shape, options, inputs),
         };
         Ok(computed?)
     }

@@ -29,6 +29,8 @@ struct Params {
     offset: i32,
     scale: f32,
     softcap: f32,
+    // Of the output, where it is packed.
+    words: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -73,6 +73,8 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
     }
     options_by_element(&mut list);
     layouts(&mut list);
+    #[cfg(feature = "half")]
+    elements(&mut list);
     for (q_len, kv_len) in [(65, 97), (1, 64)] {
         let large = AttentionOptions { scale: Some(0.0625), ..plain };
         list.0.push(Case {
@@ -122,6 +124,26 @@ fn options_by_element(list: &mut Cases) {
     let wide = AttentionShape { head_dim: 256, value_dim: 256, ..everything.clone() };
     list.poisoned("everything, head_dim 256", wide, options);
     list.poisoned("everything, over NaN", everything, options);
+}
+
+/// 16-bit elements, four at a time, and where rows share words.
+#[cfg(feature = "half")]
+fn elements(list: &mut Cases) {
+    use crate::problem::ElementType::{Bf16, F16};
+    let plain = AttentionOptions::default();
+    let causal = AttentionOptions { causal: true, softcap: Some(5.0), ..plain };
+    for (element, name, odd) in [(F16, "f16", "f16, odd dims"), (Bf16, "bf16", "bf16, odd dims")] {
+        let base = || AttentionShape { element, batch: 2, ..shape(2, 70, 65, 64) };
+        list.add(name, base(), plain);
+        list.poisoned(name, base().with_layout(Layout::Bshd), causal);
+        for layout in [Layout::Bhsd, Layout::Bshd] {
+            let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
+            list.add(odd, dims.with_layout(layout), plain);
+        }
+        let strided = Layout::Strided(Strides { offset: 3, batch: 997, head: 5, row: 11 });
+        let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
+        list.add(odd, dims.with_layout(strided), plain);
+    }
 }
 
 fn layouts(list: &mut Cases) {

@@ -1,6 +1,7 @@
 //! The comparer: two error norms, and no way for a NaN to slip through them.
 
 use crate::error::Error;
+use crate::problem::ElementType;
 use std::fmt;
 
 /// The largest errors that pass, both relative.
@@ -15,6 +16,20 @@ pub struct Bounds {
 impl Bounds {
     /// For tensors stored as f32. A naive f32 run reaches about a twentieth of it.
     pub const F32: Self = Self { max_relative: 1e-5, frobenius: 1e-5 };
+    /// For tensors stored as f16.
+    pub const F16: Self = Self { max_relative: 2e-3, frobenius: 1e-3 };
+    /// For tensors stored as bf16.
+    pub const BF16: Self = Self { max_relative: 1.6e-2, frobenius: 8e-3 };
+
+    /// For tensors stored as `element`.
+    #[must_use]
+    pub fn of(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::F32,
+            ElementType::F16 => Self::F16,
+            ElementType::Bf16 => Self::BF16,
+        }
+    }
 }
 
 /// How far found values are from the expected ones.

@@ -1,6 +1,6 @@
 //! The tensors of a check: seeded, and as nasty as the case asks for.
 
-use crate::problem::{Inputs, Problem};
+use crate::problem::{Element, Inputs, Problem};
 
 /// What the numbers of a case are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,20 +15,21 @@ pub(super) enum Data {
 }
 
 /// The tensors of one call.
-pub(super) struct Tensors {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
+pub(super) struct Tensors<T> {
+    query: Vec<T>,
+    key: Vec<T>,
+    value: Vec<T>,
     mask: Option<Vec<bool>>,
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
 }
 
-impl Tensors {
+impl<T: Element> Tensors<T> {
     pub(super) fn new(p: &Problem, data: Data, seed: u64) -> Self {
         let mut numbers = Numbers(seed);
-        let mut tensor =
-            |extent: u32| -> Vec<f32> { (0..extent).map(|_| number(&mut numbers, data)).collect() };
+        let mut tensor = |extent: u32| -> Vec<T> {
+            (0..extent).map(|_| T::from_f64(number(&mut numbers, data).into())).collect()
+        };
         let (query, key, value) =
             (tensor(p.query.extent), tensor(p.key.extent), tensor(p.value.extent));
         let mut tensors = Self {
@@ -45,7 +46,7 @@ impl Tensors {
         tensors
     }
 
-    pub(super) fn inputs(&self) -> Inputs<'_> {
+    pub(super) fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
             query: &self.query,
             key: &self.key,
@@ -59,11 +60,11 @@ impl Tensors {
     /// Late keys, so that causal rows before them stay clean.
     fn poison(&mut self, p: &Problem) {
         let last = p.kv_len as usize - 1;
-        for (j, poison) in [(last, f32::NAN), (last / 2, f32::INFINITY)] {
-            self.key[p.key.index(0, 0, j, 0)] = poison;
-            self.value[p.value.index(0, 0, j, 0)] = poison;
+        for (j, poison) in [(last, f64::NAN), (last / 2, f64::INFINITY)] {
+            self.key[p.key.index(0, 0, j, 0)] = T::from_f64(poison);
+            self.value[p.value.index(0, 0, j, 0)] = T::from_f64(poison);
         }
-        self.value[p.value.index(0, 0, last / 2 + 1, 0)] = f32::NAN;
+        self.value[p.value.index(0, 0, last / 2 + 1, 0)] = T::from_f64(f64::NAN);
     }
 }
 

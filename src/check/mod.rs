@@ -11,7 +11,7 @@ use crate::device::Capabilities;
 use crate::error::Error;
 use crate::host::Gpu;
 use crate::plan::Plan;
-use crate::problem::{AttentionShape, Layout, Outputs, Problem};
+use crate::problem::{AttentionShape, Element, ElementType, Layout, Outputs, Problem};
 use cases::{Case, cases};
 use data::Tensors;
 
@@ -51,9 +51,9 @@ pub struct Row {
     pub name: &'static str,
     /// Number of calls.
     pub cases: usize,
-    /// Largest [`Accuracy::max_relative`] of any output.
+    /// Largest [`Accuracy::max_relative`] of any output of the shape's element type.
     pub max_relative: f64,
-    /// Largest [`Accuracy::frobenius`] of any output.
+    /// Largest [`Accuracy::frobenius`] of any output of the shape's element type.
     pub frobenius: f64,
     /// The first failure: shape, options and the worst element, or the device's error.
     pub failure: Option<String>,
@@ -115,7 +115,15 @@ pub fn run(
     let mut rows: Vec<Row> = Vec::new();
     for (done, case) in cases.iter().enumerate() {
         progress(Progress { done, total: cases.len(), name: case.name });
-        try_case(case, &tiers, &mut rows)?;
+        match case.shape.element {
+            ElementType::F32 => try_case::<f32>(case, &tiers, &mut rows)?,
+            #[cfg(feature = "half")]
+            ElementType::F16 => try_case::<half::f16>(case, &tiers, &mut rows)?,
+            #[cfg(feature = "half")]
+            ElementType::Bf16 => try_case::<half::bf16>(case, &tiers, &mut rows)?,
+            #[cfg(not(feature = "half"))]
+            _ => {}
+        }
     }
     progress(Progress { done: cases.len(), total: cases.len(), name: "done" });
     // Rows of one kernel stand together, each kind of case where it first came up.
@@ -125,9 +133,9 @@ pub fn run(
 }
 
 /// Runs one case on every kernel and tier that does it in a way of its own.
-fn try_case(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Error> {
+fn try_case<T: Element>(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Error> {
     let problem = Problem::new(&case.shape, &case.options)?;
-    let tensors = Tensors::new(&problem, case.data, problem.kv_len.into());
+    let tensors: Tensors<T> = Tensors::new(&problem, case.data, problem.kv_len.into());
     let full = AttentionShape {
         weights: Some(Layout::Bhsd),
         masked_scores: Some(Layout::Bhsd),
@@ -156,11 +164,11 @@ fn try_case(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Erro
 }
 
 /// Adds one result to the row of its kernel and kind.
-fn record(
+fn record<T: Element>(
     rows: &mut Vec<Row>,
     kernel: String,
     case: &Case,
-    found: Result<Outputs, Error>,
+    found: Result<Outputs<T, f32>, Error>,
     expected: &Outputs<f64>,
 ) {
     let known = rows.iter().position(|row| row.kernel == kernel && row.name == case.name);
@@ -179,32 +187,38 @@ fn record(
         Ok(found) => found,
         Err(error) => return fail(error.to_string()),
     };
-    for (name, found, expected) in pairs(&found, expected) {
+    let out: Vec<f32> = found.out.iter().map(|x| x.to_f32()).collect();
+    let stored = Bounds::of(T::TYPE);
+    let pairs = optional_pairs(&found, expected).map(|(name, f, e)| (name, f, e, Bounds::F32));
+    for (name, found, expected, bounds) in
+        std::iter::once(("out", &out[..], &expected.out[..], stored)).chain(pairs)
+    {
         match compare(found, expected) {
             Ok(accuracy) => {
-                if !accuracy.within(&Bounds::F32) {
+                if !accuracy.within(&bounds) {
                     fail(format!("{name}: {accuracy}"));
                 }
-                row.max_relative = row.max_relative.max(accuracy.max_relative);
-                row.frobenius = row.frobenius.max(accuracy.frobenius);
+                // Of out, as the others are held to the bounds of f32.
+                if name == "out" || T::TYPE == ElementType::F32 {
+                    row.max_relative = row.max_relative.max(accuracy.max_relative);
+                    row.frobenius = row.frobenius.max(accuracy.frobenius);
+                }
             }
             Err(error) => fail(format!("{name}: {error}")),
         }
     }
 }
 
-/// Each output that was computed, beside what it should be.
-fn pairs<'a>(
-    found: &'a Outputs,
+/// Each optional output that was computed, beside what it should be.
+fn optional_pairs<'a, T>(
+    found: &'a Outputs<T, f32>,
     expected: &'a Outputs<f64>,
-) -> Vec<(&'static str, &'a [f32], &'a [f64])> {
-    let optional = [
+) -> impl Iterator<Item = (&'static str, &'a [f32], &'a [f64])> {
+    [
         ("lse", &found.lse, &expected.lse),
         ("weights", &found.weights, &expected.weights),
         ("masked_scores", &found.masked_scores, &expected.masked_scores),
-    ];
-    let optional = optional.into_iter().filter_map(|(name, found, expected)| {
-        Some((name, found.as_deref()?, expected.as_deref()?))
-    });
-    std::iter::once(("out", &found.out[..], &expected.out[..])).chain(optional).collect()
+    ]
+    .into_iter()
+    .filter_map(|(name, found, expected)| Some((name, found.as_deref()?, expected.as_deref()?)))
 }

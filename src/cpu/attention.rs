@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::row::{Row, place, row_count};
 use crate::error::Error;
-use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem, View};
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem, View};
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
@@ -47,13 +47,15 @@ use crate::problem::{AttentionOptions, AttentionShape, Inputs, Outputs, Problem,
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout, option or slice that cannot be used.
-pub fn attention(
+pub fn attention<T: Element>(
     shape: &AttentionShape,
     options: &AttentionOptions,
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, T>,
 ) -> Result<Outputs<f64>, Error> {
     let problem = Problem::new(shape, options)?;
     inputs.validate(&problem)?;
+    let widened = inputs.widen();
+    let inputs = &widened.inputs(inputs);
     let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
     let rows = row_count(&problem);
     let dense = |view: Option<View>, columns| view.map(|_| vec![0.0; rows * columns]);
@@ -80,25 +82,25 @@ pub fn attention(
     })
 }
 
-/// [`attention`], computed in f64 and rounded to f32 at the end.
+/// [`attention`], computed in f64 and rounded at the end: what a machine without a GPU gives.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
 ///
 /// let shape = AttentionShape::new(1, 1, 2, 1);
 /// let inputs = Inputs { query: &[0.0, 0.0], key: &[1.0, 2.0], value: &[10.0, 20.0], ..Inputs::default() };
-/// let outputs = cpu::attention_f32(&shape, &AttentionOptions::default(), &inputs)?;
+/// let outputs = cpu::attention_rounded::<f32>(&shape, &AttentionOptions::default(), &inputs)?;
 /// assert_eq!(outputs.out, [15.0, 15.0]);
 /// # Ok::<(), wgpu_attention::Error>(())
 /// ```
 ///
 /// # Errors
 /// As [`attention`].
-pub fn attention_f32(
+pub fn attention_rounded<T: Element>(
     shape: &AttentionShape,
     options: &AttentionOptions,
-    inputs: &Inputs<'_>,
-) -> Result<Outputs, Error> {
+    inputs: &Inputs<'_, T>,
+) -> Result<Outputs<T, f32>, Error> {
     let exact = attention(shape, options, inputs)?;
     Ok(Outputs {
         out: round(exact.out),
@@ -110,9 +112,8 @@ pub fn attention_f32(
     })
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
-fn round(exact: Vec<f64>) -> Vec<f32> {
-    exact.into_iter().map(|x| x as f32).collect()
+fn round<T: Element>(exact: Vec<f64>) -> Vec<T> {
+    exact.into_iter().map(T::from_f64).collect()
 }
 
 /// One row, and the slices that it fills.

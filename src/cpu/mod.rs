@@ -1,10 +1,10 @@
 //! The CPU reference: what is right, said as plainly as Rust allows.
 //!
-//! [`attention`] is the definition in f64, against which everything else is measured; [`attention_f32`] is
+//! [`attention`] is the definition in f64, against which everything else is measured; [`attention_rounded`] is
 //! its answer for whoever has no GPU; [`stages`] holds the f32 twins of the three-stage path's kernels.
 
 mod attention;
 mod row;
 pub mod stages;
 
-pub use attention::{attention, attention_f32};
+pub use attention::{attention, attention_rounded};

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::{Kernel, Plan, Tensor};
-use crate::problem::{AttentionOptions, AttentionShape, Problem, View};
+use crate::problem::{AttentionOptions, AttentionShape, Problem};
 use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
@@ -25,13 +25,14 @@ pub struct Attention {
 /// Inputs may share a buffer; an output shares with nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionBuffers<'a> {
-    /// f32 `[batch, num_heads, q_len, head_dim]`.
+    /// `[batch, num_heads, q_len, head_dim]` of the shape's element type; 16-bit elements fill whole words,
+    /// so an odd number of them is one element short of the buffer's end.
     pub query: &'a wgpu::Buffer,
-    /// f32 `[batch, num_kv_heads, kv_len, head_dim]`.
+    /// `[batch, num_kv_heads, kv_len, head_dim]`, as query.
     pub key: &'a wgpu::Buffer,
-    /// f32 `[batch, num_kv_heads, kv_len, value_dim]`.
+    /// `[batch, num_kv_heads, kv_len, value_dim]`, as query.
     pub value: &'a wgpu::Buffer,
-    /// f32 `[batch, num_heads, q_len, value_dim]`, written.
+    /// `[batch, num_heads, q_len, value_dim]`, as query, written.
     pub out: &'a wgpu::Buffer,
     /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend.
     pub mask: Option<&'a wgpu::Buffer>,
@@ -161,7 +162,7 @@ impl Attention {
         }
         buffers.validate(&plan.problem)?;
         let find = |tensor| buffers.get(tensor);
-        self.context.record(encoder, "attention", &plan.dispatches, plan.workspace, find)
+        self.context.record(encoder, "attention", &plan.dispatches, find)
     }
 }
 
@@ -204,7 +205,7 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
             Tensor::MaskedScores => self.masked_scores,
-            Tensor::Workspace => None,
+            Tensor::Workspace | Tensor::Unpacked => None,
         }
     }
 
@@ -227,7 +228,8 @@ impl<'a> AttentionBuffers<'a> {
         ];
         let mut earlier: Vec<(&str, &wgpu::Buffer)> = Vec::new();
         for (index, (name, tensor, view)) in inputs.into_iter().chain(outputs).enumerate() {
-            let Some(buffer) = check_buffer(name, tensor, view, self.get(tensor))? else {
+            let bytes = view.map(|view| tensor.bytes(p.element, view.extent));
+            let Some(buffer) = check_buffer(name, bytes, self.get(tensor))? else {
                 continue;
             };
             let is_output = index >= inputs.len();
@@ -248,11 +250,10 @@ impl<'a> AttentionBuffers<'a> {
 
 fn check_buffer<'a>(
     name: &'static str,
-    tensor: Tensor,
-    view: Option<View>,
+    bytes: Option<u64>,
     buffer: Option<&'a wgpu::Buffer>,
 ) -> Result<Option<&'a wgpu::Buffer>, Error> {
-    let (view, buffer) = match (view, buffer) {
+    let (bytes, buffer) = match (bytes, buffer) {
         (None, None) => return Ok(None),
         (Some(_), None) => {
             return Err(Error::invalid(name, "a buffer, as the shape has one", "none"));
@@ -260,13 +261,12 @@ fn check_buffer<'a>(
         (None, Some(_)) => {
             return Err(Error::invalid(name, "none, as the shape has none", "a buffer"));
         }
-        (Some(view), Some(buffer)) => (view, buffer),
+        (Some(bytes), Some(buffer)) => (bytes, buffer),
     };
     if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
         let found = format!("{:?}", buffer.usage());
         return Err(Error::invalid(name, "a buffer with usage STORAGE", found));
     }
-    let bytes = tensor.bytes(view.extent);
     if buffer.size() < bytes {
         let expected = format!("a buffer of at least {bytes} bytes");
         return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));

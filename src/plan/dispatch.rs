@@ -1,9 +1,10 @@
 //! One dispatch as plain data: which shader, which parts of which buffers, what grid.
 
 use super::params::{Params, ViewParams};
-use super::variant::Variant;
+use super::storage::Storage;
+use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
-use crate::problem::{Problem, View};
+use crate::problem::{ElementType, Problem, View};
 
 /// A tensor that a dispatch reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,17 +24,20 @@ pub enum Tensor {
     MaskedScores,
     /// Scores nobody asked to keep; the operator's own buffer.
     Workspace,
+    /// Out before it is packed into words that rows share; the operator's own buffer.
+    Unpacked,
 }
 
 impl Tensor {
-    /// Its binding number in every shader.
+    /// Its binding number in a shader.
     #[must_use]
-    pub fn binding(self) -> u32 {
+    pub fn binding(self, entry: Entry) -> u32 {
         match self {
+            Self::Out if entry == Entry::Pack => 10,
+            Self::Out | Self::Unpacked => 4,
             Self::Query => 1,
             Self::Key => 2,
             Self::Value => 3,
-            Self::Out => 4,
             Self::Lse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
@@ -48,14 +52,18 @@ impl Tensor {
 
     /// Elements in one 32-bit word: a mask has a bit an element.
     #[must_use]
-    pub fn elements_per_word(self) -> u32 {
-        if self == Self::Mask { 32 } else { 1 }
+    pub fn elements_per_word(self, element: ElementType) -> u32 {
+        match self {
+            Self::Mask => 32,
+            Self::Query | Self::Key | Self::Value | Self::Out => element.per_word(),
+            _ => 1,
+        }
     }
 
     /// Bytes of a buffer that holds the first `elements` elements.
     #[must_use]
-    pub fn bytes(self, elements: u32) -> u64 {
-        u64::from(elements.div_ceil(self.elements_per_word())) * 4
+    pub fn bytes(self, element: ElementType, elements: u32) -> u64 {
+        u64::from(elements.div_ceil(self.elements_per_word(element))) * 4
     }
 }
 
@@ -71,12 +79,20 @@ pub struct Window {
 }
 
 impl Window {
-    fn new(tensor: Tensor, view: &View, capabilities: &Capabilities) -> Self {
-        let per_word = tensor.elements_per_word();
+    fn new(tensor: Tensor, element: ElementType, view: &View, capabilities: &Capabilities) -> Self {
+        let per_word = tensor.elements_per_word(element);
         let step = capabilities.storage_alignment.max(4) / 4 * per_word;
         let first_element = view.offset / step * step;
-        let start = tensor.bytes(first_element);
-        Self { start, size: tensor.bytes(view.extent) - start, first_element }
+        let start = tensor.bytes(element, first_element);
+        Self { start, size: tensor.bytes(element, view.extent) - start, first_element }
+    }
+}
+
+impl Window {
+    /// The elements of a window onto out, each as a word of its own at the start of another buffer.
+    fn unpacked(out: &Self, view: &View) -> Self {
+        let elements = (view.extent - out.first_element).next_multiple_of(2);
+        Self { start: 0, size: u64::from(elements) * 4, first_element: out.first_element }
     }
 }
 
@@ -130,18 +146,27 @@ impl Dispatch {
             // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing is masked.
             let is_of_keys = matches!(tensor, Tensor::Mask | Tensor::Bias | Tensor::AlibiSlopes);
             let is_unused = is_of_keys && problem.kv_len == 0
-                || !variant.entry.bindings().contains_key(&tensor.binding());
+                || !variant.entry.bindings().contains_key(&tensor.binding(variant.entry));
             if view.extent == 0 || is_unused {
                 continue;
             }
-            let window = Window::new(tensor, &view, capabilities);
+            let window = Window::new(tensor, problem.element, &view, capabilities);
+            let unpacked = Window::unpacked(&window, &view);
+            if tensor == Tensor::Out && variant.entry == Entry::Pack {
+                params.words = view.extent.div_ceil(2) - window.first_element / 2;
+                bound.push(Bound { tensor: Tensor::Unpacked, view, window: unpacked });
+            }
+            let (tensor, window) = match tensor {
+                Tensor::Out if variant.out == Storage::Unpacked => (Tensor::Unpacked, unpacked),
+                tensor => (tensor, window),
+            };
             bound.push(Bound { tensor, view, window });
             let place = ViewParams::within(&view, &window);
             match tensor {
                 Tensor::Query => params.query = place,
                 Tensor::Key => params.key = place,
                 Tensor::Value => params.value = place,
-                Tensor::Out => params.out = place,
+                Tensor::Out | Tensor::Unpacked => params.out = place,
                 Tensor::Lse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),

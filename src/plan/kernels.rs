@@ -1,16 +1,21 @@
 //! The dispatches of each kernel for one part of a problem, as if the device had no limits.
 
 use super::dispatch::{Dispatch, Tensor};
-use super::tiles::{Tiles, storage};
+use super::storage::{self, Storage};
+use super::tiles::Tiles;
 use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 
-pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
+pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Vec<Dispatch> {
     fused(part, tiles, Entry::AttentionForward, tiles.forward_constants(part), capabilities)
 }
 
-pub(super) fn forward_wide(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
+pub(super) fn forward_wide(
+    part: &Problem,
+    tiles: &Tiles,
+    capabilities: &Capabilities,
+) -> Vec<Dispatch> {
     let constants = tiles
         .chunk_constants()
         .into_iter()
@@ -25,15 +30,18 @@ fn fused(
     entry: Entry,
     constants: impl IntoIterator<Item = (&'static str, Constant)>,
     capabilities: &Capabilities,
-) -> Dispatch {
+) -> Vec<Dispatch> {
     let constants = constants
         .into_iter()
         .chain([("HAS_LSE", Constant::Flag(part.lse.is_some()))])
         .chain(transforms(part))
         .chain(masks(part))
         .collect();
-    let variant = Variant { entry, storage: storage(part), constants };
-    Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities)
+    let storage = storage::input(part, capabilities);
+    let out = storage::output(part, capabilities);
+    let variant = Variant { entry, storage, out, constants };
+    let grid = output_grid(part, tiles);
+    packed(Dispatch::new(variant, part, None, grid, capabilities), part, capabilities)
 }
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
@@ -63,7 +71,8 @@ pub(super) fn three_stage(
         .collect();
     dispatches.push(scores(part, tiles, weights, Hidden::Marked, capabilities));
     dispatches.push(softmax(part, weights, capabilities));
-    dispatches.push(weighted_sum(part, tiles, weights, capabilities));
+    let last = weighted_sum(part, tiles, weights, capabilities);
+    dispatches.extend(packed(last, part, capabilities));
     dispatches
 }
 
@@ -92,7 +101,8 @@ fn scores(
     let bits = if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
     let variant = Variant {
         entry: Entry::Scores,
-        storage: storage(part),
+        storage: storage::input(part, capabilities),
+        out: storage::input(part, capabilities),
         constants: [
             ("MARKS_HIDDEN", Constant::Flag(hidden != Hidden::Unmarked)),
             ("HIDDEN_BITS", Constant::Count(bits)),
@@ -115,7 +125,8 @@ fn scores(
 fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
     let variant = Variant {
         entry: Entry::Softmax,
-        storage: super::Storage::F32,
+        storage: Storage::F32,
+        out: Storage::F32,
         constants: [
             ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
@@ -134,7 +145,8 @@ fn weighted_sum(
 ) -> Dispatch {
     let variant = Variant {
         entry: Entry::WeightedSum,
-        storage: storage(part),
+        storage: storage::input(part, capabilities),
+        out: storage::output(part, capabilities),
         constants: tiles
             .chunk_constants()
             .into_iter()
@@ -144,6 +156,25 @@ fn weighted_sum(
     };
     Dispatch::new(variant, part, Some(weights), output_grid(part, tiles), capabilities)
 }
+
+/// A dispatch that writes out, and the one that packs it if it must be.
+fn packed(dispatch: Dispatch, part: &Problem, capabilities: &Capabilities) -> Vec<Dispatch> {
+    if dispatch.variant.out != Storage::Unpacked {
+        return vec![dispatch];
+    }
+    let variant = Variant {
+        entry: Entry::Pack,
+        storage: dispatch.variant.storage,
+        out: dispatch.variant.storage,
+        constants: [].into(),
+    };
+    let mut pack = Dispatch::new(variant, part, None, [1; 3], capabilities);
+    pack.grid[0] = pack.params.words.div_ceil(PACK_THREADS);
+    vec![dispatch, pack]
+}
+
+/// The default of pack.wgsl.
+const PACK_THREADS: u32 = 64;
 
 /// The scores of one part, contiguous.
 fn workspace(part: &Problem) -> View {

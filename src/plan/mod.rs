@@ -5,13 +5,16 @@ mod dispatch;
 mod kernels;
 mod params;
 mod split;
+mod storage;
 mod tiles;
 mod variant;
 
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
 pub use params::{Params, ViewParams};
+pub(crate) use split::largest;
+pub use storage::Storage;
 pub use tiles::Tiles;
-pub use variant::{Access, Constant, Entry, Storage, Variant};
+pub use variant::{Access, Constant, Entry, Variant};
 
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -59,7 +62,7 @@ pub struct Plan {
     pub tiles: Tiles,
     /// What is dispatched, in this order.
     pub dispatches: Vec<Dispatch>,
-    /// Bytes of the operator's own buffer.
+    /// Bytes of the operator's own buffers.
     pub workspace: u64,
 }
 
@@ -88,8 +91,8 @@ impl Plan {
             Kernel::ForwardWide | Kernel::ThreeStage => Tiles::chunked(&problem, capabilities)?,
         };
         let parts = split::split(&problem, capabilities, |part| match kernel {
-            Kernel::Forward => vec![kernels::forward(part, &tiles, capabilities)],
-            Kernel::ForwardWide => vec![kernels::forward_wide(part, &tiles, capabilities)],
+            Kernel::Forward => kernels::forward(part, &tiles, capabilities),
+            Kernel::ForwardWide => kernels::forward_wide(part, &tiles, capabilities),
             Kernel::ThreeStage => kernels::three_stage(part, &tiles, capabilities),
         })?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();

@@ -42,6 +42,8 @@ pub struct Params {
     pub offset: i32,
     pub scale: f32,
     pub softcap: f32,
+    pub words: u32,
+    pub unused: [u32; 3],
 }
 
 impl Params {

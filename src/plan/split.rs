@@ -72,12 +72,14 @@ pub(super) fn split(
 }
 
 fn workspace(dispatches: &[Dispatch]) -> u64 {
+    [Tensor::Workspace, Tensor::Unpacked].into_iter().map(|own| largest(dispatches, own)).sum()
+}
+
+/// Bytes that `dispatches` bind of a tensor, at most.
+pub(crate) fn largest(dispatches: &[Dispatch], tensor: Tensor) -> u64 {
     let bound = dispatches.iter().flat_map(|dispatch| &dispatch.bound);
-    bound
-        .filter(|bound| bound.tensor == Tensor::Workspace)
-        .map(|bound| bound.window.size)
-        .max()
-        .unwrap_or_default()
+    let sizes = bound.filter(|bound| bound.tensor == tensor).map(|bound| bound.window.size);
+    sizes.max().unwrap_or_default()
 }
 
 fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess> {
@@ -88,7 +90,7 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
         }
         for bound in &dispatch.bound {
             let most = match bound.tensor {
-                Tensor::Workspace => {
+                Tensor::Workspace | Tensor::Unpacked => {
                     MOST_WORKSPACE.min(capabilities.binding_size).min(capabilities.buffer_size)
                 }
                 _ => capabilities.binding_size,

@@ -1,9 +1,9 @@
 //! Tile sizes from shape and device.
 
-use super::variant::{Constant, Storage};
+use super::variant::Constant;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::{Problem, View};
+use crate::problem::Problem;
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,18 +198,4 @@ fn step(chunk: u32) -> u32 {
 fn balanced_chunk(dim: u32) -> u32 {
     let chunk = dim.div_ceil(dim.div_ceil(MOST_COLUMNS));
     chunk.next_multiple_of(if chunk <= ONE_LOOP { 4 } else { 8 })
-}
-
-/// Four elements at a time if every row of query, key, value and out starts on a multiple of four.
-pub(super) fn storage(problem: &Problem) -> Storage {
-    let aligned = |view: &View| {
-        [view.offset, view.batch, view.head, view.row].iter().all(|s| s.is_multiple_of(4))
-    };
-    let dims = [problem.head_dim, problem.value_dim];
-    let views = [&problem.query, &problem.key, &problem.value, &problem.out];
-    if dims.iter().all(|dim| dim.is_multiple_of(4)) && views.iter().all(|view| aligned(view)) {
-        Storage::F32x4
-    } else {
-        Storage::F32
-    }
 }

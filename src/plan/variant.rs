@@ -1,5 +1,6 @@
 //! Which shader, with which constants: the key of a pipeline.
 
+use super::storage::Storage;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -16,6 +17,8 @@ pub enum Entry {
     Softmax,
     /// Three stages, third: out.
     WeightedSum,
+    /// Outputs of 16 bits into words that rows share.
+    Pack,
 }
 
 /// How a shader uses a storage buffer.
@@ -29,12 +32,13 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
+        Self::Pack,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -46,6 +50,7 @@ impl Entry {
             Self::Scores => "scores",
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
+            Self::Pack => "pack",
         }
     }
 
@@ -67,6 +72,7 @@ impl Entry {
             Self::Scores => {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
+            Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
         };
@@ -93,42 +99,15 @@ impl fmt::Display for Constant {
     }
 }
 
-/// How query, key, value and out are stored and loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Storage {
-    /// One f32 at a time: any dims, strides and offsets.
-    F32,
-    /// Four at a time: dims, strides and offsets that are multiples of four.
-    F32x4,
-}
-
-impl Storage {
-    /// What `alias Stored` becomes.
-    #[must_use]
-    pub fn alias(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F32x4 => "vec4<f32>",
-        }
-    }
-
-    /// The ending of the names of its load and store parts.
-    #[must_use]
-    pub fn part(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F32x4 => "f32x4",
-        }
-    }
-}
-
 /// A shader with its constants: the key of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
     /// Which shader.
     pub entry: Entry,
-    /// How tensors are stored.
+    /// How query, key and value are stored.
     pub storage: Storage,
+    /// How out is stored.
+    pub out: Storage,
     /// The constants that the host sets; others keep their default.
     pub constants: BTreeMap<&'static str, Constant>,
 }
@@ -136,7 +115,10 @@ pub struct Variant {
 impl fmt::Display for Variant {
     /// A name that spells the variant: the counts, then the flags that are on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.entry.name(), self.storage.part())?;
+        write!(f, "{}/{}", self.entry.name(), self.storage.name())?;
+        if self.out != self.storage {
+            write!(f, "/out={}", self.out.name())?;
+        }
         for (name, constant) in &self.constants {
             let name = name.to_lowercase();
             match constant {

@@ -1,11 +1,13 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
+mod element;
 mod options;
 mod shape;
 mod slice;
 mod strides;
 mod tensors;
 
+pub use element::{Element, ElementType};
 pub use options::{Align, AttentionOptions};
 pub use shape::{AlibiLayout, AttentionShape};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
@@ -31,6 +33,8 @@ pub struct Problem {
     pub head_dim: u32,
     /// Length of value and output vectors.
     pub value_dim: u32,
+    /// What query, key, value and out are stored as.
+    pub element: ElementType,
     /// Place of query.
     pub query: View,
     /// Place of key.
@@ -144,6 +148,7 @@ impl Problem {
             kv_len: length("kv_len", s.kv_len)?,
             head_dim: length("head_dim", s.head_dim)?,
             value_dim: length("value_dim", s.value_dim)?,
+            element: s.element,
             query: resolve("query", queries, s.query)?,
             key: resolve("key", keys, s.key)?,
             value: resolve("value", values, s.value)?,

@@ -1,5 +1,6 @@
 //! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
 
+use super::element::ElementType;
 use super::strides::{BroadcastLayout, Layout};
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
@@ -36,6 +37,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Length of a value and of an output vector.
     pub value_dim: usize,
+    /// What query, key, value and out are stored as.
+    pub element: ElementType,
     /// Where query `[batch, num_heads, q_len, head_dim]` lies.
     pub query: Layout,
     /// Where key `[batch, num_kv_heads, kv_len, head_dim]` lies.
@@ -85,6 +88,7 @@ impl AttentionShape {
             kv_len: len,
             head_dim,
             value_dim: head_dim,
+            element: ElementType::F32,
             query: Layout::Bhsd,
             key: Layout::Bhsd,
             value: Layout::Bhsd,

@@ -1,17 +1,17 @@
 //! The slices that go into a one-shot call or the CPU reference, and the vectors that come back.
 
-use super::{Problem, View};
+use super::{Element, Problem, View};
 use crate::error::Error;
 
-/// The tensors of one call, as slices laid out as its [`AttentionShape`](crate::AttentionShape) says.
+/// The tensors of one call, as slices of `T` (the shape's element type) laid out as its [`AttentionShape`](crate::AttentionShape) says.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Inputs<'a> {
+pub struct Inputs<'a, T = f32> {
     /// `[batch, num_heads, q_len, head_dim]`.
-    pub query: &'a [f32],
+    pub query: &'a [T],
     /// `[batch, num_kv_heads, kv_len, head_dim]`.
-    pub key: &'a [f32],
+    pub key: &'a [T],
     /// `[batch, num_kv_heads, kv_len, value_dim]`.
-    pub value: &'a [f32],
+    pub value: &'a [T],
     /// Given exactly if the shape has a mask; true = attend.
     pub mask: Option<&'a [bool]>,
     /// Given exactly if the shape has a bias.
@@ -20,29 +20,61 @@ pub struct Inputs<'a> {
     pub alibi_slopes: Option<&'a [f32]>,
 }
 
-/// What one call computed; the optional ones are there if the shape asks for them.
+/// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
+/// asks for them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outputs<T = f32> {
+pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
     pub out: Vec<T>,
     /// `[batch, num_heads, q_len]`: natural log; `-inf` for a row that sees no key.
-    pub lse: Option<Vec<T>>,
+    pub lse: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or is 0 if it sees no key.
-    pub weights: Option<Vec<T>>,
+    pub weights: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: `scale * q . k`.
-    pub raw_scores: Option<Vec<T>>,
+    pub raw_scores: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: after softcap.
-    pub capped_scores: Option<Vec<T>>,
+    pub capped_scores: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: after bias and masks, `-inf` where hidden.
-    pub masked_scores: Option<Vec<T>>,
+    pub masked_scores: Option<Vec<S>>,
 }
 
-impl Inputs<'_> {
+/// Query, key and value as f32.
+#[derive(Debug)]
+pub(crate) struct Widened {
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+}
+
+impl Widened {
+    /// The inputs they came from, with these in place of query, key and value.
+    pub(crate) fn inputs<'a, T>(&'a self, others: &Inputs<'a, T>) -> Inputs<'a> {
+        Inputs {
+            query: &self.query,
+            key: &self.key,
+            value: &self.value,
+            mask: others.mask,
+            bias: others.bias,
+            alibi_slopes: others.alibi_slopes,
+        }
+    }
+}
+
+impl<T: Element> Inputs<'_, T> {
+    /// Query, key and value as f32, which holds every number of the other types.
+    pub(crate) fn widen(&self) -> Widened {
+        let widen = |slice: &[T]| slice.iter().map(|x| x.to_f32()).collect();
+        Widened { query: widen(self.query), key: widen(self.key), value: widen(self.value) }
+    }
+
     /// Compares every slice's length with what the problem needs.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong length.
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
+        if T::TYPE != problem.element {
+            return Err(Error::invalid("query", format!("{} elements", problem.element), T::TYPE));
+        }
         check_len("query", Some(&problem.query), Some(self.query.len()))?;
         check_len("key", Some(&problem.key), Some(self.key.len()))?;
         check_len("value", Some(&problem.value), Some(self.value.len()))?;

@@ -73,7 +73,8 @@ agrees_with_torch! {
 fn the_f32_answer_is_the_f64_answer_rounded() {
     let case = Case::named("everything");
     let exact = attend(&case.shape, &case.options, &case.inputs());
-    let rounded = cpu::attention_f32(&case.shape, &case.options, &case.inputs()).unwrap();
+    let rounded =
+        cpu::attention_rounded::<f32>(&case.shape, &case.options, &case.inputs()).unwrap();
     let round = |exact: &[f64]| exact.iter().map(|&x| x as f32).collect::<Vec<_>>();
     assert_eq!(rounded.out, round(&exact.out));
     assert_eq!(rounded.lse, exact.lse.as_deref().map(round));

@@ -126,8 +126,12 @@ mod tests {
 
     /// The weights of one head, row by row.
     fn weights(sentence: &Sentence, head: Head) -> Vec<Vec<f32>> {
-        let outputs =
-            cpu::attention_f32(&sentence.shape(), &sentence.options(), &sentence.inputs()).unwrap();
+        let outputs = cpu::attention_rounded::<f32>(
+            &sentence.shape(),
+            &sentence.options(),
+            &sentence.inputs(),
+        )
+        .unwrap();
         let len = sentence.words.len();
         let place = HEADS.iter().position(|h| *h == head).unwrap();
         let weights = outputs.weights.unwrap();

@@ -1,0 +1,97 @@
+//! What query, key, value and out are stored as.
+
+use std::fmt;
+
+/// The element type of query, key, value and out; everything else is f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl ElementType {
+    /// Elements in one 32-bit word.
+    #[must_use]
+    pub fn per_word(self) -> u32 {
+        match self {
+            Self::F32 => 1,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// A Rust type that query, key, value and out can be given as: `f32`, and with the feature `half`
+/// `half::f16` and `half::bf16`.
+pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + sealed::Sealed {
+    /// The element type it is.
+    const TYPE: ElementType;
+
+    /// The same number as f32.
+    fn to_f32(self) -> f32;
+
+    /// The nearest number of this type, ties to even.
+    fn from_f64(number: f64) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::f16 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::bf16 {}
+}
+
+impl Element for f32 {
+    const TYPE: ElementType = ElementType::F32;
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+    fn from_f64(number: f64) -> Self {
+        number as f32
+    }
+}
+
+#[cfg(feature = "half")]
+impl Element for half::f16 {
+    const TYPE: ElementType = ElementType::F16;
+
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn from_f64(number: f64) -> Self {
+        Self::from_f64(number)
+    }
+}
+
+#[cfg(feature = "half")]
+impl Element for half::bf16 {
+    const TYPE: ElementType = ElementType::Bf16;
+
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn from_f64(number: f64) -> Self {
+        Self::from_f64(number)
+    }
+}
