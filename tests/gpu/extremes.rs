@@ -8,8 +8,7 @@ use wgpu_attention::{AlibiLayout, AttentionOptions, AttentionShape, Kernel};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 /// One NaN has the bits by which the three stages mark what is hidden.
-const POISONS: [f32; 4] =
-    [f32::NAN, f32::from_bits(u32::MAX), f32::INFINITY, f32::NEG_INFINITY];
+const POISONS: [f32; 4] = [f32::NAN, f32::from_bits(u32::MAX), f32::INFINITY, f32::NEG_INFINITY];
 
 /// Makes key and value `j` of every head hold `poison`.
 fn poison_key(case: &mut Case, j: usize, poison: f32) {
