@@ -129,7 +129,12 @@ impl Case {
     }
 
     pub(crate) fn check_on(&self, gpu: &Gpu) {
-        self.verdict_on(gpu, &self.expected()).unwrap_or_else(|message| panic!("{message}"));
+        self.verdict_of(gpu).unwrap_or_else(|message| panic!("{message}"));
+    }
+
+    /// As [`Case::verdict`], of every kernel of one device.
+    pub(crate) fn verdict_of(&self, gpu: &Gpu) -> Result<(), String> {
+        self.verdict_on(gpu, &self.expected())
     }
 
     fn verdict_on(&self, gpu: &Gpu, expected: &Outputs<f64>) -> Result<(), String> {
