@@ -75,7 +75,7 @@ fn attention(criterion: &mut Criterion) {
             group.sample_size(10).measurement_time(Duration::from_secs(5));
 
             let call = Call::new(&gpu, &options, [&query, &key, &value]);
-            for kernel in Kernel::ALL {
+            for kernel in [Kernel::Forward, Kernel::ThreeStage] {
                 let plan = call.operator.plan_kernel(&shape, Some(kernel));
                 let plan = plan.unwrap_or_else(|error| panic!("{error}"));
                 group.bench_function(BenchmarkId::new(kernel.name(), &adapter), |bencher| {

@@ -3,10 +3,10 @@
 use crate::data::{Tensors, attend, numbers};
 use crate::device::{gpu, portable};
 use std::fmt;
-use wgpu_attention::check::{Accuracy, Bounds, compare};
+use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs, Plan,
+    AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
     Problem,
 };
 
@@ -103,34 +103,45 @@ impl Case {
             .unwrap_or_else(|error| panic!("{self}: {error}"))
     }
 
-    /// The kernels that can run it, at least one.
-    fn kernels(&self, gpu: &Gpu) -> Vec<Kernel> {
-        let can = |kernel: &Kernel| {
-            let plan = Plan::new(self.problem(), gpu.capabilities(), Some(*kernel));
-            // A plan may fall back on another kernel, which then has its own turn.
-            plan.is_ok_and(|plan| plan.kernel == *kernel)
-        };
-        let kernels: Vec<Kernel> = Kernel::ALL.into_iter().filter(can).collect();
-        assert!(!kernels.is_empty(), "{self}: no kernel can run it");
-        kernels
+    /// The kernels that have to run it.
+    fn kernels(&self) -> Vec<Kernel> {
+        let AttentionShape { head_dim, value_dim, kv_len, .. } = self.shape;
+        if self.problem().stores_scores() && kv_len > 0 {
+            vec![Kernel::ThreeStage]
+        } else if head_dim.max(value_dim) > 128 {
+            vec![Kernel::ForwardWide, Kernel::ThreeStage]
+        } else {
+            Kernel::ALL.to_vec()
+        }
     }
 
     /// Compares every kernel with the reference, and the one that the portable tier picks.
     pub(crate) fn check(&self) {
+        self.verdict().unwrap_or_else(|message| panic!("{message}"));
+    }
+
+    /// As [`Case::check`], for who does not want a panic.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
         let expected = self.expected();
-        self.check_against(gpu(), &expected);
+        self.verdict_on(gpu(), &expected)?;
         let found = self.run(portable(), None);
-        self.compare("on the portable tier, ", &found, &expected, &Bounds::F32);
+        self.differs("portable tier", &found, &expected, &Bounds::F32)
     }
 
     pub(crate) fn check_on(&self, gpu: &Gpu) {
-        self.check_against(gpu, &self.expected());
+        self.verdict_of(gpu).unwrap_or_else(|message| panic!("{message}"));
     }
 
-    fn check_against(&self, gpu: &Gpu, expected: &Outputs<f64>) {
-        for kernel in self.kernels(gpu) {
-            self.compare(kernel.name(), &self.run(gpu, Some(kernel)), expected, &Bounds::F32);
-        }
+    /// As [`Case::verdict`], of every kernel of one device.
+    pub(crate) fn verdict_of(&self, gpu: &Gpu) -> Result<(), String> {
+        self.verdict_on(gpu, &self.expected())
+    }
+
+    fn verdict_on(&self, gpu: &Gpu, expected: &Outputs<f64>) -> Result<(), String> {
+        self.kernels().into_iter().try_for_each(|kernel| {
+            let found = self.run(gpu, Some(kernel));
+            self.differs(kernel.name(), &found, expected, &Bounds::F32)
+        })
     }
 
     /// Compares with the reference within twice the error of a plain f32 computation: for inputs on
@@ -146,7 +157,7 @@ impl Case {
             max_relative: twice(accuracy.max_relative),
             frobenius: twice(accuracy.frobenius),
         };
-        for kernel in self.kernels(gpu()) {
+        for kernel in self.kernels() {
             let found = self.run(gpu(), Some(kernel));
             check_tensor(
                 &format!("{} out, {self}", kernel.name()),
@@ -157,7 +168,7 @@ impl Case {
         }
     }
 
-    /// Compares all outputs with what is expected of them.
+    /// Fails unless all outputs are as expected.
     pub(crate) fn compare(
         &self,
         name: &str,
@@ -165,14 +176,26 @@ impl Case {
         expected: &Outputs<f64>,
         bounds: &Bounds,
     ) {
+        let verdict = self.differs(name, found, expected, bounds);
+        verdict.unwrap_or_else(|message| panic!("{message}"));
+    }
+
+    fn differs(
+        &self,
+        name: &str,
+        found: &Outputs,
+        expected: &Outputs<f64>,
+        bounds: &Bounds,
+    ) -> Result<(), String> {
         for (tensor, found, expected) in pairs(found, expected) {
-            let what = format!("{name} {tensor}, {self}");
-            let (Some(found), Some(expected)) = (found, expected) else {
-                assert_eq!(found.is_some(), expected.is_some(), "{what}: asked for or not");
-                continue;
-            };
-            check_tensor(&what, found, expected, bounds);
+            let what = format!("{name}: {tensor}, {self}");
+            match (found, expected) {
+                (Some(found), Some(expected)) => tensor_differs(&what, found, expected, bounds)?,
+                (None, None) => {}
+                _ => return Err(format!("{what}: found {found:?}, expected {expected:?}")),
+            }
         }
+        Ok(())
     }
 }
 
@@ -191,16 +214,25 @@ fn pairs<'a>(found: &'a Outputs, expected: &'a Outputs<f64>) -> [Pair<'a>; 6] {
 
 /// Fails unless `found` is within `bounds` of `expected`.
 pub(crate) fn check_tensor(what: &str, found: &[f32], expected: &[f64], bounds: &Bounds) {
-    let accuracy = measure(what, found, expected);
-    assert!(accuracy.within(bounds), "{what}: {accuracy}; {bounds:?}");
+    let verdict = tensor_differs(what, found, expected, bounds);
+    verdict.unwrap_or_else(|message| panic!("{message}"));
 }
 
-/// How far `found` is from `expected`; both are all non-finite, or the comparison is over something.
-pub(crate) fn measure(what: &str, found: &[f32], expected: &[f64]) -> Accuracy {
-    let accuracy = compare(found, expected).unwrap_or_else(|error| panic!("{what}: {error}"));
+fn tensor_differs(
+    what: &str,
+    found: &[f32],
+    expected: &[f64],
+    bounds: &Bounds,
+) -> Result<(), String> {
+    let accuracy = compare(found, expected).map_err(|error| format!("{what}: {error}"))?;
     let finite = expected.iter().filter(|x| x.is_finite()).count();
-    assert_eq!(accuracy.compared, finite, "{what}: not all was compared");
-    accuracy
+    if accuracy.compared != finite {
+        return Err(format!("{what}: {} of {finite} were compared", accuracy.compared));
+    }
+    if !accuracy.within(bounds) {
+        return Err(format!("{what}: {accuracy}; {bounds:?}"));
+    }
+    Ok(())
 }
 
 /// The textbook in f32.

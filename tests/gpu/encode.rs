@@ -136,7 +136,10 @@ fn dropped_encoders_leak_nothing() {
         }
         encoder
     };
-    let buffers = || app.instance.generate_report().unwrap().hub_report().buffers.num_allocated;
+    let buffers = || {
+        let slots = operator.footprint().uniform_slots;
+        (app.instance.generate_report().unwrap().hub_report().buffers.num_allocated, slots)
+    };
     app.submit(record());
     let before = buffers();
     for n in 0..2000 {
@@ -153,7 +156,7 @@ fn dropped_encoders_leak_nothing() {
             }
         }
     }
-    assert_eq!(buffers(), before, "buffers, before and after");
+    assert_eq!(buffers(), before, "buffers and uniform slots, before and after");
     uploaded.check(&app, &case);
 }
 

@@ -11,6 +11,7 @@ mod dims;
 mod encode;
 mod errors;
 mod extremes;
+mod faults;
 mod layouts;
 mod limits;
 mod lost;

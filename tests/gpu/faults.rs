@@ -1,0 +1,64 @@
+//! These tests can fail: a kernel with a fault in its text is found out.
+
+use crate::case::{Case, PLAIN, full, shape};
+use crate::device::gpu;
+use wgpu_attention::{AlibiLayout, Align, AttentionOptions, AttentionShape, Gpu};
+
+const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
+
+/// Fails unless the case is right, and wrong once `find` in the shaders' text is `replacement`.
+fn finds(case: &Case, find: &str, replacement: &str) {
+    assert_eq!(case.verdict_of(gpu()), Ok(()));
+    let broken: Gpu = gpu().broken(find, replacement);
+    let verdict = case.verdict_of(&broken);
+    let message = verdict.expect_err(&format!("not found out: `{find}` as `{replacement}`"));
+    // Found out by its numbers, not by a compiler.
+    assert!(message.contains("relative error"), "{message}");
+}
+
+fn plain(options: AttentionOptions) -> Case {
+    Case::new(shape(1, 2, 40, 70, 8), options, 1)
+}
+
+#[test]
+fn faults_of_the_running_sums_are_found() {
+    finds(&plain(PLAIN), "*= rescale", "*= 1.0");
+    finds(&plain(PLAIN), "1.0 / l", "0.9999 / l");
+}
+
+#[test]
+fn faults_of_the_band_are_found() {
+    finds(&plain(CAUSAL), "params.band_upper + 1", "params.band_upper");
+    finds(&plain(PLAIN), "params.kv_len - 1u", "params.kv_len - 2u");
+    let window = AttentionOptions { window_left: Some(3), ..PLAIN };
+    finds(&plain(window), "params.band_lower", "(params.band_lower + 1)");
+}
+
+#[test]
+fn faults_of_heads_and_rows_are_found() {
+    let grouped = AttentionShape { num_kv_heads: 2, ..shape(2, 4, 9, 40, 8) };
+    let case = Case::new(grouped, PLAIN, 1);
+    finds(&case, "kv_head * params.group", "(1u - kv_head) * params.group");
+    finds(&case, "row.batch * view.batch", "0u * view.batch");
+}
+
+#[test]
+fn faults_of_the_transforms_are_found() {
+    let shape = AttentionShape { alibi: Some(AlibiLayout::PerHead), ..shape(1, 2, 9, 40, 8) };
+    let options = AttentionOptions { softcap: Some(2.0), align: Align::BottomRight, ..PLAIN };
+    let case = Case::new(shape, options, 1);
+    finds(&case, "- 1.0 / 3.0", "- 1.01 / 3.0");
+    finds(&case, "+ params.offset -", "-");
+    finds(&case, "* params.scale", "* params.scale * 1.0001");
+}
+
+#[test]
+fn leaks_are_found() {
+    let shape = shape(1, 1, 9, 40, 8);
+    let masked = AttentionShape { mask: Some(full(&shape)), ..shape };
+    let mut case = Case::new(masked, PLAIN, 1);
+    case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
+    case.tensors.value[20 * 8..][..8].fill(f32::NAN);
+    finds(&case, "select(vec4(0.0), term, is_visible(r, j + c))", "term");
+    finds(&case, "visible &= mask_bits(row, first_key);", "");
+}
