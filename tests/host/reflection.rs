@@ -1,0 +1,151 @@
+//! What Rust believes of a shader is what the shader says.
+
+use crate::shaders::{SHADERS, Shader};
+use naga::{AddressSpace, StorageAccess, TypeInner};
+use std::any::type_name;
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use wgpu_attention::{Access, Entry, Params, Storage, Tensor, ViewParams};
+
+/// Name, offset, size and type of a field.
+#[derive(Debug, PartialEq)]
+struct Field {
+    name: String,
+    offset: usize,
+    size: usize,
+    kind: String,
+}
+
+fn field<S, T>(name: &str, offset: usize, _: impl Fn(&S) -> &T) -> Field {
+    let kind = type_name::<T>().rsplit("::").next().unwrap();
+    let kind = if kind == "ViewParams" { "View" } else { kind };
+    Field { name: name.to_owned(), offset, size: size_of::<T>(), kind: kind.to_owned() }
+}
+
+macro_rules! fields {
+    ($type:ty: $($name:ident)*) => {
+        vec![$(field(stringify!($name), offset_of!($type, $name), |s: &$type| &s.$name)),*]
+    };
+}
+
+fn members(shader: &Shader, name: &str) -> (Vec<Field>, u32) {
+    let types = &shader.module.types;
+    let (_, found) = types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).unwrap();
+    let TypeInner::Struct { members, span } = &found.inner else { panic!("{found:?}") };
+    let member = |member: &naga::StructMember| {
+        let ty = &types[member.ty];
+        let kind = match ty.inner {
+            TypeInner::Scalar(naga::Scalar::U32) => "u32",
+            TypeInner::Scalar(naga::Scalar::I32) => "i32",
+            TypeInner::Scalar(naga::Scalar::F32) => "f32",
+            _ => ty.name.as_ref().unwrap(),
+        };
+        Field {
+            name: member.name.clone().unwrap(),
+            offset: member.offset as usize,
+            size: ty.inner.size(shader.module.to_ctx()) as usize,
+            kind: kind.to_owned(),
+        }
+    };
+    (members.iter().map(member).collect(), *span)
+}
+
+#[test]
+fn parameters_lie_where_rust_puts_them() {
+    let params = fields!(Params: query key value out lse scores mask bias mask_column bias_column
+        alibi_offset alibi_batch q_len kv_len group band_lower band_upper offset scale softcap);
+    let view = fields!(ViewParams: offset batch head row);
+    // No field is missing above, and none is followed by padding.
+    assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
+    assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
+    for shader in SHADERS.iter() {
+        let (found, span) = members(shader, "Params");
+        assert_eq!((&found, span as usize), (&params, size_of::<Params>()), "{}", shader.variant);
+        let (found, span) = members(shader, "View");
+        assert_eq!((&found, span as usize), (&view, size_of::<ViewParams>()), "{}", shader.variant);
+    }
+}
+
+#[test]
+fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
+    for Shader { variant, tiles, module, .. } in SHADERS.iter() {
+        let [entry] = &module.entry_points[..] else { panic!("{variant}") };
+        assert_eq!(entry.name, variant.entry.name());
+        assert_eq!(entry.stage, naga::ShaderStage::Compute);
+        let threads = if variant.entry == Entry::Softmax { 64 } else { tiles.threads };
+        assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
+    }
+}
+
+#[test]
+fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
+    for Shader { variant, module, .. } in SHADERS.iter() {
+        let mut found = BTreeMap::new();
+        for (_, global) in module.global_variables.iter() {
+            let Some(binding) = global.binding else { continue };
+            assert_eq!(binding.group, 0, "{variant}");
+            if binding.binding == 0 {
+                assert_eq!(global.space, AddressSpace::Uniform, "{variant}");
+                assert_eq!(module.types[global.ty].name.as_deref(), Some("Params"), "{variant}");
+                continue;
+            }
+            let AddressSpace::Storage { access } = global.space else { panic!("{global:?}") };
+            let access = match access {
+                StorageAccess::LOAD => Access::Read,
+                _ => Access::ReadWrite,
+            };
+            assert_eq!(found.insert(binding.binding, access), None, "{variant}");
+            let name = global.name.as_deref().unwrap();
+            assert_eq!(binding.binding, tensor(name).binding(), "{variant}: {name}");
+            let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
+                panic!("{variant}: {name} is no array");
+            };
+            let stored = variant.storage == Storage::F32x4
+                && ["query", "key", "value", "out"].contains(&name);
+            assert_eq!(stride, if stored { 16 } else { 4 }, "{variant}: {name}");
+            let scalar = module.types[base].inner.scalar().unwrap();
+            let is_words = ["lse", "mask", "aux"].contains(&name)
+                || name == "weights" && variant.entry != Entry::WeightedSum;
+            assert_eq!(scalar == naga::Scalar::U32, is_words, "{variant}: {name}");
+        }
+        assert_eq!(found, variant.entry.bindings(), "{variant}");
+        assert!(found.len() <= 8, "core WebGPU has no more storage buffers in a stage");
+    }
+}
+
+fn tensor(name: &str) -> Tensor {
+    match name {
+        "query" => Tensor::Query,
+        "key" => Tensor::Key,
+        "value" => Tensor::Value,
+        "out" => Tensor::Out,
+        "lse" => Tensor::Lse,
+        "mask" => Tensor::Mask,
+        "bias" => Tensor::Bias,
+        "aux" => Tensor::AlibiSlopes,
+        "weights" => Tensor::Weights,
+        _ => panic!("no tensor is called {name}"),
+    }
+}
+
+/// wgpu itself does not check it.
+#[test]
+fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
+    for Shader { variant, tiles, workgroup_memory, module, .. } in SHADERS.iter() {
+        let globals = module.global_variables.iter().map(|(_, global)| global);
+        let bytes: u32 = globals
+            .filter(|global| global.space == AddressSpace::WorkGroup)
+            .map(|global| module.types[global.ty].inner.size(module.to_ctx()))
+            .sum();
+        assert!(bytes <= *workgroup_memory, "{variant}: {bytes} of {workgroup_memory} bytes");
+        let planned = match variant.entry {
+            Entry::AttentionForward | Entry::AttentionForwardWide => tiles.workgroup_bytes,
+            // Two stages share a plan, each with a tile for its own chunk.
+            Entry::Scores => tiles.keys * tiles.head_chunk * 4,
+            Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4,
+            Entry::Softmax => 512,
+        };
+        assert_eq!(bytes, planned, "{variant}");
+        assert!(variant.entry == Entry::Softmax || planned <= tiles.workgroup_bytes, "{variant}");
+    }
+}

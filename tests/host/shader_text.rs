@@ -1,0 +1,163 @@
+//! The WGSL on disk, and how it becomes the text of a variant.
+
+use crate::shaders::SHADERS;
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+use wgpu_attention::{Constant, Entry, Storage, Variant, assemble};
+
+/// The files of a folder below shaders: stem and text.
+fn files(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(folder);
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<(String, String)> = paths
+        .filter(|path| path.is_file())
+        .map(|path| {
+            assert_eq!(path.extension().unwrap(), "wgsl", "{path:?}");
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (stem, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn bare(entry: Entry, storage: Storage) -> Variant {
+    Variant { entry, storage, constants: [].into() }
+}
+
+/// The names that `const` lines of a text declare.
+fn constants(text: &str) -> Vec<&str> {
+    let names = text.lines().filter_map(|line| line.strip_prefix("const "));
+    names.map(|line| line.split([' ', ':', '=']).next().unwrap()).collect()
+}
+
+/// The text without comments.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_shader_file_is_an_entry_and_every_entry_a_file() {
+    let mut entries = Entry::ALL.map(Entry::name);
+    entries.sort_unstable();
+    let files = files("");
+    let stems: Vec<&str> = files.iter().map(|(stem, _)| stem.as_str()).collect();
+    assert_eq!(stems, entries);
+    for (stem, text) in &files {
+        let entry = Entry::ALL.into_iter().find(|entry| entry.name() == stem).unwrap();
+        // What is embedded is what is on disk, and scalars without options are its defaults.
+        assert!(assemble(&bare(entry, Storage::F32)).starts_with(text), "{stem}");
+    }
+}
+
+#[test]
+fn every_shared_part_is_used_by_some_shader() {
+    let shared = files("shared");
+    let texts = files("").into_iter().chain(shared.clone());
+    let mut used = BTreeSet::new();
+    for (_, text) in texts {
+        for names in text.lines().filter_map(|line| line.strip_prefix("// use ")) {
+            for name in names.split(", ") {
+                match name.split_once('(') {
+                    None => drop(used.insert(name.to_owned())),
+                    Some((stem, _)) => used.extend(
+                        [Storage::F32, Storage::F32x4].map(|s| format!("{stem}_{}", s.part())),
+                    ),
+                }
+            }
+        }
+    }
+    let stems: BTreeSet<String> = shared.into_iter().map(|(stem, _)| stem).collect();
+    assert_eq!(stems, used);
+}
+
+#[test]
+fn a_part_is_added_once_however_often_it_is_named() {
+    for shader in SHADERS.iter() {
+        let text = assemble(&shader.variant);
+        let mut seen = BTreeSet::new();
+        for line in
+            text.lines().filter(|line| line.starts_with("fn ") || line.starts_with("struct "))
+        {
+            assert!(seen.insert(line), "{}: {line}", shader.variant);
+        }
+    }
+}
+
+#[test]
+fn every_knob_is_declared_once_and_turned_by_some_plan() {
+    for (stem, text) in files("") {
+        let knobs = text.lines().position(|line| line.starts_with("@group")).unwrap();
+        let knobs = text.lines().take(knobs).collect::<Vec<_>>().join("\n");
+        let declared = constants(&knobs);
+        let everywhere = constants(&text);
+        let distinct: BTreeSet<&&str> = everywhere.iter().collect();
+        assert_eq!(distinct.len(), everywhere.len(), "{stem}: {everywhere:?}");
+        for shader in SHADERS.iter().filter(|shader| shader.variant.entry.name() == stem) {
+            let mut turned: BTreeSet<&str> = shader.variant.constants.keys().copied().collect();
+            // The softmax has the same workgroup everywhere.
+            turned.extend(declared.contains(&"THREADS").then_some("THREADS"));
+            assert_eq!(declared.iter().copied().collect::<BTreeSet<_>>(), turned, "{stem}");
+        }
+    }
+}
+
+#[test]
+fn a_constant_is_rewritten_once_and_nothing_else_is() {
+    for shader in SHADERS.iter() {
+        let variant = &shader.variant;
+        let (before, after) = (assemble(&bare(variant.entry, variant.storage)), assemble(variant));
+        assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
+        for (before, after) in before.lines().zip(after.lines()) {
+            let name = constants(after).first().copied().unwrap_or_default();
+            match variant.constants.get(name) {
+                Some(value) => assert_eq!(after, format!("const {name} = {value};"), "{variant}"),
+                None => assert_eq!(after, before, "{variant}"),
+            }
+        }
+        for (name, value) in &variant.constants {
+            let line = format!("const {name} = {value};");
+            assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
+        }
+        let stored = format!("alias Stored = {};", variant.storage.alias());
+        assert_eq!(after.contains(&stored), variant.entry != Entry::Softmax, "{variant}");
+    }
+}
+
+#[test]
+fn a_constant_that_the_shader_lacks_is_our_bug() {
+    for entry in Entry::ALL {
+        for name in ["HEAD_DIMS", "HEAD", "KEY", "VALUE_CHUNK_", "Stored", ""] {
+            let variant = Variant {
+                constants: [(name, Constant::Count(1))].into(),
+                ..bare(entry, Storage::F32)
+            };
+            let panic =
+                *catch_unwind(|| assemble(&variant)).unwrap_err().downcast::<String>().unwrap();
+            assert_eq!(panic, format!("`const {name}` is declared 0 times, expected once"));
+        }
+    }
+}
+
+#[test]
+fn shaders_are_plain_wgsl_without_a_preprocessor_or_infinities() {
+    for (stem, text) in files("").into_iter().chain(files("shared")) {
+        for foreign in ["#if", "#define", "#endif", "#include", "{{", "}}", "\t", "\r"] {
+            assert!(!text.contains(foreign), "{stem}: {foreign:?}");
+        }
+        let code = code(&text);
+        // `enable` lines are the host's, and naga cannot carry what `override` would have to.
+        for keyword in ["enable", "override", "diagnostic", "inf", "Inf", "nan", "NaN", "subgroup"]
+        {
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            assert!(!words.any(|word| word == keyword), "{stem}: {keyword}");
+        }
+        for division in ["/ 0.0", "/0.0", "/ 0u"] {
+            assert!(!code.contains(division), "{stem}: {division}");
+        }
+        assert!(text.lines().all(|line| line.len() <= 120), "{stem}");
+        assert!(text.starts_with("// ") && text.ends_with('\n'), "{stem}");
+    }
+}

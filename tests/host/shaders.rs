@@ -1,0 +1,231 @@
+//! Every shader that a plan can ask for compiles for every backend, with nothing but core WebGPU.
+
+use crate::plan::PORTABLE;
+use naga::back::{hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::{ModuleInfo, ValidationFlags, Validator};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use wgpu_attention::{
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Entry, Kernel,
+    Layout, Plan, Problem, Strides, Tiles, Variant, assemble,
+};
+
+/// A shader that some plan asks for.
+pub(crate) struct Shader {
+    pub(crate) variant: Variant,
+    pub(crate) tiles: Tiles,
+    /// Of the device that the plan was made for.
+    pub(crate) workgroup_memory: u32,
+    pub(crate) module: naga::Module,
+    info: ModuleInfo,
+}
+
+/// Every variant of a representative product of shapes, options and devices, each once.
+pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
+    let mut variants = BTreeMap::new();
+    for (shape, options, device, kernel) in calls() {
+        let problem = Problem::new(&shape, &options).unwrap();
+        let plan = Plan::new(problem, &device, Some(kernel)).unwrap();
+        for variant in plan.variants() {
+            let least = variants.entry(variant).or_insert((plan.tiles, device.workgroup_memory));
+            least.1 = least.1.min(device.workgroup_memory);
+        }
+    }
+    let variants: Vec<(Variant, (Tiles, u32))> = variants.into_iter().collect();
+    on_all_cores(&variants, |(variant, (tiles, workgroup_memory))| {
+        let (module, info) = compile(variant);
+        let variant = variant.clone();
+        Shader { variant, tiles: *tiles, workgroup_memory: *workgroup_memory, module, info }
+    })
+});
+
+const DIMS: [(usize, usize); 13] = [
+    (1, 1),
+    (3, 3),
+    (4, 4),
+    (64, 64),
+    (72, 72),
+    (80, 80),
+    (128, 128),
+    (130, 130),
+    (192, 192),
+    (256, 256),
+    (512, 512),
+    (192, 128),
+    (4, 512),
+];
+
+/// Every combination of options, then all and none of them at all dims, then all of them on every kind of
+/// device.
+fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
+    let mut calls = Vec::new();
+    for kernel in Kernel::ALL {
+        let mut add = |dims: (usize, usize), len, aligned, flags, device| {
+            if kernel != Kernel::Forward || dims.0.max(dims.1) <= 128 {
+                let (shape, options) = call(dims, len, aligned, flags);
+                calls.push((shape, options, device, kernel));
+            }
+        };
+        // Only the three stages can show their scores.
+        let flags = if kernel == Kernel::ThreeStage { 0..64 } else { 0..32 };
+        let all = flags.end - 1;
+        for aligned in [false, true] {
+            flags.clone().for_each(|flags| add((64, 64), 300, aligned, flags, PORTABLE));
+            for dims in DIMS {
+                add(dims, 300, aligned, 0, PORTABLE);
+                add(dims, 300, aligned, all, PORTABLE);
+            }
+        }
+        for (dim, len) in
+            [3, 80, 128, 512].into_iter().flat_map(|dim| [(dim, 4), (dim, 20), (dim, 300)])
+        {
+            add((dim, dim), len, true, all, PORTABLE);
+            for kib in [4, 8, 32] {
+                let workgroup_memory = kib << 10;
+                add((dim, dim), len, true, all, Capabilities { workgroup_memory, ..PORTABLE });
+            }
+            add((dim, dim), len, true, all, Capabilities { software: true, ..PORTABLE });
+        }
+    }
+    calls
+}
+
+fn call(
+    (head_dim, value_dim): (usize, usize),
+    len: usize,
+    aligned: bool,
+    flags: u32,
+) -> (AttentionShape, AttentionOptions) {
+    let on = |flag: u32| flags >> flag & 1 == 1;
+    let shape = AttentionShape::new(1, 1, len, head_dim);
+    let strides = Strides { offset: usize::from(!aligned), row: head_dim, ..Strides::default() };
+    let asked = on(0).then_some(Layout::Bhsd);
+    let shape = AttentionShape {
+        value_dim,
+        query: Layout::Strided(strides),
+        lse: asked,
+        mask: on(1).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
+        bias: on(2).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
+        raw_scores: on(5).then_some(Layout::Bhsd),
+        capped_scores: on(5).then_some(Layout::Bhsd),
+        masked_scores: on(5).then_some(Layout::Bhsd),
+        alibi: on(3).then_some(AlibiLayout::PerHead),
+        ..shape
+    };
+    (shape, AttentionOptions { softcap: on(4).then_some(20.0), ..AttentionOptions::default() })
+}
+
+fn on_all_cores<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let chunks = items.chunks(items.len().div_ceil(cores).max(1));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = chunks
+            .map(|chunk| scope.spawn(|| chunk.iter().map(&work).collect::<Vec<U>>()))
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+fn compile(variant: &Variant) -> (naga::Module, ModuleInfo) {
+    let text = assemble(variant);
+    let module = naga::front::wgsl::parse_str(&text)
+        .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+    let core_webgpu = naga::valid::Capabilities::empty();
+    let info = Validator::new(ValidationFlags::all(), core_webgpu)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+    (module, info)
+}
+
+#[test]
+fn every_kernel_option_and_storage_is_among_the_shaders() {
+    for entry in Entry::ALL {
+        let of_entry: Vec<&Variant> = SHADERS
+            .iter()
+            .map(|shader| &shader.variant)
+            .filter(|variant| variant.entry == entry)
+            .collect();
+        assert!(!of_entry.is_empty(), "no plan asks for {}", entry.name());
+        for name in of_entry[0].constants.keys() {
+            let mut values: Vec<_> =
+                of_entry.iter().map(|variant| variant.constants[name]).collect();
+            values.sort_unstable();
+            values.dedup();
+            let is_fixed = entry == Entry::Softmax && *name == "HIDDEN_BITS";
+            assert_eq!(values.len() == 1, is_fixed, "{}: {name} {values:?}", entry.name());
+        }
+        let storages = of_entry.iter().map(|variant| variant.storage);
+        let storages: std::collections::BTreeSet<_> = storages.collect();
+        assert_eq!(storages.len(), if entry == Entry::Softmax { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn every_shader_translates_to_spirv() {
+    let options = spv::Options {
+        capabilities: Some([spv::Capability::Shader].into_iter().collect()),
+        bounds_check_policies: checked(),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: false,
+        ..spv::Options::default()
+    };
+    on_all_cores(&SHADERS, |shader| {
+        let pipeline = spv::PipelineOptions {
+            shader_stage: naga::ShaderStage::Compute,
+            entry_point: shader.variant.entry.name().to_owned(),
+        };
+        let words = spv::write_vec(&shader.module, &shader.info, &options, Some(&pipeline));
+        assert!(words.is_ok(), "{}: {words:?}", shader.variant);
+    });
+}
+
+#[test]
+fn every_shader_translates_to_metal() {
+    on_all_cores(&SHADERS, |shader| {
+        let entry = shader.variant.entry;
+        let mut resources =
+            msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
+        // As wgpu counts: the buffers of a layout, one after the other.
+        let bindings = [0].into_iter().chain(entry.bindings().into_keys());
+        for (slot, binding) in (0..).zip(bindings) {
+            let target =
+                msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() };
+            resources.resources.insert(naga::ResourceBinding { group: 0, binding }, target);
+        }
+        let options = msl::Options {
+            lang_version: (2, 0),
+            per_entry_point_map: [(entry.name().to_owned(), resources)].into(),
+            fake_missing_bindings: false,
+            bounds_check_policies: checked(),
+            zero_initialize_workgroup_memory: false,
+            force_loop_bounding: false,
+            ..msl::Options::default()
+        };
+        let pipeline = msl::PipelineOptions::default();
+        let (text, names) =
+            msl::write_string(&shader.module, &shader.info, &options, &pipeline).unwrap();
+        let name = names.entry_point_names[0].as_ref().unwrap();
+        assert!(text.contains(&format!("kernel void {name}(")), "{}:\n{text}", shader.variant);
+    });
+}
+
+#[test]
+fn every_shader_translates_to_hlsl() {
+    let options = hlsl::Options { force_loop_bounding: false, ..hlsl::Options::default() };
+    let pipeline = hlsl::PipelineOptions::default();
+    on_all_cores(&SHADERS, |shader| {
+        let mut text = String::new();
+        let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(&shader.module, &shader.info, None)
+            .unwrap();
+        let name = reflection.entry_point_names[0].as_ref().unwrap();
+        assert!(text.contains(&format!("void {name}(")), "{}:\n{text}", shader.variant);
+    });
+}
+
+/// As wgpu has indices checked where the driver does not.
+fn checked() -> BoundsCheckPolicies {
+    let restrict = BoundsCheckPolicy::Restrict;
+    BoundsCheckPolicies { index: restrict, buffer: restrict, ..BoundsCheckPolicies::default() }
+}
