@@ -1,7 +1,7 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
 use crate::failure::Failure;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -231,17 +231,35 @@ pub(crate) fn parse() -> Result<Command, Failure> {
     }
 }
 
-/// clap's message in one line: what stands before the first blank line, without usage and tips.
+/// clap's refusal in one line, or its answer on stdout.
 fn refusal(error: &clap::Error) -> Failure {
-    let text = error.render().to_string();
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match std::io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => Failure::Answered,
-            Err(error) => error.into(),
-        };
+    let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            match write!(std::io::stdout(), "{}", error.render()) {
+                Ok(()) => Failure::Answered,
+                Err(error) => error.into(),
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            Failure::input("argument", "one that --help lists", found(ContextKind::InvalidArg))
+        }
+        ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
+        // clap does not say which argument, and for paths any bytes will do.
+        ErrorKind::InvalidUtf8 => {
+            let found: Vec<String> = std::env::args_os()
+                .filter(|argument| argument.to_str().is_none())
+                .map(|argument| format!("\"{}\"", argument.display()))
+                .collect();
+            Failure::input("arguments", "UTF-8 in all that are no paths", found.join(", "))
+        }
+        // What stands before the first blank line: after it come usage and tips.
+        _ => {
+            let text = error.render().to_string();
+            let what = text.split("\n\n").next().unwrap_or_default();
+            Failure::Input(what.trim_start_matches("error: ").to_owned())
+        }
     }
-    let what = text.split("\n\n").next().unwrap_or_default();
-    Failure::Input(what.trim_start_matches("error: ").to_owned())
 }
 
 /// What to say to a subcommand that is not there.
@@ -251,6 +269,10 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
         "bench" | "plot" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
-        _ => Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\"")),
+        name => no_subcommand(name),
     }
+}
+
+fn no_subcommand(name: &str) -> Failure {
+    Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\""))
 }

@@ -27,14 +27,17 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         bar.set_position(progress.done as u64);
         bar.set_message(progress.name.to_owned());
     };
-    let report = check::run(&gpu, &CheckOptions { quick: args.quick }, &mut progress);
+    let options = CheckOptions { quick: args.quick, only: None };
+    let report = check::run(&gpu, &options, &mut progress);
     bar.finish_and_clear();
-    let report = report?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{:#}", to_json(&report))?;
+    answer(&mut io::stdout().lock(), &report?, args.json)
+}
+
+fn answer(out: &mut impl Write, report: &Report, json: bool) -> Result<(), Failure> {
+    if json {
+        writeln!(out, "{:#}", to_json(report))?;
     } else {
-        print(&mut out, &report)?;
+        print(out, report)?;
     }
     if report.passed() { Ok(()) } else { Err(Failure::Wrong) }
 }
@@ -48,7 +51,10 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{}\n", report.adapter)?;
     writeln!(out, "{:kernels$}  {:names$}  cases  max relative  Frobenius", "kernel", "case")?;
     for row in &report.rows {
-        let verdict = row.failure.as_deref().map_or("ok".to_owned(), |why| format!("WRONG: {why}"));
+        let verdict = row.failure.as_deref().map_or("ok".to_owned(), |why| {
+            // A compiler's message has lines of its own.
+            format!("WRONG: {}", stderr::one_line(why))
+        });
         writeln!(
             out,
             "{:kernels$}  {:names$}  {:5}  {:12.1e}  {:9.1e}  {verdict}",
@@ -62,6 +68,7 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     let wrong = report.rows.iter().filter(|row| row.failure.is_some()).count();
     match wrong {
+        0 if report.rows.is_empty() => writeln!(out, "\nNothing was checked."),
         0 => writeln!(out, "\nAll agree with the reference."),
         _ => writeln!(out, "\n{wrong} of {} are WRONG.", report.rows.len()),
     }
@@ -85,4 +92,71 @@ fn to_json(report: &Report) -> Value {
     let Bounds { max_relative, frobenius } = Bounds::F32;
     let bound = json!({ "max_relative": max_relative, "frobenius": frobenius });
     json!({ "adapter": report.adapter, "passed": report.passed(), "bound": bound, "rows": rows })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::answer;
+    use serde_json::Value;
+    use wgpu_attention::check::{Report, Row};
+
+    fn report(failure: Option<&str>) -> Report {
+        let row = |kernel: &str, failure: Option<&str>| Row {
+            kernel: kernel.to_owned(),
+            name: "causal",
+            cases: 12,
+            max_relative: if failure.is_some() { f64::INFINITY } else { 2.5e-7 },
+            frobenius: 1.25e-7,
+            failure: failure.map(str::to_owned),
+        };
+        let rows = vec![row("forward", None), row("forward-wide", failure)];
+        Report { adapter: "adapter (vulkan, driver)".to_owned(), rows }
+    }
+
+    /// What is printed, and the exit code.
+    fn answered(report: &Report, json: bool) -> (String, u8) {
+        let mut out = Vec::new();
+        let code = answer(&mut out, report, json).err().map_or(0, |failure| failure.exit_code());
+        (String::from_utf8(out).unwrap(), code)
+    }
+
+    #[test]
+    fn a_table_has_a_row_of_each_kernel_and_the_bound() {
+        let table = "\
+adapter (vulkan, driver)
+
+kernel        case    cases  max relative  Frobenius
+forward       causal     12        2.5e-7     1.2e-7  ok
+forward-wide  causal     12        2.5e-7     1.2e-7  ok
+bound                              1.0e-5     1.0e-5
+
+All agree with the reference.
+";
+        assert_eq!(answered(&report(None), false), (table.to_owned(), 0));
+    }
+
+    #[test]
+    fn a_wrong_kernel_is_exit_1_and_says_what_is_wrong() {
+        let report = report(Some("out: worst\nat [7]"));
+        let (table, code) = answered(&report, false);
+        assert_eq!(code, 1);
+        let wrong = table.lines().find(|line| line.starts_with("forward-wide")).unwrap();
+        assert!(wrong.contains("inf") && wrong.ends_with("WRONG: out: worst at [7]"), "{table}");
+        assert!(table.ends_with("\n1 of 2 are WRONG.\n"), "{table}");
+
+        let (json, code) = answered(&report, true);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((code, &json["passed"]), (1, &Value::Bool(false)));
+        assert_eq!(json["rows"][0]["failure"], Value::Null);
+        assert_eq!(json["rows"][1]["failure"], "out: worst\nat [7]");
+    }
+
+    #[test]
+    fn a_report_of_nothing_is_no_pass() {
+        let nothing = Report { adapter: String::new(), rows: Vec::new() };
+        let (table, code) = answered(&nothing, false);
+        assert!(code == 1 && table.ends_with("\nNothing was checked.\n"), "{table}");
+        assert_eq!(answered(&nothing, true).1, 1);
+    }
 }

@@ -30,6 +30,10 @@ impl OutputFile {
                 return Err(refuse(&"a read-only file"));
             }
             Ok(_) => fs::canonicalize(path).map_err(|error| refuse(&error))?,
+            // "new/" and "new/." can only be directories.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !ends_with_name(path) => {
+                return Err(refuse(&"a directory"));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => path.to_owned(),
             Err(error) => return Err(refuse(&error)),
         };
@@ -38,6 +42,7 @@ impl OutputFile {
             Some(folder) => folder,
             None => return Err(refuse(&"a directory")),
         };
+        fs::metadata(folder).map_err(|error| refuse(&error))?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".wgpu-attention-");
         #[cfg(unix)]
@@ -61,4 +66,10 @@ impl OutputFile {
                 Failure::input(format_args!("--out {}", path.display()), "a writable file", error)
             })
     }
+}
+
+/// Whether the path as it is spelt ends with the name of a file.
+fn ends_with_name(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    !name.is_empty() && path.as_os_str().as_encoded_bytes().ends_with(name)
 }

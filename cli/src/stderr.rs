@@ -28,11 +28,16 @@ fn redirect() {
     }
 }
 
-/// Writes exactly one line, whatever the text holds: a tensor's name may contain line breaks and
-/// terminal codes, and a compiler's message many lines.
+/// Writes exactly one line, whatever the text holds.
 pub(crate) fn say(message: &str) {
-    let printable: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    write(&printable.split_whitespace().collect::<Vec<_>>().join(" "));
+    write(&one_line(message));
+}
+
+/// A text without line breaks and terminal codes: a tensor's name may contain them, and a compiler's
+/// message has many lines.
+pub(crate) fn one_line(text: &str) -> String {
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    printable.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// If nobody can hear us there is nobody to tell: errors are ignored.

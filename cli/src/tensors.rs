@@ -32,11 +32,11 @@ impl<'a> Tensors<'a> {
     pub(crate) fn parse(path: &Path, bytes: &'a [u8]) -> Result<Self, Failure> {
         let refuse =
             |found: &dyn fmt::Display| Failure::input(path.display(), "a safetensors file", found);
+        // Of two tensors of one name, the reader would take the last.
+        if let Some(header) = header(bytes) {
+            serde_json::from_slice::<DistinctNames>(header).map_err(|error| refuse(&error))?;
+        }
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| refuse(&error))?;
-        // The reader has found the header good, but takes the last of two tensors of one name.
-        let (header_len, _) = SafeTensors::read_metadata(bytes).map_err(|error| refuse(&error))?;
-        serde_json::from_slice::<DistinctNames>(&bytes[8..8 + header_len])
-            .map_err(|error| refuse(&error))?;
         Ok(Self(tensors))
     }
 
@@ -50,6 +50,12 @@ impl<'a> Tensors<'a> {
     pub(crate) fn require(&self, name: &'static str) -> Result<Tensor<'a>, Failure> {
         self.get(name).ok_or_else(|| Failure::input(name, "a tensor of this name", "none"))
     }
+}
+
+/// The JSON at the start of a file, if the file is as long as it says.
+fn header(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
 }
 
 /// One tensor of a file, not yet decoded.

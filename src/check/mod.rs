@@ -20,6 +20,8 @@ use data::Tensors;
 pub struct CheckOptions {
     /// Leave out head sizes that only cost another compilation.
     pub quick: bool,
+    /// Only the cases of this [`Row::name`].
+    pub only: Option<&'static str>,
 }
 
 /// How far a check has got.
@@ -111,7 +113,8 @@ pub fn run(
         tier(", core limits", &Capabilities::PORTABLE, false),
         tier(", cut", &CUT, true),
     ];
-    let cases = cases(options.quick);
+    let mut cases = cases(options.quick);
+    cases.retain(|case| options.only.is_none_or(|only| only == case.name));
     let mut rows: Vec<Row> = Vec::new();
     for (done, case) in cases.iter().enumerate() {
         progress(Progress { done, total: cases.len(), name: case.name });

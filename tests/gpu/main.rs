@@ -4,6 +4,7 @@
 mod app;
 mod bands;
 mod case;
+mod check;
 #[path = "../host/data.rs"]
 mod data;
 mod device;

@@ -1,4 +1,8 @@
 //! The tool as its users meet it: a process, files, exit codes, and what stands on stdout and stderr.
 
+mod check;
+mod demo;
+mod info;
+mod refusals;
 mod run;
 mod support;

@@ -194,6 +194,19 @@ fn the_output_may_replace_the_input_and_leaves_nothing_beside_it() {
     assert_close(&folder.outputs("in.safetensors")["out"].elements, &[6.0, 7.0]);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_are_any_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = with(keys(), &[]);
+    let args: [&[u8]; 5] = [b"run", b"in.safetensors", b"--out=\xff", b"--device", b"cpu"];
+    assert_eq!(folder.tool(&args.map(OsStr::from_bytes)).code, Some(0));
+    let args: [&[u8]; 5] = [b"run", b"\xff", b"--out=out.safetensors", b"--device", b"cpu"];
+    // What was written has no q.
+    assert!(folder.tool(&args.map(OsStr::from_bytes)).stderr.starts_with("q: "));
+}
+
 #[test]
 fn without_the_adapter_asked_for_the_cpu_takes_over_and_says_so_in_one_line() {
     let folder = with(keys(), &[]);

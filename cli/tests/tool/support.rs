@@ -3,6 +3,7 @@
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -33,6 +34,12 @@ impl Tensor {
 
     pub(crate) fn bools(name: &'static str, sizes: &[usize], elements: &[u8]) -> Self {
         Self::new(name, Dtype::BOOL, sizes, elements.to_vec())
+    }
+
+    /// A tensor of the same name and sizes, of another element type.
+    pub(crate) fn zeros(&self, dtype: Dtype) -> Self {
+        let bytes = self.sizes.iter().product::<usize>() * dtype.bitsize() / 8;
+        Self::new(self.name, dtype, &self.sizes, vec![0; bytes])
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -123,6 +130,22 @@ impl Folder {
             None => Command::new(tool),
         };
         ended(command, self.0.path(), args)
+    }
+
+    /// Runs the tool, which has to refuse: exit code 2, one line on stderr that says all of `says`, and no
+    /// file made or left behind.
+    #[track_caller]
+    pub(crate) fn refuses<S: AsRef<OsStr> + Debug>(&self, args: &[S], says: &[&str]) {
+        let before = self.names();
+        let ended = self.tool(args);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {ended:?}");
+        let line = ended.stderr.strip_suffix('\n').unwrap_or_default();
+        let printable = !line.is_empty() && !line.contains(char::is_control);
+        assert!(printable, "{args:?}: not one line: {ended:?}");
+        for words in says {
+            assert!(line.contains(words), "{args:?}: says nothing of {words:?}: {line}");
+        }
+        assert_eq!(self.names(), before, "{args:?}");
     }
 
     /// `run in.safetensors --out out.safetensors --device cpu` and more flags, which has to succeed

@@ -1,0 +1,162 @@
+//! `check` passes kernels that are right, and names those that are broken on purpose.
+
+use crate::device::gpu;
+use wgpu_attention::Gpu;
+use wgpu_attention::check::{CheckOptions, Report, run};
+
+/// A change to the shaders' text, the cases that have to notice, and the kernels that it breaks.
+struct Break {
+    find: &'static str,
+    replacement: &'static str,
+    cases: &'static str,
+    kernels: &'static [&'static str],
+}
+
+fn check(gpu: &Gpu, cases: &'static str) -> Report {
+    let mut last = None;
+    let options = CheckOptions { quick: true, only: Some(cases) };
+    let report = run(gpu, &options, &mut |progress| last = Some(progress.done)).unwrap();
+    assert!(last > Some(0) && !report.rows.is_empty(), "no cases are called {cases}");
+    assert!(report.rows.iter().all(|row| row.name == cases && row.cases > 0), "{report:#?}");
+    report
+}
+
+fn assert_finds(broken: &[Break]) {
+    for Break { find, replacement, cases, kernels } in broken {
+        let report = check(&gpu().broken(find, replacement), cases);
+        assert!(!report.passed(), "{find:?} -> {replacement:?} passed: {report:#?}");
+        for kernel in *kernels {
+            let row = report.rows.iter().find(|row| row.kernel == *kernel);
+            let why = row.and_then(|row| row.failure.as_deref()).unwrap_or_default();
+            assert!(why.contains("AttentionShape"), "{find:?}, {kernel}: {report:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_change_to_text_that_no_shader_has_passes() {
+    let report = check(&gpu().broken("no shader says this", "nor this"), "lengths");
+    assert!(report.passed(), "{report:#?}");
+}
+
+#[test]
+fn a_running_maximum_or_sum_that_is_wrong_is_found() {
+    assert_finds(&[
+        Break {
+            find: "l[r] *= rescale;",
+            replacement: "",
+            cases: "scores to 10,000",
+            kernels: &["forward"],
+        },
+        Break {
+            find: "l *= rescale;",
+            replacement: "",
+            cases: "head_dim 256",
+            kernels: &["forward-wide"],
+        },
+        Break {
+            find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
+            replacement: "sum += term;",
+            cases: "causal",
+            kernels: &["three-stage"],
+        },
+    ]);
+}
+
+#[test]
+fn a_key_too_many_or_too_few_is_found() {
+    assert_finds(&[
+        Break {
+            find: "clamp(min(diagonal + params.band_upper + 1, left)",
+            replacement: "clamp(min(diagonal + params.band_upper, left)",
+            cases: "causal",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "clamp(diagonal + params.band_lower, 0",
+            replacement: "clamp(diagonal + params.band_lower - 1, 0",
+            cases: "causal window",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "i32(last_query) + params.band_upper + 1",
+            replacement: "i32(last_query) + params.band_upper",
+            cases: "causal",
+            kernels: &["forward"],
+        },
+        Break {
+            find: "let left = i32(params.kv_len) - i32(first_key);",
+            replacement: "let left = i32(KEYS);",
+            cases: "lengths",
+            kernels: &["forward"],
+        },
+    ]);
+}
+
+#[test]
+fn an_option_that_is_ignored_is_found() {
+    assert_finds(&[
+        Break {
+            find: "score += bias[",
+            replacement: "score += 0.0 * bias[",
+            cases: "bias",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "visible &= mask_bits(row, first_key);",
+            replacement: "",
+            cases: "mask",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "score = cap_score(score);",
+            replacement: "",
+            cases: "softcap",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "i32(row.query) + params.offset - i32(j)",
+            replacement: "i32(row.query) + params.offset - i32(j) + 1",
+            cases: "ALiBi",
+            kernels: &["forward", "three-stage"],
+        },
+    ]);
+}
+
+#[test]
+fn heads_that_read_the_wrong_key_are_found() {
+    // Query head h reads key/value head h % 2, not h / group: every case here has two of those.
+    assert_finds(&[Break {
+        find: "kv_head * params.group + row % params.group",
+        replacement: "kv_head + row % params.group * 2u",
+        cases: "grouped heads",
+        kernels: &["forward", "three-stage"],
+    }]);
+}
+
+#[test]
+fn hidden_nan_that_leaks_is_found() {
+    assert_finds(&[
+        Break {
+            find: "+= select(vec4(0.0), term, is_visible(r, j + c));",
+            replacement: "+= term;",
+            cases: "causal over NaN",
+            kernels: &["forward"],
+        },
+        Break {
+            find: "let visible = visible_keys(row, first_key);",
+            replacement: "let visible = 0xffffffffu;",
+            cases: "causal over NaN",
+            kernels: &["three-stage"],
+        },
+    ]);
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_a_failure_and_no_panic() {
+    let report = check(&gpu().broken("fn exponential(x: f32)", "fn exponential(x: u32)"), "bias");
+    for row in &report.rows {
+        let why = row.failure.as_deref().unwrap_or_default();
+        assert!(why.starts_with("pipeline "), "{row:#?}");
+    }
+}
