@@ -91,8 +91,8 @@ impl Window {
 impl Window {
     /// The elements of a window onto out, each as a word of its own at the start of another buffer.
     fn unpacked(out: &Self, view: &View) -> Self {
-        let elements = (view.extent - out.first_element).next_multiple_of(2);
-        Self { start: 0, size: u64::from(elements) * 4, first_element: out.first_element }
+        let elements = u64::from(view.extent - out.first_element).next_multiple_of(2);
+        Self { start: 0, size: elements * 4, first_element: out.first_element }
     }
 }
 

@@ -43,7 +43,6 @@ pub struct Params {
     pub scale: f32,
     pub softcap: f32,
     pub words: u32,
-    pub unused: [u32; 3],
 }
 
 impl Params {

@@ -20,3 +20,4 @@ mod masks;
 mod one_shot;
 mod properties;
 mod stages;
+mod words;

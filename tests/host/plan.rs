@@ -60,7 +60,8 @@ fn attention_is_fused_unless_its_scores_or_weights_are_asked_for() {
         let mut expected = vec![Entry::Scores; scores_dispatches];
         expected.extend([Entry::Softmax, Entry::WeightedSum]);
         assert_eq!(entries, expected);
-        let stored = plan.dispatches[0].bound.iter().find(|bound| bound.tensor.binding() == 9);
+        let stored =
+            plan.dispatches[0].bound.iter().find(|bound| bound.tensor.binding(Entry::Scores) == 9);
         assert_eq!(stored.unwrap().tensor, tensor);
         assert_eq!(plan.workspace == 0, tensor == Tensor::Weights, "{tensor:?}");
     }

@@ -56,7 +56,7 @@ fn sizes_that_cannot_be_are_refused() {
         ),
     ] {
         assert_refused(Problem::new(&shape, &plain()), message);
-        assert_refused(cpu::attention(&shape, &plain(), &Inputs::default()), message);
+        assert_refused(cpu::attention(&shape, &plain(), &Inputs::<f32>::default()), message);
         assert_refused(
             cpu::attention_rounded::<f32>(&shape, &plain(), &Inputs::default()),
             message,

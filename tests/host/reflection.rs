@@ -53,7 +53,7 @@ fn members(shader: &Shader, name: &str) -> (Vec<Field>, u32) {
 #[test]
 fn parameters_lie_where_rust_puts_them() {
     let params = fields!(Params: query key value out lse scores mask bias mask_column bias_column
-        alibi_offset alibi_batch q_len kv_len group band_lower band_upper offset scale softcap);
+        alibi_offset alibi_batch q_len kv_len group band_lower band_upper offset scale softcap words);
     let view = fields!(ViewParams: offset batch head row);
     // No field is missing above, and none is followed by padding.
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
@@ -72,7 +72,10 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         let [entry] = &module.entry_points[..] else { panic!("{variant}") };
         assert_eq!(entry.name, variant.entry.name());
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
-        let threads = if variant.entry == Entry::Softmax { 64 } else { tiles.threads };
+        let threads = match variant.entry {
+            Entry::Softmax | Entry::Pack => 64,
+            _ => tiles.threads,
+        };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
     }
 }
@@ -96,17 +99,28 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             };
             assert_eq!(found.insert(binding.binding, access), None, "{variant}");
             let name = global.name.as_deref().unwrap();
-            assert_eq!(binding.binding, tensor(name).binding(), "{variant}: {name}");
+            assert_eq!(binding.binding, tensor(name).binding(variant.entry), "{variant}: {name}");
             let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
                 panic!("{variant}: {name} is no array");
             };
-            let stored = variant.storage == Storage::F32x4
-                && ["query", "key", "value", "out"].contains(&name);
-            assert_eq!(stride, if stored { 16 } else { 4 }, "{variant}: {name}");
+            let storage = match name {
+                "query" | "key" | "value" => variant.storage,
+                "out" => variant.out,
+                "lse" | "mask" | "aux" | "unpacked" => Storage::Unpacked,
+                "weights" if variant.entry != Entry::WeightedSum => Storage::Unpacked,
+                _ => Storage::F32,
+            };
+            let (expected_stride, expected_scalar) = match storage {
+                Storage::F32 => (4, naga::Scalar::F32),
+                Storage::F32x4 => (16, naga::Scalar::F32),
+                Storage::F16 => (2, naga::Scalar::F16),
+                Storage::F16x4 => (8, naga::Scalar::F16),
+                Storage::F16Words | Storage::Bf16Words | Storage::Unpacked => {
+                    (4, naga::Scalar::U32)
+                }
+            };
             let scalar = module.types[base].inner.scalar().unwrap();
-            let is_words = ["lse", "mask", "aux"].contains(&name)
-                || name == "weights" && variant.entry != Entry::WeightedSum;
-            assert_eq!(scalar == naga::Scalar::U32, is_words, "{variant}: {name}");
+            assert_eq!((stride, scalar), (expected_stride, expected_scalar), "{variant}: {name}");
         }
         assert_eq!(found, variant.entry.bindings(), "{variant}");
         assert!(found.len() <= 8, "core WebGPU has no more storage buffers in a stage");
@@ -119,6 +133,7 @@ fn tensor(name: &str) -> Tensor {
         "key" => Tensor::Key,
         "value" => Tensor::Value,
         "out" => Tensor::Out,
+        "unpacked" => Tensor::Unpacked,
         "lse" => Tensor::Lse,
         "mask" => Tensor::Mask,
         "bias" => Tensor::Bias,
@@ -144,6 +159,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4,
             Entry::Softmax => 512,
+            Entry::Pack => 0,
         };
         assert_eq!(bytes, planned, "{variant}");
         assert!(variant.entry == Entry::Softmax || planned <= tiles.workgroup_bytes, "{variant}");

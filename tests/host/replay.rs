@@ -48,6 +48,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
                 Tensor::Out
             }
             Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
+            Entry::Pack => unreachable!("these problems are f32"),
         };
         if entry == Entry::Scores && target == Tensor::Workspace {
             workspace.clear();
@@ -96,19 +97,25 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
     let listed = dispatch.variant.entry.bindings();
     for bound in &dispatch.bound {
         let window = &bound.window;
-        assert!(listed.contains_key(&bound.tensor.binding()), "{bound:?}");
+        assert!(listed.contains_key(&bound.tensor.binding(dispatch.variant.entry)), "{bound:?}");
         assert!(window.start.is_multiple_of(u64::from(device.storage_alignment)), "{bound:?}");
         assert!(window.size > 0 && window.size <= device.binding_size, "{bound:?}");
         assert!(window.size.is_multiple_of(4), "{bound:?}");
-        assert_eq!(window.start, bound.tensor.bytes(window.first_element), "{bound:?}");
+        assert_eq!(
+            window.start,
+            bound.tensor.bytes(plan.problem.element, window.first_element),
+            "{bound:?}"
+        );
         let end = window.start + window.size;
         match view(&plan.problem, bound.tensor) {
-            Some(view) => assert!(end <= bound.tensor.bytes(view.extent), "{bound:?}"),
+            Some(view) => {
+                assert!(end <= bound.tensor.bytes(plan.problem.element, view.extent), "{bound:?}")
+            }
             None => assert!(end <= plan.workspace, "{bound:?}"),
         }
     }
     let bindings: HashSet<u32> =
-        dispatch.bound.iter().map(|bound| bound.tensor.binding()).collect();
+        dispatch.bound.iter().map(|bound| bound.tensor.binding(dispatch.variant.entry)).collect();
     assert_eq!(bindings.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
 }
 
@@ -138,7 +145,8 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     assert!(softcap.is_none_or(|flag| *flag == Constant::Flag(wanted.is_some())));
     assert!(wanted.is_none() || params.softcap == p.softcap.unwrap());
     for tensor in [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Out] {
-        let used = dispatch.variant.entry.bindings().contains_key(&tensor.binding());
+        let used =
+            dispatch.variant.entry.bindings().contains_key(&tensor.binding(dispatch.variant.entry));
         let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
         assert_eq!(find(dispatch, tensor).is_some(), used && !empty, "{tensor:?}");
     }
@@ -166,7 +174,8 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let found = index(bound, dispatch, row);
         assert_eq!(found, expected, "{:?} of {place:?}", bound.tensor);
         let first = bound.window.first_element as usize;
-        let held = bound.window.size as usize / 4 * bound.tensor.elements_per_word() as usize;
+        let held =
+            bound.window.size as usize / 4 * bound.tensor.elements_per_word(p.element) as usize;
         assert!(found >= first && found + columns <= first + held, "{bound:?} for {place:?}");
     }
     if row.piece == 0 {
@@ -203,6 +212,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 rows.push(Row { place: place(batch, y, x), kv_head: 0, piece: 0 });
                 continue;
             }
+            Entry::Pack => unreachable!("these problems are f32"),
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
             Entry::AttentionForwardWide | Entry::WeightedSum => {
@@ -257,7 +267,9 @@ fn find(dispatch: &Dispatch, tensor: Tensor) -> Option<&Bound> {
 }
 
 fn scores(dispatch: &Dispatch) -> &Bound {
-    dispatch.bound.iter().find(|bound| bound.tensor.binding() == Tensor::Weights.binding()).unwrap()
+    let entry = dispatch.variant.entry;
+    let number = Tensor::Weights.binding(entry);
+    dispatch.bound.iter().find(|bound| bound.tensor.binding(entry) == number).unwrap()
 }
 
 fn places(p: &Problem, view: &View) -> HashMap<usize, Place> {
@@ -288,6 +300,6 @@ fn view(p: &Problem, tensor: Tensor) -> Option<View> {
         Tensor::RawScores => p.raw_scores,
         Tensor::CappedScores => p.capped_scores,
         Tensor::MaskedScores => p.masked_scores,
-        Tensor::Workspace => None,
+        Tensor::Workspace | Tensor::Unpacked => None,
     }
 }

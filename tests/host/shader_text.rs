@@ -24,7 +24,7 @@ fn files(folder: &str) -> Vec<(String, String)> {
 }
 
 fn bare(entry: Entry, storage: Storage) -> Variant {
-    Variant { entry, storage, constants: [].into() }
+    Variant { entry, storage, out: storage, constants: [].into() }
 }
 
 /// The names that `const` lines of a text declare.
@@ -61,10 +61,15 @@ fn every_shared_part_is_used_by_some_shader() {
         for names in text.lines().filter_map(|line| line.strip_prefix("// use ")) {
             for name in names.split(", ") {
                 match name.split_once('(') {
+                    None if name == "pairs" => {
+                        used.extend(["pairs_f16", "pairs_bf16"].map(str::to_owned));
+                    }
                     None => drop(used.insert(name.to_owned())),
-                    Some((stem, _)) => used.extend(
-                        [Storage::F32, Storage::F32x4].map(|s| format!("{stem}_{}", s.part())),
-                    ),
+                    Some((stem, _)) => {
+                        let storages = ["f32", "f32x4", "f16", "f16x4", "words"];
+                        used.extend(storages.map(|storage| format!("{stem}_{storage}")));
+                        used.extend((stem == "store").then(|| "store_unpacked".to_owned()));
+                    }
                 }
             }
         }
@@ -108,7 +113,8 @@ fn every_knob_is_declared_once_and_turned_by_some_plan() {
 fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
-        let (before, after) = (assemble(&bare(variant.entry, variant.storage)), assemble(variant));
+        let bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
+        let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
         for (before, after) in before.lines().zip(after.lines()) {
             let name = constants(after).first().copied().unwrap_or_default();
@@ -122,7 +128,11 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
             assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
         }
         let stored = format!("alias Stored = {};", variant.storage.alias());
-        assert_eq!(after.contains(&stored), variant.entry != Entry::Softmax, "{variant}");
+        let stores_inputs = ![Entry::Softmax, Entry::Pack].contains(&variant.entry);
+        assert_eq!(after.contains(&stored), stores_inputs, "{variant}");
+        let stored = format!("alias StoredOut = {};", variant.out.alias());
+        let stores_out = stores_inputs && variant.entry != Entry::Scores;
+        assert_eq!(after.contains(&stored), stores_out, "{variant}");
     }
 }
 

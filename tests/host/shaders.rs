@@ -7,8 +7,8 @@ use naga::valid::{ModuleInfo, ValidationFlags, Validator};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgpu_attention::{
-    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Entry, Kernel,
-    Layout, Plan, Problem, Strides, Tiles, Variant, assemble,
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
+    Entry, Kernel, Layout, Plan, Problem, Strides, Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
@@ -87,6 +87,17 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
             add((dim, dim), len, true, all, Capabilities { software: true, ..PORTABLE });
         }
+        // 16-bit elements, with and without f16 in the shader, where rows share words and where not.
+        for element in [ElementType::F16, ElementType::Bf16] {
+            for (shader_f16, dim, flags) in [false, true]
+                .into_iter()
+                .flat_map(|f16| [(f16, 64, 0), (f16, 64, all), (f16, 5, 0)])
+            {
+                let (shape, options) = call((dim, dim), 300, true, flags);
+                let device = Capabilities { shader_f16, ..PORTABLE };
+                calls.push((AttentionShape { element, ..shape }, options, device, kernel));
+            }
+        }
     }
     calls
 }
@@ -131,8 +142,14 @@ fn compile(variant: &Variant) -> (naga::Module, ModuleInfo) {
     let text = assemble(variant);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-    let core_webgpu = naga::valid::Capabilities::empty();
-    let info = Validator::new(ValidationFlags::all(), core_webgpu)
+    // Nothing but core WebGPU, and f16 where the plan was told that it is there.
+    let needs_f16 = variant.storage.needs_f16() || variant.out.needs_f16();
+    let allowed = if needs_f16 {
+        naga::valid::Capabilities::SHADER_FLOAT16
+    } else {
+        naga::valid::Capabilities::empty()
+    };
+    let info = Validator::new(ValidationFlags::all(), allowed)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
     (module, info)
@@ -157,14 +174,29 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
         }
         let storages = of_entry.iter().map(|variant| variant.storage);
         let storages: std::collections::BTreeSet<_> = storages.collect();
-        assert_eq!(storages.len(), if entry == Entry::Softmax { 1 } else { 2 });
+        let expected = match entry {
+            Entry::Softmax => 1,
+            Entry::Pack => 2,
+            _ => 6,
+        };
+        assert_eq!(storages.len(), expected, "{}: {storages:?}", entry.name());
     }
 }
 
 #[test]
 fn every_shader_translates_to_spirv() {
     let options = spv::Options {
-        capabilities: Some([spv::Capability::Shader].into_iter().collect()),
+        capabilities: Some(
+            [
+                spv::Capability::Shader,
+                spv::Capability::Float16,
+                spv::Capability::StorageBuffer16BitAccess,
+                spv::Capability::UniformAndStorageBuffer16BitAccess,
+                spv::Capability::StorageInputOutput16,
+            ]
+            .into_iter()
+            .collect(),
+        ),
         bounds_check_policies: checked(),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,
@@ -212,7 +244,11 @@ fn every_shader_translates_to_metal() {
 
 #[test]
 fn every_shader_translates_to_hlsl() {
-    let options = hlsl::Options { force_loop_bounding: false, ..hlsl::Options::default() };
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V6_2,
+        force_loop_bounding: false,
+        ..hlsl::Options::default()
+    };
     let pipeline = hlsl::PipelineOptions::default();
     on_all_cores(&SHADERS, |shader| {
         let mut text = String::new();
