@@ -10,6 +10,7 @@ mod data;
 mod device;
 mod dims;
 mod encode;
+mod encode_errors;
 mod errors;
 mod extremes;
 mod faults;

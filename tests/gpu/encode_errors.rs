@@ -1,0 +1,216 @@
+//! Every buffer that is wrong for a call: an error that names it, nothing recorded, and an encoder and a device
+//! that go on working.
+
+use crate::app::App;
+use crate::case::{Case, PLAIN, check_tensor, shape};
+use crate::errors::text;
+use wgpu_attention::check::Bounds;
+use wgpu_attention::{
+    AlibiLayout, Attention, AttentionBuffers, AttentionShape, BroadcastLayout, Capabilities,
+    Layout, wgpu,
+};
+
+/// A call that asks for everything, and buffers that are right for it.
+struct Call {
+    app: App,
+    case: Case,
+    operator: Attention,
+    buffers: [wgpu::Buffer; 12],
+}
+
+const NAMES: [&str; 12] = [
+    "query",
+    "key",
+    "value",
+    "out",
+    "mask",
+    "bias",
+    "alibi_slopes",
+    "lse",
+    "weights",
+    "raw_scores",
+    "capped_scores",
+    "masked_scores",
+];
+
+impl Call {
+    fn new() -> Self {
+        Self::on(App::open())
+    }
+
+    fn on(app: App) -> Self {
+        let stored = Some(Layout::Bhsd);
+        let shape = AttentionShape {
+            mask: Some(BroadcastLayout::Sizes([1, 1, 3, 5])),
+            bias: Some(BroadcastLayout::Sizes([1, 2, 1, 5])),
+            alibi: Some(AlibiLayout::PerHead),
+            weights: stored,
+            raw_scores: stored,
+            capped_scores: stored,
+            masked_scores: stored,
+            ..shape(1, 2, 3, 5, 8)
+        };
+        let case = Case::new(shape, PLAIN, 1);
+        let operator = Attention::new(&app.device, &app.queue, &PLAIN).unwrap();
+        let seen = case.mask.iter().flatten().enumerate();
+        let bits = seen.fold(0, |bits, (at, &seen)| bits | u32::from(seen) << at);
+        let mask = [f32::from_bits(bits)];
+        let (bias, slopes) = (case.bias.clone().unwrap(), case.slopes.clone().unwrap());
+        let buffers = [
+            app.buffer(&case.tensors.query),
+            app.buffer(&case.tensors.key),
+            app.buffer(&case.tensors.value),
+            app.output(48),
+            app.buffer(&mask),
+            app.buffer(&bias),
+            app.buffer(&slopes),
+            app.output(6),
+            app.output(30),
+            app.output(30),
+            app.output(30),
+            app.output(30),
+        ];
+        Self { app, case, operator, buffers }
+    }
+
+    fn given(&self) -> AttentionBuffers<'_> {
+        given(self.buffers.each_ref().map(Some), &self.buffers[0])
+    }
+
+    /// Fails unless `buffers` are refused, and the right ones still work in the same encoder.
+    fn refuses(&self, buffers: &AttentionBuffers<'_>, expected: &str) {
+        let plan = self.operator.plan(&self.case.shape).unwrap();
+        let mut encoder = self.app.encoder();
+        let refused = self.operator.encode(&mut encoder, &plan, buffers);
+        assert_eq!(text(refused), expected);
+        self.operator.encode(&mut encoder, &plan, &self.given()).unwrap();
+        self.app.submit(encoder);
+    }
+
+    fn check(&self) {
+        let expected = self.case.expected().out;
+        check_tensor("out", &self.app.read(&self.buffers[3]), &expected, &Bounds::F32);
+    }
+}
+
+fn given<'a>(list: [Option<&'a wgpu::Buffer>; 12], or: &'a wgpu::Buffer) -> AttentionBuffers<'a> {
+    let [query, key, value, out, mask, bias, alibi_slopes, rest @ ..] = list;
+    let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
+    AttentionBuffers {
+        query: query.unwrap_or(or),
+        key: key.unwrap_or(or),
+        value: value.unwrap_or(or),
+        out: out.unwrap_or(or),
+        mask,
+        bias,
+        alibi_slopes,
+        lse,
+        weights,
+        raw_scores,
+        capped_scores,
+        masked_scores,
+    }
+}
+
+#[test]
+fn encode_refuses_each_buffer_that_is_wrong() {
+    let call = Call::new();
+    let right = call.buffers.each_ref().map(Some);
+    for (at, name) in NAMES.into_iter().enumerate() {
+        let with = |buffer| {
+            let mut list = right;
+            list[at] = buffer;
+            given(list, &call.buffers[0])
+        };
+        let bytes = call.buffers[at].size();
+        let small = call.app.output(usize::try_from(bytes / 4 - 1).unwrap());
+        if bytes > 4 {
+            let expected = format!(
+                "{name}: expected a buffer of at least {bytes} bytes, found {} bytes",
+                bytes - 4
+            );
+            call.refuses(&with(Some(&small)), &expected);
+        }
+        let not_storage = call.app.buffer_with(
+            &vec![0.0; usize::try_from(bytes / 4).unwrap()],
+            wgpu::BufferUsages::VERTEX,
+        );
+        let expected = format!(
+            "{name}: expected a buffer with usage STORAGE, found BufferUsages(COPY_SRC | VERTEX)"
+        );
+        call.refuses(&with(Some(&not_storage)), &expected);
+        if at >= 4 {
+            let expected = format!("{name}: expected a buffer, as the shape has one, found none");
+            call.refuses(&with(None), &expected);
+        }
+        if name == "out" || at >= 7 {
+            let expected = format!("{name}: expected a buffer of its own, found that of value");
+            let large = call.app.output(100);
+            let mut list = right;
+            (list[2], list[at]) = (Some(&large), Some(&large));
+            call.refuses(&given(list, &call.buffers[0]), &expected);
+        }
+    }
+    // Two outputs in one buffer.
+    let mut list = right;
+    list[9] = Some(&call.buffers[8]);
+    let expected = "raw_scores: expected a buffer of its own, found that of weights";
+    call.refuses(&given(list, &call.buffers[0]), expected);
+    call.check();
+}
+
+#[test]
+fn encode_refuses_buffers_that_the_shape_does_not_have() {
+    let mut call = Call::new();
+    let everything = call.case.shape.clone();
+    for at in 4..12 {
+        call.case.shape = AttentionShape { lse: None, ..AttentionShape::new(1, 2, 3, 8) };
+        call.case.shape.kv_len = 5;
+        let mut list = [None; 12];
+        list[..4].copy_from_slice(&call.buffers.each_ref().map(Some)[..4]);
+        list[at] = Some(&call.buffers[at]);
+        let plan = call.operator.plan(&call.case.shape).unwrap();
+        let mut encoder = call.app.encoder();
+        let refused = call.operator.encode(&mut encoder, &plan, &given(list, &call.buffers[0]));
+        let expected =
+            format!("{}: expected none, as the shape has none, found a buffer", NAMES[at]);
+        assert_eq!(text(refused), expected);
+    }
+    call.case.shape = everything;
+    let plan = call.operator.plan(&call.case.shape).unwrap();
+    let mut encoder = call.app.encoder();
+    call.operator.encode(&mut encoder, &plan, &call.given()).unwrap();
+    call.app.submit(encoder);
+    call.check();
+}
+
+#[test]
+fn encode_refuses_a_plan_for_other_capabilities() {
+    let call = Call::new();
+    let less = Capabilities { workgroup_memory: 4096, ..Capabilities::of(&call.app.device) };
+    let other =
+        Attention::with_capabilities(&call.app.device, &call.app.queue, &PLAIN, less).unwrap();
+    let plan = other.plan(&call.case.shape).unwrap();
+    let mut encoder = call.app.encoder();
+    assert_eq!(
+        text(call.operator.encode(&mut encoder, &plan, &call.given())),
+        "plan: expected a plan of this operator's device, found one of another device"
+    );
+    other.encode(&mut encoder, &plan, &call.given()).unwrap();
+    call.app.submit(encoder);
+    call.check();
+}
+
+/// wgpu notices; its words come as an error, not as a panic.
+#[test]
+fn buffers_of_another_device_are_an_error() {
+    let call = Call::new();
+    let other = Call::on(App::on(call.app.instance.clone()));
+    let plan = call.operator.plan(&call.case.shape).unwrap();
+    let mut encoder = call.app.encoder();
+    let error = call.operator.encode(&mut encoder, &plan, &other.given()).unwrap_err();
+    assert!(error.to_string().starts_with("binding buffers: "), "{error}");
+    call.operator.encode(&mut encoder, &plan, &call.given()).unwrap();
+    call.app.submit(encoder);
+    call.check();
+}
