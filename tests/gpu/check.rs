@@ -73,18 +73,6 @@ fn a_key_too_many_or_too_few_is_found() {
             kernels: &["forward", "three-stage"],
         },
         Break {
-            find: "clamp(diagonal + params.band_lower, 0",
-            replacement: "clamp(diagonal + params.band_lower - 1, 0",
-            cases: "causal window",
-            kernels: &["forward", "three-stage"],
-        },
-        Break {
-            find: "i32(last_query) + params.band_upper + 1",
-            replacement: "i32(last_query) + params.band_upper",
-            cases: "causal",
-            kernels: &["forward"],
-        },
-        Break {
             find: "let left = i32(params.kv_len) - i32(first_key);",
             replacement: "let left = i32(KEYS);",
             cases: "lengths",
@@ -106,18 +94,6 @@ fn an_option_that_is_ignored_is_found() {
             find: "visible &= mask_bits(row, first_key);",
             replacement: "",
             cases: "mask",
-            kernels: &["forward", "three-stage"],
-        },
-        Break {
-            find: "score = cap_score(score);",
-            replacement: "",
-            cases: "softcap",
-            kernels: &["forward", "three-stage"],
-        },
-        Break {
-            find: "i32(row.query) + params.offset - i32(j)",
-            replacement: "i32(row.query) + params.offset - i32(j) + 1",
-            cases: "ALiBi",
             kernels: &["forward", "three-stage"],
         },
     ]);
