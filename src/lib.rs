@@ -82,7 +82,7 @@ pub use plan::{
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    Element, ElementType, Inputs, Layout, Outputs, Problem, Strides, View,
+    Element, ElementType, Inputs, Layout, Outputs, Problem, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use wgpu;

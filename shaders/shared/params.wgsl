@@ -23,6 +23,8 @@ struct Params {
     alibi_batch: u32,
     q_len: u32,
     kv_len: u32,
+    // Keys from here on are hidden.
+    seen_len: u32,
     group: u32,
     band_lower: i32,
     band_upper: i32,

@@ -11,14 +11,14 @@ struct KeyRange {
 // The keys that the band leaves to any of these queries, from the start of a tile.
 fn key_range(first_query: u32, last_query: u32) -> KeyRange {
     let begin = max(i32(first_query) + params.band_lower, 0);
-    let end = min(i32(last_query) + params.band_upper + 1, i32(params.kv_len));
+    let end = min(i32(last_query) + params.band_upper + 1, i32(params.seen_len));
     return KeyRange(u32(begin) / KEYS * KEYS, u32(max(end, 0)));
 }
 
 // Whether every one of these queries sees every key of the tile.
 fn sees_whole_tile(first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
-    return !HAS_MASK && !HAS_BIAS && last_key < params.kv_len
+    return !HAS_MASK && !HAS_BIAS && last_key < params.seen_len
         && i32(first_key) - i32(last_query) >= params.band_lower
         && i32(last_key) - i32(first_query) <= params.band_upper;
 }
@@ -26,7 +26,7 @@ fn sees_whole_tile(first_query: u32, last_query: u32, first_key: u32) -> bool {
 fn visible_keys(row: Row, first_key: u32) -> u32 {
     let diagonal = i32(row.query) - i32(first_key);
     let begin = clamp(diagonal + params.band_lower, 0, i32(KEYS));
-    let left = i32(params.kv_len) - i32(first_key);
+    let left = i32(params.seen_len) - i32(first_key);
     let end = clamp(min(diagonal + params.band_upper + 1, left), 0, i32(KEYS));
     var visible = lowest_bits(u32(end)) & ~lowest_bits(u32(begin));
     if HAS_MASK {

@@ -67,6 +67,13 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
             list.add("two-sided window", shape(2, q_len, kv_len, 64), window);
         }
     }
+    for align in [Align::TopLeft, Align::BottomRight] {
+        let options = AttentionOptions { causal: true, align, ..plain };
+        let kv_lens = Some(vec![97, 97, 0, 17, 33]);
+        let lens = AttentionShape { batch: 5, kv_lens, ..shape(2, 40, 97, 64) };
+        list.poisoned("a length per sequence", lens.clone(), options);
+        list.add("a length per sequence", lens, plain);
+    }
     for softcap in [0.5, 30.0, 1e6, 1e38] {
         let capped = AttentionOptions { softcap: Some(softcap), ..plain };
         list.add("softcap", shape(2, 65, 97, 64), capped);

@@ -57,6 +57,8 @@ pub struct Row {
     pub max_relative: f64,
     /// Largest [`Accuracy::frobenius`] of any output of the shape's element type.
     pub frobenius: f64,
+    /// What they may be.
+    pub bounds: Bounds,
     /// The first failure: shape, options and the worst element, or the device's error.
     pub failure: Option<String>,
 }
@@ -178,7 +180,16 @@ fn record<T: Element>(
     let at = known.unwrap_or(rows.len());
     if known.is_none() {
         let (name, failure) = (case.name, None);
-        rows.push(Row { kernel, name, cases: 0, max_relative: 0.0, frobenius: 0.0, failure });
+        let bounds = Bounds::of(T::TYPE);
+        rows.push(Row {
+            kernel,
+            name,
+            cases: 0,
+            max_relative: 0.0,
+            frobenius: 0.0,
+            bounds,
+            failure,
+        });
     }
     let row = &mut rows[at];
     row.cases += 1;
@@ -191,7 +202,7 @@ fn record<T: Element>(
         Err(error) => return fail(error.to_string()),
     };
     let out: Vec<f32> = found.out.iter().map(|x| x.to_f32()).collect();
-    let stored = Bounds::of(T::TYPE);
+    let stored = row.bounds;
     let pairs = optional_pairs(&found, expected).map(|(name, f, e)| (name, f, e, Bounds::F32));
     for (name, found, expected, bounds) in
         std::iter::once(("out", &out[..], &expected.out[..], stored)).chain(pairs)

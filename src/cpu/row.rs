@@ -46,7 +46,7 @@ impl<'a> Row<'a> {
 
     /// Whether key `j` is visible; decided without its score, which may be NaN.
     pub(super) fn sees(&self, j: usize) -> bool {
-        self.problem.band.contains(self.i, j)
+        self.problem.sequence(self.batch).contains(self.i, j)
             && self.mask(j).unwrap_or(true)
             && self.bias(j) != Some(f32::NEG_INFINITY)
     }
@@ -72,7 +72,8 @@ impl<'a> Row<'a> {
 
     /// `|i + offset - j|`.
     pub(super) fn distance(&self, j: usize) -> u64 {
-        (self.i as i64 + i64::from(self.problem.offset) - j as i64).unsigned_abs()
+        (self.i as i64 + i64::from(self.problem.sequence(self.batch).offset) - j as i64)
+            .unsigned_abs()
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Params {
     pub alibi_batch: u32,
     pub q_len: u32,
     pub kv_len: u32,
+    pub seen_len: u32,
     pub group: u32,
     pub band_lower: i32,
     pub band_upper: i32,
@@ -51,6 +52,7 @@ impl Params {
         Self {
             q_len: problem.q_len,
             kv_len: problem.kv_len,
+            seen_len: problem.seen_len,
             group: problem.group(),
             band_lower: problem.band.lower,
             band_upper: problem.band.upper,

@@ -45,7 +45,8 @@ pub(super) fn split(
     let mut parts = Vec::new();
     let mut count = 0;
     // A stack of parts still to be looked at, the next one last: parts come out in order.
-    let mut waiting = vec![problem.clone()];
+    let mut waiting = problem.uniform();
+    waiting.reverse();
     while let Some(part) = waiting.pop() {
         if part.batch == 0 || part.q_len == 0 {
             continue;

@@ -41,13 +41,16 @@ impl Tiles {
         let rows = packed_rows(problem);
         let is_banded = i64::from(problem.band.lower) > -i64::from(problem.q_len)
             || problem.band.upper < i32::try_from(problem.kv_len).unwrap_or(i32::MAX);
-        // On a CPU each column of a key costs a bounds check and a broadcast, so that four rows share it;
-        // a GPU has no registers for that. lavapipe 26, (1, 8, 512, 64): 16 ms with one row, 8 with four.
+        // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
+        // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
+        // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
+        let is_long = problem.head_dim.max(problem.value_dim) > 80;
         // Under a band, smaller tiles waste less on their hidden corners.
         let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
             (true, ..=8) => (8, 1, 4),
             (_, ..=32) => (32, 1, 4),
-            (true, 256..) if !is_banded => (64, 4, 2),
+            (true, 256..) if !is_banded => (64, if is_long { 2 } else { 4 }, 2),
+            (true, _) if is_long => (32, 2, 2),
             (true, _) => (16, 4, 2),
             (false, _) => (64, 1, 4),
         };

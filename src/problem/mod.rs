@@ -63,6 +63,21 @@ pub struct Problem {
     pub scale: f64,
     /// The softcap, if any.
     pub softcap: Option<f32>,
+    /// Keys from here on are hidden.
+    pub seen_len: u32,
+    /// Query `i` stands at key `i + offset`.
+    pub offset: i32,
+    /// Which keys causality and the windows leave visible.
+    pub band: Band,
+    /// What the last three are for each sequence, if not the same for all.
+    pub sequences: Option<Vec<Sequence>>,
+}
+
+/// What may differ between the sequences of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence {
+    /// Keys from here on are hidden.
+    pub seen_len: u32,
     /// Query `i` stands at key `i + offset`.
     pub offset: i32,
     /// Which keys causality and the windows leave visible.
@@ -78,6 +93,14 @@ pub struct Band {
     pub lower: i32,
     /// Highest `j - i` that is visible.
     pub upper: i32,
+}
+
+impl Sequence {
+    /// Whether query `i` sees key `j`, as far as lengths, causality and windows go.
+    #[must_use]
+    pub fn contains(&self, i: usize, j: usize) -> bool {
+        j < self.seen_len as usize && self.band.contains(i, j)
+    }
 }
 
 impl Band {
@@ -139,7 +162,8 @@ impl Problem {
                 BroadcastLayout::Sizes([batch, s.num_heads, 1, 1]),
             )
         });
-        let offset = offset(s, options)?;
+        let whole = Sequence::new(s, options, s.kv_len)?;
+        let sequences = sequences(s, options)?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -163,8 +187,10 @@ impl Problem {
             masked_scores: output("masked_scores", scores, s.masked_scores)?,
             scale: scale(s, options)?,
             softcap: softcap(options)?,
-            offset,
-            band: band(s, options, offset),
+            seen_len: whole.seen_len,
+            offset: whole.offset,
+            band: whole.band,
+            sequences,
         })
     }
 
@@ -172,6 +198,14 @@ impl Problem {
     #[must_use]
     pub fn group(&self) -> u32 {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// What holds for one sequence.
+    #[must_use]
+    pub fn sequence(&self, batch: usize) -> Sequence {
+        let Self { seen_len, offset, band, .. } = *self;
+        let whole = Sequence { seen_len, offset, band };
+        self.sequences.as_ref().and_then(|sequences| sequences.get(batch)).copied().unwrap_or(whole)
     }
 
     /// The scale as a kernel gets it.
@@ -224,17 +258,40 @@ fn softcap(options: &AttentionOptions) -> Result<Option<f32>, Error> {
     }
 }
 
-fn offset(shape: &AttentionShape, options: &AttentionOptions) -> Result<i32, Error> {
-    let offset = match options.align {
-        Align::TopLeft => 0,
-        Align::BottomRight => {
-            length("kv_len", shape.kv_len)? as i64 - i64::from(length("q_len", shape.q_len)?)
+/// One for each sequence, if the shape gives their lengths.
+fn sequences(
+    shape: &AttentionShape,
+    options: &AttentionOptions,
+) -> Result<Option<Vec<Sequence>>, Error> {
+    let Some(lens) = &shape.kv_lens else { return Ok(None) };
+    if lens.len() != shape.batch {
+        let expected = format!("one length for each of {} sequences", shape.batch);
+        return Err(Error::invalid("kv_lens", expected, lens.len()));
+    }
+    if let Some(len) = lens.iter().find(|len| **len > shape.kv_len) {
+        return Err(Error::invalid("kv_lens", format!("at most kv_len = {}", shape.kv_len), len));
+    }
+    lens.iter().map(|&len| Sequence::new(shape, options, len)).collect::<Result<_, _>>().map(Some)
+}
+
+impl Sequence {
+    fn new(
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+        kv_len: usize,
+    ) -> Result<Self, Error> {
+        let seen_len = length("kv_len", kv_len)?;
+        let offset = match options.align {
+            Align::TopLeft => 0,
+            Align::BottomRight => i64::from(seen_len) - i64::from(length("q_len", shape.q_len)?),
+            Align::Offset(offset) => offset,
+        };
+        match i32::try_from(offset) {
+            Ok(small) if offset.unsigned_abs() <= MAX_LEN as u64 => {
+                Ok(Self { seen_len, offset: small, band: band(shape, options, small) })
+            }
+            _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
         }
-        Align::Offset(offset) => offset,
-    };
-    match i32::try_from(offset) {
-        Ok(small) if offset.unsigned_abs() <= MAX_LEN as u64 => Ok(small),
-        _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
     }
 }
 

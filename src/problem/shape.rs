@@ -33,6 +33,9 @@ pub struct AttentionShape {
     pub q_len: usize,
     /// Number of keys per sequence.
     pub kv_len: usize,
+    /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The others are
+    /// hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last key.
+    pub kv_lens: Option<Vec<usize>>,
     /// Length of a query and of a key vector.
     pub head_dim: usize,
     /// Length of a value and of an output vector.
@@ -86,6 +89,7 @@ impl AttentionShape {
             num_kv_heads: num_heads,
             q_len: len,
             kv_len: len,
+            kv_lens: None,
             head_dim,
             value_dim: head_dim,
             element: ElementType::F32,

@@ -13,6 +13,7 @@ mod problem;
 mod reference;
 mod reflection;
 mod replay;
+mod sequences;
 mod shader_text;
 mod shaders;
 mod split;

@@ -18,7 +18,7 @@ fn this_adapter_passes_and_every_kernel_was_tried() {
     for row in rows {
         assert_eq!(row["failure"], Value::Null);
         for error in ["max_relative", "frobenius"] {
-            let [found, bound] = [&row[error], &report["bound"][error]].map(Value::as_f64);
+            let [found, bound] = [&row[error], &row["bound"][error]].map(Value::as_f64);
             assert!(found.is_some() && found <= bound, "{error}: {row}");
         }
     }
