@@ -33,8 +33,8 @@ impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
         refuse_what_comes_later(args, tensors)?;
-        let orders = Order::new(args)?;
-        let (q, k, v) = vectors(tensors, orders)?;
+        let [order, kv_order] = Order::new(args)?;
+        let (q, k, v) = vectors(tensors, [order, kv_order])?;
         let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
         if let (Some(past_k), Some(past_v)) = (&k.past, &v.past) {
             compare_past([past_k.sizes, k.new.sizes], [past_v.sizes, v.new.sizes], batch)?;
@@ -52,10 +52,10 @@ impl<T: Element> Request<T> {
             kv_len: key.len,
             value_dim: value.dim,
             element: T::TYPE,
-            query: orders[0].layout(query, batch),
+            query: order.layout(query, batch),
             key: k.layout(batch),
             value: v.layout(batch),
-            out: orders[0].layout(out, batch),
+            out: order.layout(out, batch),
             mask: mask.as_ref().map(Mask::layout).transpose()?,
             bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out)).transpose()?,
@@ -69,13 +69,13 @@ impl<T: Element> Request<T> {
         let options = options(args, k.past.as_ref().map(|past| past.sizes.len));
         // Before elements are put together: with sizes that are refused, that could be endless work.
         let problem = Problem::new(&shape, &options)?;
-        let rank = match orders[0] {
+        let rank = match order {
             Order::Bhsd => [&q, &k.new, &v.new].map(|x| x.tensor.sizes.len()).into_iter().max(),
             Order::Bshd | Order::Packed { .. } => None,
         };
         let rank = rank.unwrap_or(4);
         let request = Self {
-            out_sizes: orders[0].write(out, rank),
+            out_sizes: order.write(out, rank),
             emits: emits(args, out, [&k, &v], rank)?,
             query: q.tensor.floats()?,
             key: k.elements()?,
@@ -109,11 +109,10 @@ fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), 
     }
     for &emit in &args.emit {
         match emit {
-            Emit::Lse | Emit::Weights | Emit::Qk | Emit::QkSoftcap | Emit::QkBias => {}
-            Emit::PresentK | Emit::PresentV => {}
             Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
                 return Err(Failure::unsupported(format_args!("--emit {}", emit.name())));
             }
+            _ => {}
         }
     }
     let names = ["kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];

@@ -49,10 +49,10 @@ impl Sequence<'_> {
         let Some(past) = &self.past else { return Ok(new) };
         let parts = [(past, past.tensor.floats()?), (&self.new, new)];
         let Sizes { batch, heads, len, dim } = self.sizes();
-        let mut elements = Vec::new();
         if len == 0 {
-            return Ok(elements);
+            return Ok(Vec::new());
         }
+        let mut elements = Vec::with_capacity(batch * heads * len * dim);
         for (batch, head) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
             for (part, source) in &parts {
                 let strides = part.order.strides(part.sizes);
