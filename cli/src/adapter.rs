@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::stderr;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
 };
 
 /// What computes.
@@ -38,21 +38,21 @@ impl Machine {
     }
 
     /// Attention from slices to vectors.
-    pub(crate) fn attention(
+    pub(crate) fn attention<T: Element>(
         &self,
         shape: &AttentionShape,
         options: &AttentionOptions,
-        inputs: &Inputs<'_>,
-    ) -> Result<Outputs, Failure> {
+        inputs: &Inputs<'_, T>,
+    ) -> Result<Outputs<T, f32>, Failure> {
         let computed = match self {
             Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
-                    cpu::attention_rounded::<f32>(shape, options, inputs)
+                    cpu::attention_rounded(shape, options, inputs)
                 }
                 computed => computed,
             },
-            Self::Cpu => cpu::attention_rounded::<f32>(shape, options, inputs),
+            Self::Cpu => cpu::attention_rounded(shape, options, inputs),
         };
         Ok(computed?)
     }

@@ -93,7 +93,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go
@@ -102,6 +102,12 @@ pub(crate) struct RunArgs {
     /// Order of the sizes of q, k, v and out
     #[arg(long, value_enum, default_value_t)]
     pub(crate) layout: LayoutChoice,
+    /// Heads of q, for the packed layout
+    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
+    pub(crate) heads: Option<usize>,
+    /// Heads of k and v, for the packed layout; as many as q has if not given
+    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
+    pub(crate) kv_heads: Option<usize>,
     /// Factor of the scores; 1/sqrt(D) if not given
     #[arg(long, value_name = "F", value_parser = finite, allow_hyphen_values = true)]
     pub(crate) scale: Option<f32>,
@@ -120,17 +126,14 @@ pub(crate) struct RunArgs {
     /// F*tanh(score/F); 0 = off
     #[arg(long, value_name = "F", value_parser = softcap, allow_hyphen_values = true)]
     pub(crate) softcap: Option<f32>,
+    /// Hide the keys that a mask or bias is too short for
+    #[arg(long)]
+    pub(crate) pad_mask: bool,
     /// More outputs
     #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) emit: Vec<Emit>,
-    #[arg(long, hide = true)]
-    pub(crate) pad_mask: bool,
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(crate) rope: Option<OsString>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) heads: Option<OsString>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) kv_heads: Option<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -216,6 +219,14 @@ fn window(text: &str) -> Result<Window, String> {
         // No sequence is longer than what usize counts, so a wider window is no different.
         Ok(keys @ 0..) => Ok(Window(Some(usize::try_from(keys).unwrap_or(usize::MAX)))),
         _ => Err("expected an integer, at least -1 (= open)".to_owned()),
+    }
+}
+
+fn heads(text: &str) -> Result<usize, String> {
+    match text.parse::<u128>() {
+        // More than usize counts are too many for any tensor.
+        Ok(heads @ 1..) => Ok(usize::try_from(heads).unwrap_or(usize::MAX)),
+        _ => Err("expected an integer, at least 1".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tensors from a safetensors file, and back.
 
 use crate::failure::Failure;
+use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -8,6 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use wgpu_attention::{Element, ElementType};
 
 /// Reads a file whole.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -46,6 +48,24 @@ impl<'a> Tensors<'a> {
         Some(Tensor { name, dtype: view.dtype(), sizes: view.shape().to_vec(), bytes: view.data() })
     }
 
+    /// Two tensors of which the file has both or none.
+    pub(crate) fn pair(
+        &self,
+        names: [&'static str; 2],
+    ) -> Result<Option<[Tensor<'a>; 2]>, Failure> {
+        let [one, other] = names;
+        let half = |missing, there| {
+            let expected = format_args!("a tensor of this name beside {there}");
+            Err(Failure::input(missing, expected, "none"))
+        };
+        match (self.get(one), self.get(other)) {
+            (None, None) => Ok(None),
+            (Some(first), Some(second)) => Ok(Some([first, second])),
+            (None, Some(_)) => half(one, other),
+            (Some(_), None) => half(other, one),
+        }
+    }
+
     /// A tensor that has to be there.
     pub(crate) fn require(&self, name: &'static str) -> Result<Tensor<'a>, Failure> {
         self.get(name).ok_or_else(|| Failure::input(name, "a tensor of this name", "none"))
@@ -77,15 +97,22 @@ impl Tensor<'_> {
         Err(Failure::input(self.name, names.join(" or "), self.dtype))
     }
 
-    /// The elements of an F32 or F64 tensor as f32.
-    pub(crate) fn floats(&self) -> Result<Vec<f32>, Failure> {
-        self.require_dtype(&[Dtype::F32, Dtype::F64])?;
-        Ok(match self.dtype {
-            Dtype::F64 => {
-                self.bytes.as_chunks().0.iter().map(|&b| narrow(f64::from_le_bytes(b))).collect()
-            }
-            _ => self.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        })
+    /// The elements of a tensor of floats, each the nearest `T`.
+    pub(crate) fn floats<T: Element>(&self) -> Result<Vec<T>, Failure> {
+        match self.dtype {
+            own if own == dtype::<T>() => Ok(self.map(|number: T| number)),
+            Dtype::F32 => Ok(self.map(|number: f32| T::from_f64(number.into()))),
+            Dtype::F16 => Ok(self.map(|number: f16| T::from_f64(number.into()))),
+            Dtype::BF16 => Ok(self.map(|number: bf16| T::from_f64(number.into()))),
+            Dtype::F64 => Ok(self.map(|number| T::from_f64(within_f32(number)))),
+            found => Err(Failure::input(self.name, "a tensor of floats", found)),
+        }
+    }
+
+    /// What `convert` makes of each element.
+    fn map<T: bytemuck::AnyBitPattern, U>(&self, convert: impl Fn(T) -> U) -> Vec<U> {
+        let words = self.bytes.chunks_exact(size_of::<T>());
+        words.map(|word| convert(bytemuck::pod_read_unaligned(word))).collect()
     }
 
     /// The elements of a BOOL tensor; any byte but 0 is true.
@@ -95,26 +122,45 @@ impl Tensor<'_> {
     }
 }
 
-/// To the nearest f32, but never from a finite number to an infinity: the lowest f64 is a common way
-/// to write "very negative" in a bias, where only `-inf` may hide a key.
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
-fn narrow(number: f64) -> f32 {
-    if number.is_finite() {
-        number.clamp(f32::MIN.into(), f32::MAX.into()) as f32
-    } else {
-        number as f32
+/// Never from a finite number to an infinity: the lowest f64 is a common way to write "very negative" in a
+/// bias, where only `-inf` may hide a key.
+fn within_f32(number: f64) -> f64 {
+    if number.is_finite() { number.clamp(f32::MIN.into(), f32::MAX.into()) } else { number }
+}
+
+/// The type of `T` in a file.
+fn dtype<T: Element>() -> Dtype {
+    match T::TYPE {
+        ElementType::F32 => Dtype::F32,
+        ElementType::F16 => Dtype::F16,
+        ElementType::Bf16 => Dtype::BF16,
     }
 }
 
-/// Puts F32 tensors, each a name, sizes and elements, into the bytes of a file.
-pub(crate) fn serialize(tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<Vec<u8>, Failure> {
+/// A tensor to be written.
+#[derive(Debug)]
+pub(crate) struct Named<'a> {
+    name: &'static str,
+    dtype: Dtype,
+    sizes: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Named<'a> {
+    pub(crate) fn new<T: Element>(name: &'static str, sizes: &[usize], elements: &'a [T]) -> Self {
+        // wgpu runs on little-endian machines only, and so is the file.
+        let bytes = bytemuck::cast_slice(elements);
+        Self { name, dtype: dtype::<T>(), sizes: sizes.to_vec(), bytes }
+    }
+}
+
+/// Puts tensors into the bytes of a file.
+pub(crate) fn serialize(tensors: Vec<Named<'_>>) -> Result<Vec<u8>, Failure> {
     let refuse = |error| Failure::Input(format!("output: {error}"));
     let views: Vec<(&str, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, sizes, elements)| {
-            // wgpu runs on little-endian machines only, and so is the file.
-            let bytes = bytemuck::cast_slice(elements);
-            Ok((*name, TensorView::new(Dtype::F32, sizes.clone(), bytes).map_err(refuse)?))
+        .into_iter()
+        .map(|Named { name, dtype, sizes, bytes }| {
+            Ok((name, TensorView::new(dtype, sizes, bytes).map_err(refuse)?))
         })
         .collect::<Result<_, Failure>>()?;
     safetensors::serialize(views, None).map_err(refuse)

@@ -1,35 +1,52 @@
 //! `run`: attention on the tensors of a safetensors file.
 
+mod mask;
 mod request;
+mod sequence;
 mod sizes;
 
 use crate::adapter::Machine;
 use crate::args::{Emit, RunArgs};
 use crate::failure::Failure;
 use crate::output::OutputFile;
-use crate::tensors::{self, Tensors};
+use crate::tensors::{self, Named, Tensors};
+use half::{bf16, f16};
 use request::Request;
-use wgpu_attention::Outputs;
+use safetensors::Dtype;
+use wgpu_attention::{Element, Outputs};
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let bytes = tensors::read(&args.input)?;
-    let request = Request::new(args, &Tensors::parse(&args.input, &bytes)?)?;
-    drop(bytes);
+    let tensors = Tensors::parse(&args.input, &bytes)?;
+    match tensors.require("q")?.dtype {
+        Dtype::F16 => attend::<f16>(args, &tensors),
+        Dtype::BF16 => attend::<bf16>(args, &tensors),
+        _ => attend::<f32>(args, &tensors),
+    }
+}
+
+/// With q, k, v and out as `T`.
+fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+    let request = Request::<T>::new(args, tensors)?;
     let file = OutputFile::create(&args.out)?;
 
     let machine = Machine::open(&args.device)?;
     let outputs = machine.attention(&request.shape, &request.options, &request.inputs())?;
 
-    let mut named = vec![("out", request.out_sizes.clone(), outputs.out.as_slice())];
+    let mut named = vec![Named::new("out", &request.out_sizes, &outputs.out)];
     for (emit, sizes) in &request.emits {
-        named.push((emit.name(), sizes.clone(), elements(&outputs, *emit)?));
+        named.push(match emit {
+            Emit::PresentK => Named::new(emit.name(), sizes, &request.key),
+            Emit::PresentV => Named::new(emit.name(), sizes, &request.value),
+            _ => Named::new(emit.name(), sizes, computed(&outputs, *emit)?),
+        });
     }
-    file.write(&tensors::serialize(&named)?)
+    file.write(&tensors::serialize(named)?)
 }
 
 /// The output that goes by this name in the file.
-fn elements(outputs: &Outputs, emit: Emit) -> Result<&[f32], Failure> {
+fn computed<T>(outputs: &Outputs<T, f32>, emit: Emit) -> Result<&[f32], Failure> {
     let found = match emit {
         Emit::Lse => &outputs.lse,
         Emit::Weights => &outputs.weights,

@@ -1,62 +1,63 @@
 //! From tensors and flags to one attention call, everything checked.
 
-use super::sizes::{Order, Sizes, compare};
+use super::mask::Mask;
+use super::sequence::{Sequence, Vectors};
+use super::sizes::{Order, Sizes, compare, compare_past};
 use crate::args::{AlignChoice, Emit, RunArgs};
 use crate::failure::Failure;
 use crate::tensors::{Tensor, Tensors};
 use safetensors::Dtype;
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, Problem,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem,
 };
 
 /// One attention call: what the library is asked, the elements it reads, and the sizes of its answers.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct Request<T> {
     pub(super) shape: AttentionShape,
     pub(super) options: AttentionOptions,
     pub(super) out_sizes: Vec<usize>,
     /// The other outputs and their sizes, each once.
     pub(super) emits: Vec<(Emit, Vec<usize>)>,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
+    query: Vec<T>,
+    /// All keys, the cached ones included.
+    pub(super) key: Vec<T>,
+    /// All values.
+    pub(super) value: Vec<T>,
     mask: Option<Vec<bool>>,
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
 }
 
-impl Request {
+impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
         refuse_what_comes_later(args, tensors)?;
-        let order = Order::new(args.layout)?;
-        let [q, k, v] = vectors(tensors)?;
-        let [query, key, value] = [order.read(&q)?, order.read(&k)?, order.read(&v)?];
-        let batch = compare(query, key, value)?;
-        let mask = tensors.get("mask");
-        let bias = tensors.get("bias");
-        let slopes = tensors.get("alibi_slopes");
-        if let Some(bias) = &bias {
-            let mut accepted = vec![Dtype::F32, q.dtype];
-            accepted.dedup();
-            bias.require_dtype(&accepted)?;
+        let [order, kv_order] = Order::new(args)?;
+        let (q, k, v) = vectors(tensors, [order, kv_order])?;
+        let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
+        if let (Some(past_k), Some(past_v)) = (&k.past, &v.past) {
+            compare_past([past_k.sizes, k.new.sizes], [past_v.sizes, v.new.sizes], batch)?;
         }
+        let (query, key, value) = (q.sizes, k.sizes(), v.sizes());
+        let scores_mask = |tensor| Mask::new(tensor, key.len, args.pad_mask);
+        let mask = tensors.get("mask").map(scores_mask);
+        let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
+        let slopes = tensors.get("alibi_slopes");
 
-        // The library numbers an output's elements as [batch, heads, rows, columns] whatever their rank.
-        let rank = [&q, &k, &v].map(|tensor| tensor.sizes.len()).into_iter().max().unwrap_or(4);
         let out = Sizes { batch, heads: query.heads, len: query.len, dim: value.dim };
-        let emits = emits(args, out, key.len, rank);
-        let asked = |emit| emits.iter().any(|(e, _)| *e == emit).then_some(Layout::Bhsd);
+        let asked = |emit| args.emit.contains(&emit).then_some(Layout::Bhsd);
         let shape = AttentionShape {
             num_kv_heads: key.heads,
             kv_len: key.len,
             value_dim: value.dim,
+            element: T::TYPE,
             query: order.layout(query, batch),
-            key: order.layout(key, batch),
-            value: order.layout(value, batch),
+            key: k.layout(batch),
+            value: v.layout(batch),
             out: order.layout(out, batch),
-            mask: mask.as_ref().map(broadcast).transpose()?,
-            bias: bias.as_ref().map(broadcast).transpose()?,
+            mask: mask.as_ref().map(Mask::layout).transpose()?,
+            bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out)).transpose()?,
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
@@ -65,23 +66,31 @@ impl Request {
             masked_scores: asked(Emit::QkBias),
             ..AttentionShape::new(batch, query.heads, query.len, query.dim)
         };
+        let options = options(args, k.past.as_ref().map(|past| past.sizes.len));
+        // Before elements are put together: with sizes that are refused, that could be endless work.
+        let problem = Problem::new(&shape, &options)?;
+        let rank = match order {
+            Order::Bhsd => [&q, &k.new, &v.new].map(|x| x.tensor.sizes.len()).into_iter().max(),
+            Order::Bshd | Order::Packed { .. } => None,
+        };
+        let rank = rank.unwrap_or(4);
         let request = Self {
-            options: options(args),
             out_sizes: order.write(out, rank),
-            query: q.floats()?,
-            key: k.floats()?,
-            value: v.floats()?,
+            emits: emits(args, out, [&k, &v], rank)?,
+            query: q.tensor.floats()?,
+            key: k.elements()?,
+            value: v.elements()?,
             mask: mask.map(|mask| mask.bools()).transpose()?,
             bias: bias.map(|bias| bias.floats()).transpose()?,
             alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
-            emits,
             shape,
+            options,
         };
-        request.inputs().validate(&Problem::new(&request.shape, &request.options)?)?;
+        request.inputs().validate(&problem)?;
         Ok(request)
     }
 
-    pub(super) fn inputs(&self) -> Inputs<'_> {
+    pub(super) fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
             query: &self.query,
             key: &self.key,
@@ -95,61 +104,82 @@ impl Request {
 
 /// Flags, outputs and tensors that the interface knows and this version does not have.
 fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
-    let flags = [
-        ("--pad-mask", args.pad_mask),
-        ("--rope", args.rope.is_some()),
-        ("--heads", args.heads.is_some()),
-        ("--kv-heads", args.kv_heads.is_some()),
-    ];
-    for (flag, given) in flags {
-        if given {
-            return Err(Failure::unsupported(flag));
-        }
+    if args.rope.is_some() {
+        return Err(Failure::unsupported("--rope"));
     }
     for &emit in &args.emit {
         match emit {
-            Emit::Lse | Emit::Weights | Emit::Qk | Emit::QkSoftcap | Emit::QkBias => {}
-            Emit::PresentK | Emit::PresentV | Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
+            Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
                 return Err(Failure::unsupported(format_args!("--emit {}", emit.name())));
             }
+            _ => {}
         }
     }
-    let names = ["past_k", "past_v", "kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
+    let names = ["kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
     match names.into_iter().find(|name| tensors.get(name).is_some()) {
         Some(name) => Err(Failure::unsupported(format_args!("tensor {name}"))),
         None => Ok(()),
     }
 }
 
-/// q, k and v, of one element type.
-fn vectors<'a>(tensors: &Tensors<'a>) -> Result<[Tensor<'a>; 3], Failure> {
+/// q, and k and v with what is cached of them: of one element type.
+fn vectors<'a>(
+    tensors: &Tensors<'a>,
+    [q_order, kv_order]: [Order; 2],
+) -> Result<(Vectors<'a>, Sequence<'a>, Sequence<'a>), Failure> {
     let [q, k, v] = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
+    let past = tensors.pair(["past_k", "past_v"])?;
     q.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
-    k.require_dtype(&[q.dtype])?;
-    v.require_dtype(&[q.dtype])?;
-    if matches!(q.dtype, Dtype::F16 | Dtype::BF16) {
-        return Err(Failure::unsupported(format_args!("element type {}", q.dtype)));
+    for other in [&k, &v].into_iter().chain(past.iter().flatten()) {
+        other.require_dtype(&[q.dtype])?;
     }
-    Ok([q, k, v])
+    let (past_k, past_v) = past.map(|[k, v]| (k, v)).unzip();
+    let sequence = |past: Option<Tensor<'a>>, new| {
+        // A cache lies the same way whatever the layout.
+        let past = past.map(|past| Vectors::new(past, Order::Bhsd)).transpose()?;
+        Ok::<_, Failure>(Sequence { new: Vectors::new(new, kv_order)?, past })
+    };
+    Ok((Vectors::new(q, q_order)?, sequence(past_k, k)?, sequence(past_v, v)?))
+}
+
+/// The bias: F32, or as q is.
+fn bias<'a>(tensors: &Tensors<'a>, dtype: Dtype) -> Result<Option<Tensor<'a>>, Failure> {
+    let bias = tensors.get("bias");
+    if let Some(bias) = &bias {
+        let mut accepted = vec![Dtype::F32, dtype];
+        accepted.dedup();
+        bias.require_dtype(&accepted)?;
+    }
+    Ok(bias)
 }
 
 /// Each output that is asked for, once, with its sizes: as out, it has the leading sizes that `rank` leaves.
-fn emits(args: &RunArgs, out: Sizes, kv_len: usize, rank: usize) -> Vec<(Emit, Vec<usize>)> {
+fn emits(
+    args: &RunArgs,
+    out: Sizes,
+    [k, v]: [&Sequence<'_>; 2],
+    rank: usize,
+) -> Result<Vec<(Emit, Vec<usize>)>, Failure> {
+    let present = |emit: Emit, sequence: &Sequence<'_>| match &sequence.past {
+        Some(past) => Ok(Order::Bhsd.write(sequence.sizes(), rank.max(past.tensor.sizes.len()))),
+        None => {
+            let what = format_args!("--emit {}", emit.name());
+            Err(Failure::input(what, "tensors past_k and past_v", "none"))
+        }
+    };
     let mut emits: Vec<(Emit, Vec<usize>)> = Vec::new();
     for &emit in &args.emit {
         if emits.iter().all(|(earlier, _)| *earlier != emit) {
-            let mut sizes = vec![out.batch, out.heads, out.len];
-            if emit != Emit::Lse {
-                sizes.push(kv_len);
-            }
-            emits.push((emit, sizes.split_off(4 - rank)));
+            let sizes = match emit {
+                Emit::PresentK => present(emit, k)?,
+                Emit::PresentV => present(emit, v)?,
+                Emit::Lse => vec![out.batch, out.heads, out.len].split_off(4 - rank),
+                _ => vec![out.batch, out.heads, out.len, k.sizes().len].split_off(4 - rank),
+            };
+            emits.push((emit, sizes));
         }
     }
-    emits
-}
-
-fn broadcast(tensor: &Tensor<'_>) -> Result<BroadcastLayout, Failure> {
-    Ok(BroadcastLayout::from_dims(tensor.name, &tensor.sizes)?)
+    Ok(emits)
 }
 
 fn alibi(slopes: &Tensor<'_>, out: Sizes) -> Result<AlibiLayout, Failure> {
@@ -166,7 +196,8 @@ fn alibi(slopes: &Tensor<'_>, out: Sizes) -> Result<AlibiLayout, Failure> {
     }
 }
 
-fn options(args: &RunArgs) -> AttentionOptions {
+/// `past` is the number of cached keys.
+fn options(args: &RunArgs, past: Option<usize>) -> AttentionOptions {
     AttentionOptions {
         scale: args.scale,
         softcap: args.softcap.filter(|&softcap| softcap != 0.0),
@@ -174,8 +205,12 @@ fn options(args: &RunArgs) -> AttentionOptions {
         window_left: args.window_left.and_then(|window| window.0),
         window_right: args.window_right.and_then(|window| window.0),
         align: match args.align {
-            // Without a cache or lengths, which would say better.
-            AlignChoice::Auto | AlignChoice::TopLeft => Align::TopLeft,
+            AlignChoice::Auto => {
+                // Longer than i64 counts is longer than the library takes.
+                let offset = |past| Align::Offset(i64::try_from(past).unwrap_or(i64::MAX));
+                past.map_or(Align::TopLeft, offset)
+            }
+            AlignChoice::TopLeft => Align::TopLeft,
             AlignChoice::BottomRight => Align::BottomRight,
         },
     }

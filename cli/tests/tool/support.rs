@@ -1,5 +1,6 @@
 //! Folders with tensor files in them, and the tool run on them.
 
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -42,6 +43,20 @@ impl Tensor {
         Self::new(self.name, dtype, &self.sizes, vec![0; bytes])
     }
 
+    /// An F32 tensor's elements rounded to another type.
+    pub(crate) fn rounded(&self, dtype: Dtype) -> Self {
+        assert_eq!(self.dtype, Dtype::F32, "{}", self.name);
+        let elements = self.bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word));
+        let bytes = match dtype {
+            Dtype::F32 => self.bytes.clone(),
+            Dtype::F16 => elements.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+            Dtype::BF16 => elements.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+            Dtype::F64 => elements.flat_map(|x| f64::from(x).to_le_bytes()).collect(),
+            _ => panic!("{dtype} is no type of floats"),
+        };
+        Self::new(self.name, dtype, &self.sizes, bytes)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -78,6 +93,7 @@ pub(crate) struct Ended {
 /// A tensor of an output file.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Found {
+    pub(crate) dtype: Dtype,
     pub(crate) sizes: Vec<usize>,
     pub(crate) elements: Vec<f32>,
 }
@@ -158,15 +174,39 @@ impl Folder {
         self.outputs("out.safetensors")
     }
 
-    /// The F32 tensors of a file.
+    /// As [`Folder::run`] on the CPU and on the adapter there is, which have to agree to `tolerance`
+    /// where `out` is concerned, and to what F32 gives elsewhere.
+    #[track_caller]
+    pub(crate) fn run_on_both(&self, flags: &[&str], tolerance: f32) -> BTreeMap<String, Found> {
+        let expected = self.run(flags);
+        let args = ["run", "in.safetensors", "--out", "gpu.safetensors", "--device", "gpu"];
+        let ended = self.tool_with_adapter(&[&args[..], flags].concat());
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{flags:?}: {ended:?}");
+        let found = self.outputs("gpu.safetensors");
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, expected) in &expected {
+            let found = &found[name];
+            assert_eq!((found.dtype, &found.sizes), (expected.dtype, &expected.sizes), "{name}");
+            let tolerance = if name == "out" { tolerance } else { 1e-5 };
+            assert_within(&found.elements, &expected.elements, tolerance);
+        }
+        expected
+    }
+
+    /// The tensors of a file, their elements as F32.
     pub(crate) fn outputs(&self, name: &str) -> BTreeMap<String, Found> {
         let bytes = std::fs::read(self.path(name)).expect("an output file");
         let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
         let found = tensors.iter().map(|(name, view)| {
-            assert_eq!(view.dtype(), Dtype::F32, "{name}");
-            let words = view.data().as_chunks().0;
-            let elements = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
-            (name.to_owned(), Found { sizes: view.shape().to_vec(), elements })
+            let (words, halves) = (view.data().as_chunks().0, view.data().as_chunks().0);
+            let elements = match view.dtype() {
+                Dtype::F32 => words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
+                Dtype::F16 => halves.iter().map(|&h| f16::from_le_bytes(h).to_f32()).collect(),
+                Dtype::BF16 => halves.iter().map(|&h| bf16::from_le_bytes(h).to_f32()).collect(),
+                other => panic!("{name}: {other}"),
+            };
+            let (dtype, sizes) = (view.dtype(), view.shape().to_vec());
+            (name.to_owned(), Found { dtype, sizes, elements })
         });
         found.collect()
     }
@@ -184,9 +224,14 @@ fn ended<S: AsRef<OsStr>>(mut command: Command, folder: &Path, args: &[S]) -> En
 /// Compares element by element; `expected` is what one works out by hand.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_within(found, expected, 1e-5);
+}
+
+#[track_caller]
+fn assert_within(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "found {found:?}, expected {expected:?}");
     for (index, (&f, &e)) in found.iter().zip(expected).enumerate() {
-        let close = f == e || (f - e).abs() <= 1e-5 * e.abs().max(1.0);
+        let close = f == e || (f - e).abs() <= tolerance * e.abs().max(1.0);
         assert!(close, "element {index}: found {found:?}, expected {expected:?}");
     }
 }

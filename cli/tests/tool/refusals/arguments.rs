@@ -1,8 +1,7 @@
 //! Subcommands, flags and their values.
 
-use super::{RUN, Refused, refuse_flags, refuse_tensors, tensors};
+use super::{Refused, refuse_flags, refuse_tensors, tensors};
 use crate::support::{Folder, Tensor};
-use safetensors::Dtype;
 
 #[test]
 fn what_is_no_command_line() {
@@ -93,28 +92,31 @@ fn values_that_no_flag_of_run_takes() {
         (&["--emit=qk-softcap"], &["--emit", "'qk-softcap'"]),
         (&["--backend", "cuda"], &["--backend", "'cuda'"]),
         (&["--json"], &["--json"]),
-        (&["--heads", "4"], &["--heads"]),
-        (&["--kv-heads", "0"], &["--kv-heads"]),
+        (&["--heads", "4"], &["--heads: expected --layout packed"]),
+        (&["--kv-heads", "4", "--layout", "bshd"], &["--kv-heads: expected --layout packed"]),
+        (&["--layout=packed"], &["--layout packed: expected --heads", "found none"]),
+        (&["--layout=packed", "--kv-heads=1"], &["--layout packed: expected --heads"]),
+        (&["--heads", "0"], &["--heads", "'0'", "expected an integer, at least 1"]),
+        (&["--kv-heads", "-1"], &["--kv-heads", "'-1'", "at least 1"]),
+        (&["--heads", "4.0"], &["--heads", "'4.0'"]),
+        (&["--pad-mask=yes"], &["--pad-mask", "yes"]),
+        (&["--emit", "present_k"], &["--emit present_k: expected tensors past_k and past_v"]),
+        (&["--emit", "lse,present_v"], &["--emit present_v: expected tensors past_k and past_v"]),
     ]);
 }
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
     refuse_flags(&[
-        (&["--pad-mask"], &["--pad-mask is not supported yet"]),
         (&["--rope", "half"], &["--rope is not supported yet"]),
         (&["--rope=interleaved"], &["--rope is not supported yet"]),
-        (&["--layout", "packed", "--heads", "4"], &["not supported yet"]),
-        (&["--layout", "packed"], &["--layout packed is not supported yet"]),
         (&["--layout=thd"], &["--layout thd is not supported yet"]),
-        (&["--emit", "present_k"], &["--emit present_k is not supported yet"]),
-        (&["--emit", "present_v"], &["--emit present_v is not supported yet"]),
         (&["--emit", "lse,dq"], &["--emit dq is not supported yet"]),
         (&["--emit", "dk"], &["--emit dk is not supported yet"]),
         (&["--emit", "dv"], &["--emit dv is not supported yet"]),
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
-    let names = ["past_k", "past_v", "kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
+    let names = ["kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
     for name in names {
         let says = format!("tensor {name} is not supported yet");
         refuse_tensors(&[(&[Tensor::wave(name, &[2])], &[&says])]);
@@ -123,11 +125,6 @@ fn what_comes_later_is_refused_by_name() {
     for name in ["bench", "plot", "rope", "additive", "mha", "selfattn", "posenc"] {
         let says = format!("subcommand {name} is not supported yet");
         folder.refuses(&[name, "in.safetensors", "--out", "out.safetensors"], &[&says]);
-    }
-    for dtype in [Dtype::F16, Dtype::BF16] {
-        let halves = tensors().iter().map(|tensor| tensor.zeros(dtype)).collect::<Vec<_>>();
-        let says = format!("{dtype} is not supported yet");
-        Folder::with(&halves).refuses(&RUN, &[&says]);
     }
 }
 

@@ -59,6 +59,109 @@ fn q_k_and_v_that_do_not_belong_together() {
     }
 }
 
+/// `q` [2, 3, 32], `k` [2, 5, 16] and `v` [2, 5, 12] in place of those with separate heads.
+#[test]
+fn packed_tensors_that_do_not_belong_together() {
+    let wave = Tensor::wave;
+    let packed = || vec![wave("q", &[2, 3, 32]), wave("k", &[2, 5, 16]), wave("v", &[2, 5, 12])];
+    let refuses = |tensors: &[Tensor], flags: &[&str], says: &[&str]| {
+        let flags = [&["--layout", "packed"], flags].concat();
+        Folder::with(tensors).refuses(&[&RUN[..], &flags].concat(), says);
+    };
+    let right: &[&str] = &["--heads", "4", "--kv-heads", "2"];
+    for name in ["q", "k", "v"] {
+        for sizes in [&[2, 3, 4, 8][..], &[3, 32], &[32], &[2, 3, 31]] {
+            let mut tensors = packed();
+            tensors.retain(|tensor| tensor.name != name);
+            tensors.push(wave(name, sizes));
+            let says = format!("{name}: expected 3 sizes, [batch, len, ");
+            refuses(&tensors, right, &[&says, "heads * dim]", &format!("found {sizes:?}")]);
+        }
+    }
+    refuses(&packed(), &["--heads", "5"], &["q: expected", "5 heads * dim]", "found [2, 3, 32]"]);
+    refuses(&packed(), &["--heads", "4"], &["head_dim of k", "expected 8", "found 4"]);
+    refuses(&packed(), &["--heads=2"], &["head_dim of k", "expected 16", "found 8"]);
+    refuses(&packed(), &["--heads=4", "--kv-heads=3"], &["k: expected", "3 heads * dim]"]);
+    refuses(&packed(), &["--heads=99999999999999999999"], &["q: expected"]);
+    let odd = [wave("q", &[2, 3, 24]), wave("k", &[2, 5, 16]), wave("v", &[2, 5, 12])];
+    refuses(&odd, &["--heads=3", "--kv-heads=2"], &["heads of k", "divisor of the 3 heads of q"]);
+    let none = [wave("q", &[2, 3, 0]), wave("k", &[2, 5, 0]), wave("v", &[2, 5, 12])];
+    refuses(&none, right, &["q: expected at least 1 head and 1 element per vector"]);
+    let vast = [wave("q", &[1, 0, 8]), wave("k", &[1, 0, 1]), wave("v", &[1, 0, usize::MAX])];
+    refuses(&vast, &["--heads=8", "--kv-heads=1"], &["value_dim"]);
+}
+
+#[test]
+fn a_past_that_cannot_stand_before_k_and_v() {
+    let wave = Tensor::wave;
+    let key = |sizes: &[usize]| [wave("past_k", sizes), wave("past_v", &[2, 2, 3, 6])];
+    let value = |sizes: &[usize]| [wave("past_k", &[2, 2, 3, 8]), wave("past_v", sizes)];
+    let [past_k, past_v] = key(&[2, 2, 3, 8]);
+    let beside = |there: &str| format!("expected a tensor of this name beside {there}, found none");
+    refuse_tensors(&[
+        (&key(&[2, 2, 3, 8])[..1], &["past_v: ", &beside("past_k")]),
+        (&key(&[2, 2, 3, 8])[1..], &["past_k: ", &beside("past_v")]),
+        (&[past_k.zeros(Dtype::F16), past_v.clone()], &["past_k: expected F32, found F16"]),
+        (&[past_k, past_v.zeros(Dtype::I64)], &["past_v: expected F32, found I64"]),
+        (&key(&[2, 3, 3, 8]), &["heads of past_k", "expected 2", "found 3"]),
+        (&key(&[3, 8]), &["heads of past_k", "expected 2", "found 1"]),
+        (&key(&[2, 2, 3, 6]), &["head_dim of past_k", "expected 8", "found 6"]),
+        (&key(&[2, 2, 4, 8]), &["len of past_v", "expected 4", "found 3"]),
+        (&key(&[3, 2, 3, 8]), &["batch of past_k", "expected 1 or 2", "found 3"]),
+        (&key(&[0, 2, 3, 8]), &["batch of past_k", "expected 1 or 2", "found 0"]),
+        (&key(&[8]), &["past_k: expected 2 to 4 sizes", "found [8]"]),
+        (&key(&[2, 2, 3, 0]), &["past_k: expected at least 1 head", "found [2, 2, 3, 0]"]),
+        (&value(&[2, 1, 3, 6]), &["heads of past_v", "expected 2", "found 1"]),
+        (&value(&[2, 2, 3, 8]), &["value_dim of past_v", "expected 6", "found 8"]),
+        (&value(&[2, 2, 0, 6]), &["len of past_v", "expected 3", "found 0"]),
+        (&value(&[4, 2, 3, 6]), &["batch of past_v", "expected 1 or 2", "found 4"]),
+        (&value(&[1, 2, 2, 3, 6]), &["past_v: expected 2 to 4 sizes"]),
+    ]);
+    // A batch of none in which both parts are longer than a shader, and their sum than usize, counts.
+    let vast = usize::MAX - 1;
+    refuse_tensors(&[(
+        &[
+            wave("q", &[0, 4, 3, 8]),
+            wave("k", &[0, 2, vast, 8]),
+            wave("v", &[0, 2, vast, 6]),
+            wave("past_k", &[0, 2, vast, 8]),
+            wave("past_v", &[0, 2, vast, 6]),
+        ],
+        &["expected"],
+    )]);
+    // The new keys repeated for each sequence of an empty cache.
+    let many = 1 << 29;
+    refuse_tensors(&[(
+        &[
+            wave("q", &[many, 4, 0, 8]),
+            wave("k", &[1, 2, 5, 8]),
+            wave("v", &[1, 2, 5, 6]),
+            wave("past_k", &[many, 2, 0, 8]),
+            wave("past_v", &[many, 2, 0, 6]),
+        ],
+        &["key: expected fewer than 2^32 elements"],
+    )]);
+}
+
+#[test]
+fn masks_that_no_padding_makes_right() {
+    let pads = [&RUN[..], &["--pad-mask"]].concat();
+    for sizes in [&[6][..], &[2, 5], &[2, 3], &[3, 3, 4], &[2, 4, 3, 6], &[5, 4, 3, 5], &[]] {
+        for name in ["mask", "bias"] {
+            let mut tensors = tensors();
+            let bools = Tensor::wave(name, sizes).zeros(Dtype::BOOL);
+            tensors.push(if name == "mask" { bools } else { Tensor::wave(name, sizes) });
+            Folder::with(&tensors).refuses(&pads, &[&format!("{name}: expected")]);
+        }
+    }
+    let mut tensors = tensors();
+    tensors.push(Tensor::bools("mask", &[1 << 60, 0], &[]));
+    Folder::with(&tensors).refuses(&pads, &["mask: expected a shape that broadcasts"]);
+    let i = tensors.len() - 1;
+    tensors[i] = Tensor::bools("mask", &[3, 4], &[1; 12]);
+    Folder::with(&tensors).refuses(&RUN, &["mask: expected a shape that broadcasts"]);
+}
+
 #[test]
 fn masks_biases_and_slopes_of_wrong_types_and_sizes() {
     let bools = |sizes: &[usize]| Tensor::bools("mask", sizes, &vec![1; sizes.iter().product()]);
@@ -74,6 +177,12 @@ fn masks_biases_and_slopes_of_wrong_types_and_sizes() {
             (&[bias(&[3, 5]).zeros(dtype)], &["bias: expected F32,", &found]),
             (&[slopes(&[4]).zeros(dtype)], &["alibi_slopes: expected F32,", &found]),
         ]);
+    }
+    // In both directions: a type of 16 bits goes with itself and F32 only.
+    let halves = tensors().iter().map(|tensor| tensor.zeros(Dtype::F16)).collect::<Vec<_>>();
+    for dtype in [Dtype::BF16, Dtype::F64] {
+        let says = ["bias: expected F32 or F16", &format!("found {dtype}")];
+        Folder::with(&[&halves[..], &[bias(&[3, 5]).zeros(dtype)]].concat()).refuses(&RUN, &says);
     }
     let doubles = tensors().iter().map(|tensor| tensor.zeros(Dtype::F64)).collect::<Vec<_>>();
     let with = |other: Tensor| [&doubles[..], &[other]].concat();
