@@ -115,6 +115,17 @@ impl Tensor<'_> {
         words.map(|word| convert(bytemuck::pod_read_unaligned(word))).collect()
     }
 
+    /// The elements of an I32 or I64 tensor.
+    pub(crate) fn integers(&self) -> Result<Vec<i64>, Failure> {
+        self.require_dtype(&[Dtype::I32, Dtype::I64])?;
+        Ok(match self.dtype {
+            Dtype::I32 => {
+                self.bytes.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect()
+            }
+            _ => self.bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
+        })
+    }
+
     /// The elements of a BOOL tensor; any byte but 0 is true.
     pub(crate) fn bools(&self) -> Result<Vec<bool>, Failure> {
         self.require_dtype(&[Dtype::BOOL])?;

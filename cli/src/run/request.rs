@@ -44,12 +44,18 @@ impl<T: Element> Request<T> {
         let mask = tensors.get("mask").map(scores_mask);
         let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
         let slopes = tensors.get("alibi_slopes");
+        let lens = tensors.get("kv_len");
+        if let (Some(_), Some(past)) = (&lens, &k.past) {
+            let expected = format!("none, as there is {}", past.tensor.name);
+            return Err(Failure::input("kv_len", expected, "a tensor"));
+        }
 
         let out = Sizes { batch, heads: query.heads, len: query.len, dim: value.dim };
         let asked = |emit| args.emit.contains(&emit).then_some(Layout::Bhsd);
         let shape = AttentionShape {
             num_kv_heads: key.heads,
             kv_len: key.len,
+            kv_lens: lens.as_ref().map(|lens| kv_lens(lens, batch, key.len)).transpose()?,
             value_dim: value.dim,
             element: T::TYPE,
             query: order.layout(query, batch),
@@ -66,7 +72,13 @@ impl<T: Element> Request<T> {
             masked_scores: asked(Emit::QkBias),
             ..AttentionShape::new(batch, query.heads, query.len, query.dim)
         };
-        let options = options(args, k.past.as_ref().map(|past| past.sizes.len));
+        let auto = match &k.past {
+            // Longer than i64 counts is longer than the library takes.
+            Some(past) => Align::Offset(i64::try_from(past.sizes.len).unwrap_or(i64::MAX)),
+            None if lens.is_some() => Align::BottomRight,
+            None => Align::TopLeft,
+        };
+        let options = options(args, auto);
         // Before elements are put together: with sizes that are refused, that could be endless work.
         let problem = Problem::new(&shape, &options)?;
         let rank = match order {
@@ -115,7 +127,7 @@ fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), 
             _ => {}
         }
     }
-    let names = ["kv_len", "cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
+    let names = ["cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
     match names.into_iter().find(|name| tensors.get(name).is_some()) {
         Some(name) => Err(Failure::unsupported(format_args!("tensor {name}"))),
         None => Ok(()),
@@ -196,8 +208,22 @@ fn alibi(slopes: &Tensor<'_>, out: Sizes) -> Result<AlibiLayout, Failure> {
     }
 }
 
-/// `past` is the number of cached keys.
-fn options(args: &RunArgs, past: Option<usize>) -> AttentionOptions {
+/// How many keys each sequence has.
+fn kv_lens(lens: &Tensor<'_>, batch: usize, kv_len: usize) -> Result<Vec<usize>, Failure> {
+    let found = lens.integers()?;
+    if lens.sizes != [batch] {
+        let expected = format!("[{batch}]");
+        return Err(Failure::input(lens.name, expected, format_args!("{:?}", lens.sizes)));
+    }
+    let len = |&len: &i64| match usize::try_from(len) {
+        Ok(len) if len <= kv_len => Ok(len),
+        _ => Err(Failure::input(lens.name, format_args!("0 to {kv_len}"), len)),
+    };
+    found.iter().map(len).collect()
+}
+
+/// `auto` is what `--align auto` comes to.
+fn options(args: &RunArgs, auto: Align) -> AttentionOptions {
     AttentionOptions {
         scale: args.scale,
         softcap: args.softcap.filter(|&softcap| softcap != 0.0),
@@ -205,11 +231,7 @@ fn options(args: &RunArgs, past: Option<usize>) -> AttentionOptions {
         window_left: args.window_left.and_then(|window| window.0),
         window_right: args.window_right.and_then(|window| window.0),
         align: match args.align {
-            AlignChoice::Auto => {
-                // Longer than i64 counts is longer than the library takes.
-                let offset = |past| Align::Offset(i64::try_from(past).unwrap_or(i64::MAX));
-                past.map_or(Align::TopLeft, offset)
-            }
+            AlignChoice::Auto => auto,
             AlignChoice::TopLeft => Align::TopLeft,
             AlignChoice::BottomRight => Align::BottomRight,
         },
