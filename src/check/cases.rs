@@ -2,7 +2,8 @@
 
 use super::data::Data;
 use crate::problem::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Layout, Strides,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, CuSeqlens, Layout,
+    Strides,
 };
 
 /// One call that every kernel has to get right.
@@ -73,6 +74,19 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
         let lens = AttentionShape { batch: 5, kv_lens, ..shape(2, 40, 97, 64) };
         list.poisoned("a length per sequence", lens.clone(), options);
         list.add("a length per sequence", lens, plain);
+    }
+    for (align, causal) in
+        [(Align::TopLeft, true), (Align::BottomRight, true), (Align::TopLeft, false)]
+    {
+        let options = AttentionOptions { causal, align, ..plain };
+        let cu_seqlens =
+            CuSeqlens { query: vec![0, 33, 33, 40, 105, 106], key: vec![0, 65, 70, 70, 100, 197] };
+        let packed = AttentionShape {
+            cu_seqlens: Some(cu_seqlens),
+            alibi: causal.then_some(AlibiLayout::PerBatchAndHead),
+            ..shape(2, 106, 197, 64)
+        };
+        list.poisoned("sequences without padding", packed.with_layout(Layout::Bshd), options);
     }
     for softcap in [0.5, 30.0, 1e6, 1e38] {
         let capped = AttentionOptions { softcap: Some(softcap), ..plain };

@@ -56,30 +56,48 @@ pub fn attention<T: Element>(
     inputs.validate(&problem)?;
     let widened = inputs.widen();
     let inputs = &widened.inputs(inputs);
-    let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
-    let rows = row_count(&problem);
+    let zeros = |view: View| vec![0.0; view.extent as usize];
+    let mut outputs = Outputs {
+        out: zeros(problem.out),
+        lse: problem.lse.map(zeros),
+        weights: problem.weights.map(zeros),
+        raw_scores: problem.raw_scores.map(zeros),
+        capped_scores: problem.capped_scores.map(zeros),
+        masked_scores: problem.masked_scores.map(zeros),
+    };
+    for part in problem.uniform() {
+        attend_part(&part, inputs, &mut outputs);
+    }
+    Ok(outputs)
+}
+
+/// The rows of one part of a problem, in their places in the outputs of the whole.
+fn attend_part(part: &Problem, inputs: &Inputs<'_>, outputs: &mut Outputs<f64>) {
+    let (kv_len, value_dim) = (part.kv_len as usize, part.value_dim as usize);
+    let rows = row_count(part);
     let dense = |view: Option<View>, columns| view.map(|_| vec![0.0; rows * columns]);
     let mut results = Outputs {
         out: vec![0.0; rows * value_dim],
-        lse: dense(problem.lse, 1),
-        weights: dense(problem.weights, kv_len),
-        raw_scores: dense(problem.raw_scores, kv_len),
-        capped_scores: dense(problem.capped_scores, kv_len),
-        masked_scores: dense(problem.masked_scores, kv_len),
+        lse: dense(part.lse, 1),
+        weights: dense(part.weights, kv_len),
+        raw_scores: dense(part.raw_scores, kv_len),
+        capped_scores: dense(part.capped_scores, kv_len),
+        masked_scores: dense(part.masked_scores, kv_len),
     };
-    for_each(split(&problem, inputs, &mut results), |task| attend(&problem, task));
+    for_each(split(part, inputs, &mut results), |task| attend(part, task));
 
-    let placed = |dense: Option<Vec<f64>>, view: Option<View>, columns| {
-        dense.zip(view).map(|(dense, view)| place(dense, &problem, &view, columns))
-    };
-    Ok(Outputs {
-        out: place(results.out, &problem, &problem.out, value_dim),
-        lse: placed(results.lse, problem.lse, 1),
-        weights: placed(results.weights, problem.weights, kv_len),
-        raw_scores: placed(results.raw_scores, problem.raw_scores, kv_len),
-        capped_scores: placed(results.capped_scores, problem.capped_scores, kv_len),
-        masked_scores: placed(results.masked_scores, problem.masked_scores, kv_len),
-    })
+    place(results.out, part, &part.out, value_dim, &mut outputs.out);
+    for (dense, view, columns, placed) in [
+        (results.lse, part.lse, 1, &mut outputs.lse),
+        (results.weights, part.weights, kv_len, &mut outputs.weights),
+        (results.raw_scores, part.raw_scores, kv_len, &mut outputs.raw_scores),
+        (results.capped_scores, part.capped_scores, kv_len, &mut outputs.capped_scores),
+        (results.masked_scores, part.masked_scores, kv_len, &mut outputs.masked_scores),
+    ] {
+        if let (Some(dense), Some(view), Some(placed)) = (dense, view, placed.as_mut()) {
+            place(dense, part, &view, columns, placed);
+        }
+    }
 }
 
 /// [`attention`], computed in f64 and rounded at the end: what a machine without a GPU gives.

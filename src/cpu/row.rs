@@ -87,23 +87,16 @@ fn row_indices(problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
     (0..row_count(problem)).map(move |n| [n / (heads * q_len), n / q_len % heads, n % q_len])
 }
 
-/// Lays contiguous rows of `columns` elements out as `view` says; what no row reaches is 0.
-pub(super) fn place<T: Copy + Default>(
+/// Lays contiguous rows of `columns` elements out in `placed` as `view` says.
+pub(super) fn place<T: Copy>(
     dense: Vec<T>,
     problem: &Problem,
     view: &View,
     columns: usize,
-) -> Vec<T> {
-    let start = |[batch, head, i]: [usize; 3]| view.index(batch, head, i, 0);
-    let extent = view.extent as usize;
-    if extent == dense.len()
-        && row_indices(problem).enumerate().all(|(n, row)| start(row) == n * columns)
-    {
-        return dense;
+    placed: &mut [T],
+) {
+    for (n, [batch, head, i]) in row_indices(problem).enumerate() {
+        let start = view.index(batch, head, i, 0);
+        placed[start..][..columns].copy_from_slice(&dense[n * columns..][..columns]);
     }
-    let mut placed = vec![T::default(); extent];
-    for (n, row) in row_indices(problem).enumerate() {
-        placed[start(row)..][..columns].copy_from_slice(&dense[n * columns..][..columns]);
-    }
-    placed
 }

@@ -135,11 +135,20 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
             }
         }
     }
-    Ok(place(out, problem, &problem.out, value_dim))
+    let mut placed = vec![0.0; problem.out.extent as usize];
+    place(out, problem, &problem.out, value_dim, &mut placed);
+    Ok(placed)
 }
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
 fn score_count(problem: &Problem) -> Result<usize, Error> {
+    if problem.pieces.is_some() {
+        return Err(Error::invalid(
+            "cu_seqlens",
+            "none, as stages have one matrix of scores",
+            "some",
+        ));
+    }
     row_count(problem)
         .checked_mul(problem.kv_len as usize)
         .ok_or_else(|| Error::invalid("kv_len", "scores that fit an address", problem.kv_len))

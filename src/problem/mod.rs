@@ -2,6 +2,7 @@
 
 mod element;
 mod options;
+mod pieces;
 mod shape;
 mod slice;
 mod strides;
@@ -9,7 +10,8 @@ mod tensors;
 
 pub use element::{Element, ElementType};
 pub use options::{Align, AttentionOptions};
-pub use shape::{AlibiLayout, AttentionShape};
+pub use pieces::{Piece, Sequence};
+pub use shape::{AlibiLayout, AttentionShape, CuSeqlens};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
 
@@ -71,17 +73,8 @@ pub struct Problem {
     pub band: Band,
     /// What the last three are for each sequence, if not the same for all.
     pub sequences: Option<Vec<Sequence>>,
-}
-
-/// What may differ between the sequences of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sequence {
-    /// Keys from here on are hidden.
-    pub seen_len: u32,
-    /// Query `i` stands at key `i + offset`.
-    pub offset: i32,
-    /// Which keys causality and the windows leave visible.
-    pub band: Band,
+    /// The sequences of a batch without padding.
+    pub pieces: Option<Vec<Piece>>,
 }
 
 /// Query `i` sees key `j` only if `i + lower <= j <= i + upper`.
@@ -93,14 +86,6 @@ pub struct Band {
     pub lower: i32,
     /// Highest `j - i` that is visible.
     pub upper: i32,
-}
-
-impl Sequence {
-    /// Whether query `i` sees key `j`, as far as lengths, causality and windows go.
-    #[must_use]
-    pub fn contains(&self, i: usize, j: usize) -> bool {
-        j < self.seen_len as usize && self.band.contains(i, j)
-    }
 }
 
 impl Band {
@@ -151,19 +136,21 @@ impl Problem {
         let output = |argument, sizes, layout: Option<Layout>| {
             layout.map(|l| resolve_output(argument, sizes, l)).transpose()
         };
+        let whole = Sequence::new(options, s.q_len, s.kv_len)?;
+        let sequences = pieces::sequences(s, options)?;
+        let pieces = pieces::pieces(s, options)?;
+        let slopes_batch = pieces.as_ref().map_or(s.batch, Vec::len);
         let slopes = s.alibi.map(|layout| {
             let batch = match layout {
                 AlibiLayout::PerHead => 1,
-                AlibiLayout::PerBatchAndHead => s.batch,
+                AlibiLayout::PerBatchAndHead => slopes_batch,
             };
             resolve_broadcast(
                 "alibi_slopes",
-                [s.batch, s.num_heads, 1, 1],
+                [slopes_batch, s.num_heads, 1, 1],
                 BroadcastLayout::Sizes([batch, s.num_heads, 1, 1]),
             )
         });
-        let whole = Sequence::new(s, options, s.kv_len)?;
-        let sequences = sequences(s, options)?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -191,6 +178,7 @@ impl Problem {
             offset: whole.offset,
             band: whole.band,
             sequences,
+            pieces,
         })
     }
 
@@ -198,14 +186,6 @@ impl Problem {
     #[must_use]
     pub fn group(&self) -> u32 {
         self.num_heads / self.num_kv_heads
-    }
-
-    /// What holds for one sequence.
-    #[must_use]
-    pub fn sequence(&self, batch: usize) -> Sequence {
-        let Self { seen_len, offset, band, .. } = *self;
-        let whole = Sequence { seen_len, offset, band };
-        self.sequences.as_ref().and_then(|sequences| sequences.get(batch)).copied().unwrap_or(whole)
     }
 
     /// The scale as a kernel gets it.
@@ -255,61 +235,5 @@ fn softcap(options: &AttentionOptions) -> Result<Option<f32>, Error> {
             Err(Error::invalid("softcap", "a finite number above 0", softcap))
         }
         softcap => Ok(softcap),
-    }
-}
-
-/// One for each sequence, if the shape gives their lengths.
-fn sequences(
-    shape: &AttentionShape,
-    options: &AttentionOptions,
-) -> Result<Option<Vec<Sequence>>, Error> {
-    let Some(lens) = &shape.kv_lens else { return Ok(None) };
-    if lens.len() != shape.batch {
-        let expected = format!("one length for each of {} sequences", shape.batch);
-        return Err(Error::invalid("kv_lens", expected, lens.len()));
-    }
-    if let Some(len) = lens.iter().find(|len| **len > shape.kv_len) {
-        return Err(Error::invalid("kv_lens", format!("at most kv_len = {}", shape.kv_len), len));
-    }
-    lens.iter().map(|&len| Sequence::new(shape, options, len)).collect::<Result<_, _>>().map(Some)
-}
-
-impl Sequence {
-    fn new(
-        shape: &AttentionShape,
-        options: &AttentionOptions,
-        kv_len: usize,
-    ) -> Result<Self, Error> {
-        let seen_len = length("kv_len", kv_len)?;
-        let offset = match options.align {
-            Align::TopLeft => 0,
-            Align::BottomRight => i64::from(seen_len) - i64::from(length("q_len", shape.q_len)?),
-            Align::Offset(offset) => offset,
-        };
-        match i32::try_from(offset) {
-            Ok(small) if offset.unsigned_abs() <= MAX_LEN as u64 => {
-                Ok(Self { seen_len, offset: small, band: band(shape, options, small) })
-            }
-            _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
-        }
-    }
-}
-
-/// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
-/// open, so clamping to them loses nothing and keeps the shader's sums small.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
-fn band(shape: &AttentionShape, options: &AttentionOptions, offset: i32) -> Band {
-    let (open_lower, open_upper) = (-(shape.q_len as i64), shape.kv_len as i64);
-    let offset = i64::from(offset);
-    let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
-    let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));
-    let mut upper =
-        options.window_right.map_or(open_upper, |right| offset.saturating_add(reach(right)));
-    if options.causal {
-        upper = upper.min(offset);
-    }
-    Band {
-        lower: lower.clamp(open_lower, open_upper) as i32,
-        upper: upper.clamp(open_lower, open_upper) as i32,
     }
 }

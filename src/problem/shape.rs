@@ -36,6 +36,8 @@ pub struct AttentionShape {
     /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The others are
     /// hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last key.
     pub kv_lens: Option<Vec<usize>>,
+    /// Sequences of different lengths, one after the other; then `batch` is 1.
+    pub cu_seqlens: Option<CuSeqlens>,
     /// Length of a query and of a key vector.
     pub head_dim: usize,
     /// Length of a value and of an output vector.
@@ -69,12 +71,26 @@ pub struct AttentionShape {
     pub masked_scores: Option<Layout>,
 }
 
+/// Where sequences begin and end in a batch without padding: sequence `b` owns queries
+/// `query[b]..query[b + 1]` and keys `key[b]..key[b + 1]`, and attends within itself.
+///
+/// `q_len` and `kv_len` are the totals, and tensors lie as if they were one sequence: `Layout::Bshd` is
+/// `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias or `kv_lens`, and no weights or
+/// scores come back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CuSeqlens {
+    /// `[sequences + 1]`, from 0 to `q_len`, never falling.
+    pub query: Vec<usize>,
+    /// `[sequences + 1]`, from 0 to `kv_len`, never falling.
+    pub key: Vec<usize>,
+}
+
 /// How the ALiBi slopes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AlibiLayout {
     /// `[num_heads]`, the same for every sequence.
     PerHead,
-    /// `[batch, num_heads]`.
+    /// `[batch, num_heads]`; with `cu_seqlens`, `[sequences, num_heads]`.
     PerBatchAndHead,
 }
 
@@ -90,6 +106,7 @@ impl AttentionShape {
             q_len: len,
             kv_len: len,
             kv_lens: None,
+            cu_seqlens: None,
             head_dim,
             value_dim: head_dim,
             element: ElementType::F32,

@@ -69,28 +69,11 @@ impl Problem {
     }
 }
 
-impl Problem {
-    /// The problem in runs of neighbouring sequences that do not differ.
-    pub(crate) fn uniform(&self) -> Vec<Self> {
-        let Some(sequences) = &self.sequences else { return vec![self.clone()] };
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for run in sequences.chunk_by(|a, b| a == b) {
-            let end = start + u32::try_from(run.len()).unwrap_or(u32::MAX);
-            let part = self.slice(start..end, 0..self.num_heads, 0..self.q_len);
-            let Sequence { seen_len, offset, band } = run[0];
-            parts.push(Self { seen_len, offset, band, sequences: None, ..part });
-            start = end;
-        }
-        parts
-    }
-}
-
 fn count(range: &Range<u32>) -> u32 {
     range.end - range.start
 }
 
-fn move_view(
+pub(super) fn move_view(
     view: View,
     batches: &Range<u32>,
     heads: &Range<u32>,

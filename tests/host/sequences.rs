@@ -2,8 +2,8 @@
 
 use crate::data::{Tensors, attend};
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Inputs, Layout, Plan,
-    Problem,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
+    Inputs, Layout, Plan, Problem,
 };
 
 fn shape(kv_lens: Option<Vec<usize>>) -> AttentionShape {
@@ -54,6 +54,106 @@ fn neighbouring_sequences_of_one_length_share_a_dispatch() {
         plan.dispatches.iter().map(|d| (d.grid[2], d.params.seen_len)).collect();
     assert_eq!(dispatched, [(2, 7), (1, 2), (1, 7)]);
     assert_eq!(plan.variants().len(), 1, "lengths need no new shader");
+}
+
+/// Three sequences of queries 2, 0, 3 and keys 3, 2, 0, and one of 1 and 4.
+fn packed() -> AttentionShape {
+    let cu_seqlens = CuSeqlens { query: vec![0, 2, 2, 5, 6], key: vec![0, 3, 5, 5, 9] };
+    AttentionShape {
+        kv_len: 9,
+        cu_seqlens: Some(cu_seqlens),
+        alibi: Some(AlibiLayout::PerBatchAndHead),
+        lse: Some(Layout::Bhsd),
+        num_kv_heads: 1,
+        ..AttentionShape::new(1, 2, 6, 2)
+    }
+    .with_layout(Layout::Bshd)
+}
+
+#[test]
+fn sequences_without_padding_attend_within_themselves() {
+    let slopes: Vec<f32> = (0..8).map(|slope| slope as f32 / 8.0).collect();
+    for align in [Align::TopLeft, Align::BottomRight, Align::Offset(1)] {
+        let options = AttentionOptions { align, ..CAUSAL };
+        let shape = packed();
+        let tensors = Tensors::random(&shape, 2);
+        let inputs = Inputs { alibi_slopes: Some(&slopes), ..tensors.inputs() };
+        let found = attend(&shape, &options, &inputs);
+        let lse = found.lse.unwrap();
+        let CuSeqlens { query, key } = shape.cu_seqlens.unwrap();
+        for b in 0..4 {
+            let (queries, keys) = (query[b]..query[b + 1], key[b]..key[b + 1]);
+            let alone = AttentionShape {
+                q_len: queries.len(),
+                kv_len: keys.len(),
+                alibi: Some(AlibiLayout::PerHead),
+                cu_seqlens: None,
+                ..packed()
+            };
+            // [total, heads, dim]: two query heads and one key head of two elements.
+            let inputs = Inputs {
+                query: &tensors.query[queries.start * 4..queries.end * 4],
+                key: &tensors.key[keys.start * 2..keys.end * 2],
+                value: &tensors.value[keys.start * 2..keys.end * 2],
+                alibi_slopes: Some(&slopes[b * 2..][..2]),
+                ..Inputs::default()
+            };
+            let expected = attend(&alone, &options, &inputs);
+            assert_eq!(
+                found.out[queries.start * 4..queries.end * 4],
+                expected.out,
+                "{align:?} {b}"
+            );
+            let heads: Vec<f64> =
+                (0..2).flat_map(|h| &lse[h * 6..][queries.clone()]).copied().collect();
+            assert_eq!(heads, expected.lse.unwrap(), "{align:?} {b}");
+        }
+    }
+}
+
+#[test]
+fn sequences_without_padding_are_not_padded() {
+    let problem = Problem::new(&packed(), &CAUSAL).unwrap();
+    let plan = Plan::new(problem, &Capabilities::PORTABLE, None).unwrap();
+    let lens: Vec<_> = plan.dispatches.iter().map(|d| (d.params.q_len, d.params.kv_len)).collect();
+    assert_eq!(lens, [(2, 3), (3, 0), (1, 4)], "an empty sequence is no dispatch");
+}
+
+#[test]
+fn cu_seqlens_that_cannot_be_are_refused() {
+    let with = |query: &[usize], key: &[usize]| AttentionShape {
+        cu_seqlens: Some(CuSeqlens { query: query.to_vec(), key: key.to_vec() }),
+        ..packed()
+    };
+    let good = [0, 2, 2, 5, 6];
+    let keys = [0, 3, 5, 5, 9];
+    let must = |name: &str, total, found: &[usize]| {
+        format!("{name}: expected numbers from 0 to {total} that never fall, found {found:?}")
+    };
+    for (shape, says) in [
+        (with(&[], &keys), must("cu_seqlens.query", 6, &[])),
+        (with(&[0, 6, 5, 6, 6], &keys), must("cu_seqlens.query", 6, &[0, 6, 5, 6, 6])),
+        (with(&[1, 2, 2, 5, 6], &keys), must("cu_seqlens.query", 6, &[1, 2, 2, 5, 6])),
+        (with(&good, &[0, 3, 5, 5, 8]), must("cu_seqlens.key", 9, &[0, 3, 5, 5, 8])),
+        (
+            with(&good, &[0, 9]),
+            "cu_seqlens.key: expected 5 elements, as cu_seqlens.query, found 2".to_owned(),
+        ),
+        (
+            AttentionShape { weights: Some(Layout::Bhsd), ..packed() },
+            "weights: expected none beside cu_seqlens, found one".to_owned(),
+        ),
+        (
+            AttentionShape { mask: Some(BroadcastLayout::Sizes([1; 4])), ..packed() },
+            "mask: expected none beside cu_seqlens, found one".to_owned(),
+        ),
+        (
+            AttentionShape { batch: 2, ..packed() },
+            "batch: expected 1 beside cu_seqlens, found 2".to_owned(),
+        ),
+    ] {
+        assert_eq!(Problem::new(&shape, &CAUSAL).unwrap_err().to_string(), says);
+    }
 }
 
 #[test]

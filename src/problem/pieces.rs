@@ -1,0 +1,192 @@
+//! Sequences of their own lengths: in a batch with room to spare, and packed one after the other.
+
+use super::slice::move_view;
+use super::{Align, AttentionOptions, AttentionShape, Band, MAX_LEN, Problem, length};
+use crate::error::Error;
+use std::ops::Range;
+
+/// What may differ between the sequences of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence {
+    /// Keys from here on are hidden.
+    pub seen_len: u32,
+    /// Query `i` stands at key `i + offset`.
+    pub offset: i32,
+    /// Which keys causality and the windows leave visible.
+    pub band: Band,
+}
+
+/// One sequence of a batch without padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its queries.
+    pub queries: Range<u32>,
+    /// Its keys.
+    pub keys: Range<u32>,
+    /// Counted from its own first query and key.
+    pub sequence: Sequence,
+}
+
+impl Sequence {
+    pub(super) fn new(
+        options: &AttentionOptions,
+        q_len: usize,
+        kv_len: usize,
+    ) -> Result<Self, Error> {
+        let seen_len = length("kv_len", kv_len)?;
+        let offset = match options.align {
+            Align::TopLeft => 0,
+            Align::BottomRight => i64::from(seen_len) - i64::from(length("q_len", q_len)?),
+            Align::Offset(offset) => offset,
+        };
+        match i32::try_from(offset) {
+            Ok(offset) if i64::from(offset).unsigned_abs() <= MAX_LEN as u64 => {
+                Ok(Self { seen_len, offset, band: band(options, q_len, kv_len, offset) })
+            }
+            _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
+        }
+    }
+
+    /// Whether query `i` sees key `j`, as far as lengths, causality and windows go.
+    #[must_use]
+    pub fn contains(&self, i: usize, j: usize) -> bool {
+        j < self.seen_len as usize && self.band.contains(i, j)
+    }
+}
+
+/// One for each sequence, if the shape gives their lengths.
+pub(super) fn sequences(
+    shape: &AttentionShape,
+    options: &AttentionOptions,
+) -> Result<Option<Vec<Sequence>>, Error> {
+    let Some(lens) = &shape.kv_lens else { return Ok(None) };
+    if lens.len() != shape.batch {
+        let expected = format!("one length for each of {} sequences", shape.batch);
+        return Err(Error::invalid("kv_lens", expected, lens.len()));
+    }
+    if let Some(len) = lens.iter().find(|len| **len > shape.kv_len) {
+        return Err(Error::invalid("kv_lens", format!("at most kv_len = {}", shape.kv_len), len));
+    }
+    let sequence = |&len: &usize| Sequence::new(options, shape.q_len, len);
+    lens.iter().map(sequence).collect::<Result<_, _>>().map(Some)
+}
+
+/// One for each sequence, if the shape says where they begin.
+pub(super) fn pieces(
+    shape: &AttentionShape,
+    options: &AttentionOptions,
+) -> Result<Option<Vec<Piece>>, Error> {
+    let Some(cu_seqlens) = &shape.cu_seqlens else { return Ok(None) };
+    let others = [
+        ("mask", shape.mask.is_some()),
+        ("bias", shape.bias.is_some()),
+        ("kv_lens", shape.kv_lens.is_some()),
+        ("weights", shape.weights.is_some()),
+        ("raw_scores", shape.raw_scores.is_some()),
+        ("capped_scores", shape.capped_scores.is_some()),
+        ("masked_scores", shape.masked_scores.is_some()),
+    ];
+    if let Some((name, _)) = others.into_iter().find(|(_, given)| *given) {
+        return Err(Error::invalid(name, "none beside cu_seqlens", "one"));
+    }
+    if shape.batch != 1 {
+        return Err(Error::invalid("batch", "1 beside cu_seqlens", shape.batch));
+    }
+    let queries = ranges("cu_seqlens.query", &cu_seqlens.query, shape.q_len)?;
+    let keys = ranges("cu_seqlens.key", &cu_seqlens.key, shape.kv_len)?;
+    if queries.len() != keys.len() {
+        let expected = format!("{} elements, as cu_seqlens.query", queries.len() + 1);
+        return Err(Error::invalid("cu_seqlens.key", expected, keys.len() + 1));
+    }
+    let piece = |(queries, keys): (Range<u32>, Range<u32>)| {
+        let sequence = Sequence::new(options, queries.len(), keys.len())?;
+        Ok(Piece { queries, keys, sequence })
+    };
+    queries.into_iter().zip(keys).map(piece).collect::<Result<_, _>>().map(Some)
+}
+
+fn ranges(
+    argument: &'static str,
+    starts: &[usize],
+    total: usize,
+) -> Result<Vec<Range<u32>>, Error> {
+    let (first, last) = (starts.first(), starts.last());
+    if first != Some(&0) || last != Some(&total) || !starts.is_sorted() {
+        let expected = format!("numbers from 0 to {total} that never fall");
+        return Err(Error::invalid(argument, expected, format!("{starts:?}")));
+    }
+    let range = |ends: &[usize]| Ok(length(argument, ends[0])?..length(argument, ends[1])?);
+    starts.windows(2).map(range).collect()
+}
+
+/// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
+/// open, so clamping to them loses nothing and keeps the shader's sums small.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
+fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) -> Band {
+    let (open_lower, open_upper) = (-(q_len as i64), kv_len as i64);
+    let offset = i64::from(offset);
+    let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
+    let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));
+    let mut upper =
+        options.window_right.map_or(open_upper, |right| offset.saturating_add(reach(right)));
+    if options.causal {
+        upper = upper.min(offset);
+    }
+    Band {
+        lower: lower.clamp(open_lower, open_upper) as i32,
+        upper: upper.clamp(open_lower, open_upper) as i32,
+    }
+}
+
+impl Problem {
+    /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
+    /// sequences of a batch without padding, each a problem of its own.
+    pub(crate) fn uniform(&self) -> Vec<Self> {
+        match (&self.pieces, &self.sequences) {
+            (Some(pieces), _) => {
+                (0..).zip(pieces).map(|(at, piece)| self.piece(at, piece)).collect()
+            }
+            (None, Some(sequences)) => self.runs(sequences),
+            (None, None) => vec![self.clone()],
+        }
+    }
+
+    fn runs(&self, sequences: &[Sequence]) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for run in sequences.chunk_by(|a, b| a == b) {
+            let end = start + u32::try_from(run.len()).unwrap_or(u32::MAX);
+            let part = self.slice(start..end, 0..self.num_heads, 0..self.q_len);
+            parts.push(part.with_sequence(run[0]));
+            start = end;
+        }
+        parts
+    }
+
+    fn piece(&self, at: u32, piece: &Piece) -> Self {
+        let heads = 0..self.num_heads;
+        let kv_heads = 0..self.num_kv_heads;
+        let part = self.slice(0..1, heads.clone(), piece.queries.clone());
+        Self {
+            kv_len: piece.keys.end - piece.keys.start,
+            key: move_view(self.key, &(0..1), &kv_heads, &piece.keys, self.head_dim),
+            value: move_view(self.value, &(0..1), &kv_heads, &piece.keys, self.value_dim),
+            alibi: self.alibi.map(|view| move_view(view, &(at..at + 1), &heads, &(0..1), 1)),
+            ..part
+        }
+        .with_sequence(piece.sequence)
+    }
+
+    fn with_sequence(self, sequence: Sequence) -> Self {
+        let Sequence { seen_len, offset, band } = sequence;
+        Self { seen_len, offset, band, sequences: None, pieces: None, ..self }
+    }
+
+    /// What holds for one sequence of a batch.
+    #[must_use]
+    pub fn sequence(&self, batch: usize) -> Sequence {
+        let Self { seen_len, offset, band, .. } = *self;
+        let whole = Sequence { seen_len, offset, band };
+        self.sequences.as_ref().and_then(|sequences| sequences.get(batch)).copied().unwrap_or(whole)
+    }
+}
