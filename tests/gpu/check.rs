@@ -73,7 +73,7 @@ fn a_key_too_many_or_too_few_is_found() {
             kernels: &["forward", "three-stage"],
         },
         Break {
-            find: "let left = i32(params.kv_len) - i32(first_key);",
+            find: "let left = i32(params.seen_len) - i32(first_key);",
             replacement: "let left = i32(KEYS);",
             cases: "lengths",
             kernels: &["forward"],
