@@ -110,10 +110,16 @@ fn ranges(
     starts: &[usize],
     total: usize,
 ) -> Result<Vec<Range<u32>>, Error> {
-    let (first, last) = (starts.first(), starts.last());
-    if first != Some(&0) || last != Some(&total) || !starts.is_sorted() {
+    let found = match (starts, starts.windows(2).find(|ends| ends[0] > ends[1])) {
+        ([], _) => "no numbers".to_owned(),
+        (_, Some(ends)) => format!("{} after {}", ends[1], ends[0]),
+        ([first, ..], None) if *first != 0 => format!("{first} as the first"),
+        ([.., last], None) if *last != total => format!("{last} as the last"),
+        _ => String::new(),
+    };
+    if !found.is_empty() {
         let expected = format!("numbers from 0 to {total} that never fall");
-        return Err(Error::invalid(argument, expected, format!("{starts:?}")));
+        return Err(Error::invalid(argument, expected, found));
     }
     let range = |ends: &[usize]| Ok(length(argument, ends[0])?..length(argument, ends[1])?);
     starts.windows(2).map(range).collect()

@@ -127,14 +127,14 @@ fn cu_seqlens_that_cannot_be_are_refused() {
     };
     let good = [0, 2, 2, 5, 6];
     let keys = [0, 3, 5, 5, 9];
-    let must = |name: &str, total, found: &[usize]| {
-        format!("{name}: expected numbers from 0 to {total} that never fall, found {found:?}")
+    let must = |name: &str, total, found: &str| {
+        format!("{name}: expected numbers from 0 to {total} that never fall, found {found}")
     };
     for (shape, says) in [
-        (with(&[], &keys), must("cu_seqlens.query", 6, &[])),
-        (with(&[0, 6, 5, 6, 6], &keys), must("cu_seqlens.query", 6, &[0, 6, 5, 6, 6])),
-        (with(&[1, 2, 2, 5, 6], &keys), must("cu_seqlens.query", 6, &[1, 2, 2, 5, 6])),
-        (with(&good, &[0, 3, 5, 5, 8]), must("cu_seqlens.key", 9, &[0, 3, 5, 5, 8])),
+        (with(&[], &keys), must("cu_seqlens.query", 6, "no numbers")),
+        (with(&[0, 6, 5, 6, 6], &keys), must("cu_seqlens.query", 6, "5 after 6")),
+        (with(&[1, 2, 2, 5, 6], &keys), must("cu_seqlens.query", 6, "1 as the first")),
+        (with(&good, &[0, 3, 5, 5, 8]), must("cu_seqlens.key", 9, "8 as the last")),
         (
             with(&good, &[0, 9]),
             "cu_seqlens.key: expected 5 elements, as cu_seqlens.query, found 2".to_owned(),

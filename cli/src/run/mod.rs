@@ -1,5 +1,6 @@
 //! `run`: attention on the tensors of a safetensors file.
 
+mod lengths;
 mod mask;
 mod request;
 mod sequence;

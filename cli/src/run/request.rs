@@ -1,5 +1,6 @@
 //! From tensors and flags to one attention call, everything checked.
 
+use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
@@ -45,16 +46,20 @@ impl<T: Element> Request<T> {
         let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
         let slopes = tensors.get("alibi_slopes");
         let lens = tensors.get("kv_len");
+        let cu_seqlens = cu_seqlens(tensors, order)?;
         if let (Some(_), Some(past)) = (&lens, &k.past) {
             let expected = format!("none, as there is {}", past.tensor.name);
             return Err(Failure::input("kv_len", expected, "a tensor"));
         }
 
         let out = Sizes { batch, heads: query.heads, len: query.len, dim: value.dim };
+        let sequences =
+            cu_seqlens.as_ref().map_or(batch, |starts| starts.query.len().saturating_sub(1));
         let asked = |emit| args.emit.contains(&emit).then_some(Layout::Bhsd);
         let shape = AttentionShape {
             num_kv_heads: key.heads,
             kv_len: key.len,
+            cu_seqlens,
             kv_lens: lens.as_ref().map(|lens| kv_lens(lens, batch, key.len)).transpose()?,
             value_dim: value.dim,
             element: T::TYPE,
@@ -64,7 +69,7 @@ impl<T: Element> Request<T> {
             out: order.layout(out, batch),
             mask: mask.as_ref().map(Mask::layout).transpose()?,
             bias: bias.as_ref().map(Mask::layout).transpose()?,
-            alibi: slopes.as_ref().map(|slopes| alibi(slopes, out)).transpose()?,
+            alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
             raw_scores: asked(Emit::Qk),
@@ -84,6 +89,8 @@ impl<T: Element> Request<T> {
         let rank = match order {
             Order::Bhsd => [&q, &k.new, &v.new].map(|x| x.tensor.sizes.len()).into_iter().max(),
             Order::Bshd | Order::Packed { .. } => None,
+            // What comes back beside out lies as [heads, total].
+            Order::Thd => Some(3),
         };
         let rank = rank.unwrap_or(4);
         let request = Self {
@@ -127,7 +134,7 @@ fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), 
             _ => {}
         }
     }
-    let names = ["cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
+    let names = ["seg_q", "seg_k"];
     match names.into_iter().find(|name| tensors.get(name).is_some()) {
         Some(name) => Err(Failure::unsupported(format_args!("tensor {name}"))),
         None => Ok(()),
@@ -194,32 +201,16 @@ fn emits(
     Ok(emits)
 }
 
-fn alibi(slopes: &Tensor<'_>, out: Sizes) -> Result<AlibiLayout, Failure> {
+fn alibi(slopes: &Tensor<'_>, num_heads: usize, batch: usize) -> Result<AlibiLayout, Failure> {
     slopes.require_dtype(&[Dtype::F32])?;
     match slopes.sizes.as_slice() {
-        [heads] if *heads == out.heads => Ok(AlibiLayout::PerHead),
-        &[batch, heads] if (batch, heads) == (out.batch, out.heads) => {
-            Ok(AlibiLayout::PerBatchAndHead)
-        }
+        [heads] if *heads == num_heads => Ok(AlibiLayout::PerHead),
+        found if found == [batch, num_heads] => Ok(AlibiLayout::PerBatchAndHead),
         found => {
-            let expected = format!("[{}] or [{}, {}]", out.heads, out.batch, out.heads);
+            let expected = format!("[{num_heads}] or [{batch}, {num_heads}]");
             Err(Failure::input(slopes.name, expected, format_args!("{found:?}")))
         }
     }
-}
-
-/// How many keys each sequence has.
-fn kv_lens(lens: &Tensor<'_>, batch: usize, kv_len: usize) -> Result<Vec<usize>, Failure> {
-    let found = lens.integers()?;
-    if lens.sizes != [batch] {
-        let expected = format!("[{batch}]");
-        return Err(Failure::input(lens.name, expected, format_args!("{:?}", lens.sizes)));
-    }
-    let len = |&len: &i64| match usize::try_from(len) {
-        Ok(len) if len <= kv_len => Ok(len),
-        _ => Err(Failure::input(lens.name, format_args!("0 to {kv_len}"), len)),
-    };
-    found.iter().map(len).collect()
 }
 
 /// `auto` is what `--align auto` comes to.

@@ -24,6 +24,8 @@ pub(super) enum Order {
     Bshd,
     /// [batch, len, heads * dim].
     Packed { heads: usize },
+    /// [len of all sequences, heads, dim].
+    Thd,
 }
 
 impl Order {
@@ -43,7 +45,7 @@ impl Order {
             (LayoutChoice::Packed, None) => {
                 Err(Failure::input("--layout packed", "--heads beside it", "none"))
             }
-            (LayoutChoice::Thd, _) => Err(Failure::unsupported("--layout thd")),
+            (LayoutChoice::Thd, _) => Ok([Self::Thd; 2]),
         }
     }
 
@@ -56,6 +58,7 @@ impl Order {
             (Self::Bhsd, &[batch, heads, len, dim]) | (Self::Bshd, &[batch, len, heads, dim]) => {
                 Sizes { batch, heads, len, dim }
             }
+            (Self::Thd, &[len, heads, dim]) => Sizes { batch: 1, heads, len, dim },
             (Self::Bhsd, &[heads, len, dim]) => Sizes { batch: 1, heads, len, dim },
             (Self::Bhsd, &[len, dim]) => Sizes { batch: 1, heads: 1, len, dim },
             (Self::Packed { heads }, &[batch, len, width]) if width.is_multiple_of(heads) => {
@@ -63,6 +66,7 @@ impl Order {
             }
             (Self::Bhsd, _) => return Err(refuse(&"2 to 4 sizes, [batch, heads, len, dim]")),
             (Self::Bshd, _) => return Err(refuse(&"4 sizes, [batch, len, heads, dim]")),
+            (Self::Thd, _) => return Err(refuse(&"3 sizes, [total, heads, dim]")),
             (Self::Packed { heads }, _) => {
                 return Err(refuse(&format_args!("3 sizes, [batch, len, {heads} heads * dim]")));
             }
@@ -78,7 +82,7 @@ impl Order {
         match self {
             _ if sizes.batch != batch => Layout::Strided(self.strides(sizes)),
             Self::Bhsd => Layout::Bhsd,
-            Self::Bshd | Self::Packed { .. } => Layout::Bshd,
+            Self::Bshd | Self::Packed { .. } | Self::Thd => Layout::Bshd,
         }
     }
 
@@ -89,7 +93,7 @@ impl Order {
         let rows = |count: usize| dim.saturating_mul(count);
         let (head, row) = match self {
             Self::Bhsd => (rows(len), rows(1)),
-            Self::Bshd | Self::Packed { .. } => (rows(1), rows(heads)),
+            Self::Bshd | Self::Packed { .. } | Self::Thd => (rows(1), rows(heads)),
         };
         let batch = if batch == 1 { 0 } else { rows(len).saturating_mul(heads) };
         Strides { batch, head, row, ..Strides::default() }
@@ -101,6 +105,7 @@ impl Order {
         match self {
             Self::Bhsd => [batch, heads, len, dim][4 - rank..].to_vec(),
             Self::Bshd => vec![batch, len, heads, dim],
+            Self::Thd => vec![len, heads, dim],
             Self::Packed { .. } => vec![batch, len, heads.saturating_mul(dim)],
         }
     }

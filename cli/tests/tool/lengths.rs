@@ -87,3 +87,67 @@ fn lengths_that_cannot_be_are_refused() {
     ]);
     folder.refuses(&run, &["kv_len: expected none, as there is past_k"]);
 }
+
+/// Two sequences: one query and two keys, two queries and one key; a third has nothing.
+fn packed(more: &[Tensor]) -> Folder {
+    let mut tensors = vec![
+        Tensor::f32("q", &[3, 1, 1], &[1.0; 3]),
+        Tensor::f32("k", &[3, 1, 1], &[0.0, 3.0_f32.ln(), 7.0]),
+        Tensor::f32("v", &[3, 1, 2], &[4.0, 0.0, 0.0, 8.0, 1.0, 2.0]),
+        integers("cu_seqlens_q", Dtype::I32, &[4], &[0, 1, 3, 3]),
+        integers("cu_seqlens_k", Dtype::I64, &[4], &[0, 2, 3, 3]),
+    ];
+    tensors.retain(|tensor| more.iter().all(|other| other.name != tensor.name));
+    tensors.extend_from_slice(more);
+    Folder::with(&tensors)
+}
+
+#[test]
+fn sequences_without_padding_attend_within_themselves() {
+    let outputs = packed(&[]).run(&["--layout", "thd", "--emit", "lse"]);
+    assert_eq!(outputs["out"].sizes, [3, 1, 2]);
+    assert_close(&outputs["out"].elements, &[1.0, 6.0, 1.0, 2.0, 1.0, 2.0]);
+    assert_eq!(outputs["lse"].sizes, [1, 3]);
+    assert_close(&outputs["lse"].elements, &[4.0_f32.ln(), 7.0, 7.0]);
+    // Bottom right, the first of two queries stands before the only key.
+    let outputs = packed(&[]).run(&["--layout=thd", "--causal", "--align=bottom-right"]);
+    assert_close(&outputs["out"].elements, &[1.0, 6.0, 0.0, 0.0, 1.0, 2.0]);
+    let outputs = packed(&[]).run(&["--layout=thd", "--causal"]);
+    assert_close(&outputs["out"].elements, &[4.0, 0.0, 1.0, 2.0, 1.0, 2.0]);
+    let slopes = Tensor::f32("alibi_slopes", &[3, 1], &[3.0_f32.ln(), 0.0, 0.0]);
+    let outputs = packed(&[slopes]).run(&["--layout=thd"]);
+    assert_close(&outputs["out"].elements, &[2.0, 4.0, 1.0, 2.0, 1.0, 2.0]);
+}
+
+#[test]
+fn the_gpu_agrees_with_the_cpu_without_padding() {
+    packed(&[]).run_on_both(&["--layout=thd", "--causal", "--emit=lse"], 1e-5);
+}
+
+#[test]
+fn what_does_not_go_with_sequences_without_padding_is_refused() {
+    let run = ["run", "in.safetensors", "--out", "out.safetensors", "--layout", "thd"];
+    let lens = |elements: &[i64]| integers("cu_seqlens_q", Dtype::I64, &[elements.len()], elements);
+    for (tensor, says) in [
+        (lens(&[0, 2, 1, 3]), "cu_seqlens.query: expected numbers from 0 to 3"),
+        (lens(&[0, 1, 3, 4]), "cu_seqlens.query: expected numbers from 0 to 3"),
+        (lens(&[0, -1, 3, 3]), "cu_seqlens_q: expected 0 or more, found -1"),
+        (lens(&[0, 3]), "cu_seqlens.key: expected 2 elements"),
+        (lens(&[]), "cu_seqlens.query: expected numbers from 0 to 3"),
+        (Tensor::bools("mask", &[3], &[1; 3]), "mask: expected none with --layout thd"),
+        (Tensor::wave("bias", &[3]), "bias: expected none with --layout thd"),
+        (integers("kv_len", Dtype::I64, &[1], &[3]), "kv_len: expected none with --layout thd"),
+        (Tensor::wave("q", &[1, 3, 1, 1]), "q: expected 3 sizes, [total, heads, dim]"),
+    ] {
+        packed(&[tensor]).refuses(&run, &[says]);
+    }
+    packed(&[]).refuses(&[&run[..], &["--emit=weights"]].concat(), &["weights: expected none"]);
+    let padded = ["run", "in.safetensors", "--out", "out.safetensors"];
+    packed(&[]).refuses(&padded, &["cu_seqlens_q: expected none without --layout thd"]);
+    let alone = [
+        Tensor::wave("q", &[3, 1, 1]),
+        Tensor::wave("k", &[3, 1, 1]),
+        Tensor::wave("v", &[3, 1, 1]),
+    ];
+    Folder::with(&alone).refuses(&run, &["--layout thd: expected tensors cu_seqlens_q"]);
+}

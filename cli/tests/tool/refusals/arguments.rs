@@ -110,13 +110,12 @@ fn what_comes_later_is_refused_by_name() {
     refuse_flags(&[
         (&["--rope", "half"], &["--rope is not supported yet"]),
         (&["--rope=interleaved"], &["--rope is not supported yet"]),
-        (&["--layout=thd"], &["--layout thd is not supported yet"]),
         (&["--emit", "lse,dq"], &["--emit dq is not supported yet"]),
         (&["--emit", "dk"], &["--emit dk is not supported yet"]),
         (&["--emit", "dv"], &["--emit dv is not supported yet"]),
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
-    let names = ["cu_seqlens_q", "cu_seqlens_k", "seg_q", "seg_k"];
+    let names = ["seg_q", "seg_k"];
     for name in names {
         let says = format!("tensor {name} is not supported yet");
         refuse_tensors(&[(&[Tensor::wave(name, &[2])], &[&says])]);
