@@ -4,8 +4,8 @@ use super::{Band, Problem, Sequence, View};
 use std::ops::Range;
 
 impl Problem {
-    /// The same attention for some of the sequences, query heads and queries. The heads either are all
-    /// the heads of some key/value heads, or share one.
+    /// The same attention for some of the sequences, which do not differ, query heads and queries. The
+    /// heads either are all the heads of some key/value heads, or share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
@@ -20,23 +20,6 @@ impl Problem {
         };
         let keys = 0..self.kv_len;
         let rows = |view: Option<View>, columns| view.map(|v| moved(v, &heads, &queries, columns));
-        // Queries count from the slice's first one, so all that counts from a query moves with it.
-        let moved_sequence = |sequence: &Sequence| Sequence {
-            offset: sequence.offset.saturating_add_unsigned(queries.start),
-            band: Band {
-                lower: self.moved_bound(sequence.band.lower, &queries),
-                upper: self.moved_bound(sequence.band.upper, &queries),
-            },
-            ..*sequence
-        };
-        let whole = moved_sequence(&Sequence {
-            seen_len: self.seen_len,
-            offset: self.offset,
-            band: self.band,
-        });
-        let sequences = self.sequences.as_ref().map(|all| {
-            all[batches.start as usize..batches.end as usize].iter().map(moved_sequence).collect()
-        });
         Self {
             batch: count(&batches),
             num_heads: count(&heads),
@@ -54,10 +37,14 @@ impl Problem {
             raw_scores: rows(self.raw_scores, self.kv_len),
             capped_scores: rows(self.capped_scores, self.kv_len),
             masked_scores: rows(self.masked_scores, self.kv_len),
-            offset: whole.offset,
-            band: whole.band,
-            sequences,
-            ..self.clone()
+            // Queries count from the slice's first one, so all that counts from a query moves with it.
+            offset: self.offset.saturating_add_unsigned(queries.start),
+            band: Band {
+                lower: self.moved_bound(self.band.lower, &queries),
+                upper: self.moved_bound(self.band.upper, &queries),
+            },
+            sequences: None,
+            ..*self
         }
     }
 
@@ -71,18 +58,18 @@ impl Problem {
 
 impl Problem {
     /// The problem in runs of neighbouring sequences that do not differ.
-    pub(crate) fn uniform(&self) -> Vec<Self> {
-        let Some(sequences) = &self.sequences else { return vec![self.clone()] };
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for run in sequences.chunk_by(|a, b| a == b) {
-            let end = start + u32::try_from(run.len()).unwrap_or(u32::MAX);
-            let part = self.slice(start..end, 0..self.num_heads, 0..self.q_len);
-            let Sequence { seen_len, offset, band } = run[0];
-            parts.push(Self { seen_len, offset, band, sequences: None, ..part });
-            start = end;
-        }
-        parts
+    pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
+        let whole = Self { sequences: None, ..*self };
+        let Some(sequences) = &self.sequences else { return Box::new(std::iter::once(whole)) };
+        let runs = sequences.chunk_by(|a, b| a == b).scan(0, |start, run| {
+            let first = *start;
+            *start += u32::try_from(run.len()).unwrap_or(u32::MAX);
+            Some((first..*start, run[0]))
+        });
+        Box::new(runs.map(move |(batches, Sequence { seen_len, offset, band })| {
+            let part = whole.slice(batches, 0..self.num_heads, 0..self.q_len);
+            Self { seen_len, offset, band, ..part }
+        }))
     }
 }
 
