@@ -1,6 +1,7 @@
 //! Cutting a problem into parts that a device takes.
 
 use super::dispatch::{Bound, Dispatch, Tensor};
+use super::variant::Entry;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::Problem;
@@ -26,6 +27,8 @@ enum Excess {
     Grid { axis: usize, expected: u32, found: u32 },
     /// A binding or the workspace is too large.
     Memory { bound: Bound, found: u64 },
+    /// There are too many words of out to pack at once.
+    Words { bound: Bound, expected: u32, found: u32 },
 }
 
 /// What a problem can be cut along.
@@ -44,10 +47,10 @@ pub(super) fn split(
 ) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
     let mut count = 0;
+    let mut runs = problem.uniform();
     // A stack of parts still to be looked at, the next one last: parts come out in order.
-    let mut waiting = problem.uniform();
-    waiting.reverse();
-    while let Some(part) = waiting.pop() {
+    let mut waiting = Vec::new();
+    while let Some(part) = waiting.pop().or_else(|| runs.next()) {
         if part.batch == 0 || part.q_len == 0 {
             continue;
         }
@@ -87,7 +90,14 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
     for dispatch in dispatches {
         let most = capabilities.workgroups_per_axis;
         if let Some(axis) = dispatch.grid.iter().position(|&size| size > most) {
-            return Some(Excess::Grid { axis, expected: dispatch.grid[axis], found: most });
+            let (expected, found) = (dispatch.grid[axis], most);
+            let out = dispatch.bound.iter().find(|bound| bound.tensor == Tensor::Out);
+            return Some(match out {
+                Some(&bound) if dispatch.variant.entry == Entry::Pack => {
+                    Excess::Words { bound, expected, found }
+                }
+                _ => Excess::Grid { axis, expected, found },
+            });
         }
         for bound in &dispatch.bound {
             let most = match bound.tensor {
@@ -111,7 +121,7 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
         // The heads of a group share the rows of a tile.
         Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
         Excess::Grid { .. } => (part.batch > 1).then_some(Axis::Batch),
-        Excess::Memory { bound, .. } => {
+        Excess::Memory { bound, .. } | Excess::Words { bound, .. } => {
             let (heads, rows) = match bound.tensor {
                 Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),
                 _ => (part.num_heads, part.q_len),
@@ -158,7 +168,7 @@ fn halve(part: &Problem, axis: Axis) -> (Problem, Problem) {
 
 fn unsupported(excess: &Excess) -> Error {
     let (what, expected, found) = match excess {
-        Excess::Grid { expected, found, .. } => {
+        Excess::Grid { expected, found, .. } | Excess::Words { expected, found, .. } => {
             let what = "workgroups along one axis of a dispatch";
             (what, u64::from(*expected), u64::from(*found))
         }

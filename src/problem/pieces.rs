@@ -147,26 +147,25 @@ fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) ->
 impl Problem {
     /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
     /// sequences of a batch without padding, each a problem of its own.
-    pub(crate) fn uniform(&self) -> Vec<Self> {
+    pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
         match (&self.pieces, &self.sequences) {
             (Some(pieces), _) => {
-                (0..).zip(pieces).map(|(at, piece)| self.piece(at, piece)).collect()
+                Box::new((0..).zip(pieces).map(|(at, piece)| self.piece(at, piece)))
             }
-            (None, Some(sequences)) => self.runs(sequences),
-            (None, None) => vec![self.clone()],
+            (None, Some(sequences)) => Box::new(self.runs(sequences)),
+            (None, None) => Box::new(std::iter::once(self.clone())),
         }
     }
 
-    fn runs(&self, sequences: &[Sequence]) -> Vec<Self> {
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for run in sequences.chunk_by(|a, b| a == b) {
-            let end = start + u32::try_from(run.len()).unwrap_or(u32::MAX);
-            let part = self.slice(start..end, 0..self.num_heads, 0..self.q_len);
-            parts.push(part.with_sequence(run[0]));
-            start = end;
-        }
-        parts
+    fn runs<'a>(&'a self, sequences: &'a [Sequence]) -> impl Iterator<Item = Self> + 'a {
+        let runs = sequences.chunk_by(|a, b| a == b).scan(0, |start, run| {
+            let first = *start;
+            *start += u32::try_from(run.len()).unwrap_or(u32::MAX);
+            Some((first..*start, run[0]))
+        });
+        runs.map(|(batches, sequence)| {
+            self.slice(batches, 0..self.num_heads, 0..self.q_len).with_sequence(sequence)
+        })
     }
 
     fn piece(&self, at: u32, piece: &Piece) -> Self {
@@ -185,7 +184,7 @@ impl Problem {
 
     fn with_sequence(self, sequence: Sequence) -> Self {
         let Sequence { seen_len, offset, band } = sequence;
-        Self { seen_len, offset, band, sequences: None, pieces: None, ..self }
+        Self { seen_len, offset, band, ..self }
     }
 
     /// What holds for one sequence of a batch.

@@ -1,11 +1,11 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Problem, Sequence, View};
+use super::{Band, Problem, View};
 use std::ops::Range;
 
 impl Problem {
-    /// The same attention for some of the sequences, query heads and queries. The heads either are all
-    /// the heads of some key/value heads, or share one.
+    /// The same attention for some of the sequences, which do not differ, query heads and queries. The
+    /// heads either are all the heads of some key/value heads, or share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
@@ -20,23 +20,6 @@ impl Problem {
         };
         let keys = 0..self.kv_len;
         let rows = |view: Option<View>, columns| view.map(|v| moved(v, &heads, &queries, columns));
-        // Queries count from the slice's first one, so all that counts from a query moves with it.
-        let moved_sequence = |sequence: &Sequence| Sequence {
-            offset: sequence.offset.saturating_add_unsigned(queries.start),
-            band: Band {
-                lower: self.moved_bound(sequence.band.lower, &queries),
-                upper: self.moved_bound(sequence.band.upper, &queries),
-            },
-            ..*sequence
-        };
-        let whole = moved_sequence(&Sequence {
-            seen_len: self.seen_len,
-            offset: self.offset,
-            band: self.band,
-        });
-        let sequences = self.sequences.as_ref().map(|all| {
-            all[batches.start as usize..batches.end as usize].iter().map(moved_sequence).collect()
-        });
         Self {
             batch: count(&batches),
             num_heads: count(&heads),
@@ -54,10 +37,15 @@ impl Problem {
             raw_scores: rows(self.raw_scores, self.kv_len),
             capped_scores: rows(self.capped_scores, self.kv_len),
             masked_scores: rows(self.masked_scores, self.kv_len),
-            offset: whole.offset,
-            band: whole.band,
-            sequences,
-            ..self.clone()
+            // Queries count from the slice's first one, so all that counts from a query moves with it.
+            offset: self.offset.saturating_add_unsigned(queries.start),
+            band: Band {
+                lower: self.moved_bound(self.band.lower, &queries),
+                upper: self.moved_bound(self.band.upper, &queries),
+            },
+            sequences: None,
+            pieces: None,
+            ..*self
         }
     }
 

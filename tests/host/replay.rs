@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, Entry, Kernel, Plan, Problem, Tensor, View, ViewParams,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Tensor, View,
+    ViewParams,
 };
 
 /// A query, as the whole problem counts.
@@ -39,6 +40,8 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let mut written = HashSet::new();
     // Rows of the workspace, as the latest scores left them.
     let mut workspace = HashMap::new();
+    // Elements of out that wait to be packed.
+    let mut unpacked = Vec::new();
     for dispatch in &plan.dispatches {
         assert_fits(dispatch, plan);
         assert_knows(dispatch, p);
@@ -48,8 +51,12 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
                 Tensor::Out
             }
             Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
-            Entry::Pack => unreachable!("these problems are f32"),
+            Entry::Pack => {
+                assert_packs(dispatch, p, std::mem::take(&mut unpacked));
+                continue;
+            }
         };
+        assert!(unpacked.is_empty(), "{entry:?} comes before what was written is packed");
         if entry == Entry::Scores && target == Tensor::Workspace {
             workspace.clear();
         }
@@ -72,8 +79,13 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             assert_row(p, dispatch, &row, place);
             let wrote = Written { tensor: target, entry, place, piece: row.piece };
             assert!(written.insert(wrote), "{entry:?} writes {place:?}, {} twice", row.piece);
+            if let Some(bound) = find(dispatch, Tensor::Unpacked) {
+                let start = index(bound, dispatch, &row) as u32;
+                unpacked.extend([start, start + p.value_dim - 1]);
+            }
         }
     }
+    assert!(unpacked.is_empty(), "nobody packs the last part");
     let rows = (p.batch * p.num_heads * p.q_len) as usize;
     let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
     let expected = match plan.kernel {
@@ -86,6 +98,22 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         }
     };
     assert_eq!(written.len(), expected);
+}
+
+/// Every word of these elements is an invocation's, and both buffers have it.
+fn assert_packs(dispatch: &Dispatch, p: &Problem, elements: Vec<u32>) {
+    assert_eq!(p.element.per_word(), 2);
+    let [unpacked, out] =
+        [Tensor::Unpacked, Tensor::Out].map(|tensor| find(dispatch, tensor).unwrap());
+    let first = out.window.first_element;
+    assert!(unpacked.window.first_element == first && first.is_multiple_of(2));
+    let words = dispatch.params.words;
+    assert!(words <= dispatch.grid[0] * 64 && dispatch.grid[1..] == [1, 1]);
+    assert_eq!(out.window.size, u64::from(words) * 4);
+    assert_eq!(unpacked.window.size, u64::from(words) * 8);
+    for element in elements {
+        assert!((first..first + 2 * words).contains(&element), "{element} is not packed");
+    }
 }
 
 /// Grids and bindings that a device takes.
@@ -101,18 +129,20 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
         assert!(window.start.is_multiple_of(u64::from(device.storage_alignment)), "{bound:?}");
         assert!(window.size > 0 && window.size <= device.binding_size, "{bound:?}");
         assert!(window.size.is_multiple_of(4), "{bound:?}");
-        assert_eq!(
-            window.start,
-            bound.tensor.bytes(plan.problem.element, window.first_element),
-            "{bound:?}"
-        );
         let end = window.start + window.size;
-        match view(&plan.problem, bound.tensor) {
-            Some(view) => {
-                assert!(end <= bound.tensor.bytes(plan.problem.element, view.extent), "{bound:?}")
-            }
-            None => assert!(end <= plan.workspace, "{bound:?}"),
+        if let Tensor::Workspace | Tensor::Unpacked = bound.tensor {
+            assert_eq!(window.start, 0, "{bound:?}");
+            assert!(end <= plan.workspace && end <= 64 << 20, "{bound:?}");
+            continue;
         }
+        let extent = view(&plan.problem, bound.tensor).unwrap().extent;
+        let bytes = |elements: u32| elements.div_ceil(per_word(&plan.problem, bound.tensor)) * 4;
+        assert_eq!(window.start, u64::from(bytes(window.first_element)), "{bound:?}");
+        assert!(end <= u64::from(bytes(extent)), "{bound:?}");
+        // No more than a step of the alignment lies before what the part needs.
+        let needs = u64::from(bytes(bound.view.extent)) - u64::from(bytes(bound.view.offset));
+        let slack = u64::from(device.storage_alignment) + 4;
+        assert!(window.size <= needs + slack, "{bound:?}: {needs} bytes are needed");
     }
     let bindings: HashSet<u32> =
         dispatch.bound.iter().map(|bound| bound.tensor.binding(dispatch.variant.entry)).collect();
@@ -148,7 +178,9 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         let used =
             dispatch.variant.entry.bindings().contains_key(&tensor.binding(dispatch.variant.entry));
         let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
-        assert_eq!(find(dispatch, tensor).is_some(), used && !empty, "{tensor:?}");
+        let unpacked = tensor == Tensor::Out && find(dispatch, Tensor::Unpacked).is_some();
+        let is_bound = find(dispatch, tensor).is_some() || unpacked;
+        assert_eq!(is_bound, used && !empty, "{tensor:?}");
     }
 }
 
@@ -156,6 +188,7 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
 fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let Place { batch, head, query } = place;
     let params = &dispatch.params;
+    let sequence = p.sequence(batch);
     let kv_head = head / p.group() as usize;
     for bound in &dispatch.bound {
         let Some(view) = view(p, bound.tensor) else { continue };
@@ -165,7 +198,9 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             Tensor::AlibiSlopes => (view.index(batch, head, 0, 0), 1),
             Tensor::Lse => (view.index(batch, head, query, 0), 1),
             Tensor::Query => (view.index(batch, head, query, 0), p.head_dim as usize),
-            Tensor::Out => (view.index(batch, head, query, 0), p.value_dim as usize),
+            Tensor::Out | Tensor::Unpacked => {
+                (view.index(batch, head, query, 0), p.value_dim as usize)
+            }
             _ => {
                 let last = (p.kv_len - 1) as usize * view.column as usize;
                 (view.index(batch, head, query, 0), last + 1)
@@ -174,19 +209,18 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let found = index(bound, dispatch, row);
         assert_eq!(found, expected, "{:?} of {place:?}", bound.tensor);
         let first = bound.window.first_element as usize;
-        let held =
-            bound.window.size as usize / 4 * bound.tensor.elements_per_word(p.element) as usize;
+        let held = bound.window.size as usize / 4 * per_word(p, bound.tensor) as usize;
         assert!(found >= first && found + columns <= first + held, "{bound:?} for {place:?}");
     }
     if row.piece == 0 {
         let band = Band { lower: params.band_lower, upper: params.band_upper };
         for j in 0..p.kv_len as usize {
-            let visible = band.contains(row.place.query, j);
-            assert_eq!(visible, p.band.contains(query, j), "{place:?}, key {j}");
+            let visible = j < params.seen_len as usize && band.contains(row.place.query, j);
+            assert_eq!(visible, sequence.contains(query, j), "{place:?}, key {j}");
         }
     }
     let position = row.place.query as i64 + i64::from(params.offset);
-    assert_eq!(position, query as i64 + i64::from(p.offset), "{place:?}");
+    assert_eq!(position, query as i64 + i64::from(sequence.offset), "{place:?}");
 }
 
 /// The rows of a dispatch, located as shaders/shared/rows.wgsl does.
@@ -212,7 +246,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 rows.push(Row { place: place(batch, y, x), kv_head: 0, piece: 0 });
                 continue;
             }
-            Entry::Pack => unreachable!("these problems are f32"),
+            Entry::Pack => unreachable!("it has words, not rows"),
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
             Entry::AttentionForwardWide | Entry::WeightedSum => {
@@ -245,7 +279,7 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
         Tensor::Query => at(params.query, head, query),
         Tensor::Key => at(params.key, row.kv_head, 0),
         Tensor::Value => at(params.value, row.kv_head, 0),
-        Tensor::Out => at(params.out, head, query),
+        Tensor::Out | Tensor::Unpacked => at(params.out, head, query),
         Tensor::Lse => at(params.lse, head, query),
         Tensor::Mask => at(params.mask, head, query),
         Tensor::Bias => at(params.bias, head, query),
@@ -260,6 +294,18 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
 /// Elements from the first key's first column to the last key's last.
 fn keys_span(p: &Problem, view: &View, dim: u32) -> usize {
     view.row as usize * (p.kv_len - 1) as usize + dim as usize
+}
+
+/// Elements in four bytes.
+fn per_word(p: &Problem, tensor: Tensor) -> u32 {
+    match tensor {
+        Tensor::Mask => 32,
+        Tensor::Query | Tensor::Key | Tensor::Value | Tensor::Out => match p.element {
+            ElementType::F32 => 1,
+            ElementType::F16 | ElementType::Bf16 => 2,
+        },
+        _ => 1,
+    }
 }
 
 fn find(dispatch: &Dispatch, tensor: Tensor) -> Option<&Bound> {
@@ -300,6 +346,7 @@ fn view(p: &Problem, tensor: Tensor) -> Option<View> {
         Tensor::RawScores => p.raw_scores,
         Tensor::CappedScores => p.capped_scores,
         Tensor::MaskedScores => p.masked_scores,
-        Tensor::Workspace | Tensor::Unpacked => None,
+        Tensor::Unpacked => Some(p.out),
+        Tensor::Workspace => None,
     }
 }

@@ -138,13 +138,16 @@ fn on_all_cores<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) ->
     })
 }
 
+fn needs_f16(variant: &Variant) -> bool {
+    variant.storage.needs_f16() || variant.out.needs_f16()
+}
+
 fn compile(variant: &Variant) -> (naga::Module, ModuleInfo) {
     let text = assemble(variant);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
     // Nothing but core WebGPU, and f16 where the plan was told that it is there.
-    let needs_f16 = variant.storage.needs_f16() || variant.out.needs_f16();
-    let allowed = if needs_f16 {
+    let allowed = if needs_f16(variant) {
         naga::valid::Capabilities::SHADER_FLOAT16
     } else {
         naga::valid::Capabilities::empty()
@@ -185,29 +188,23 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
 
 #[test]
 fn every_shader_translates_to_spirv() {
-    let options = spv::Options {
-        capabilities: Some(
-            [
-                spv::Capability::Shader,
-                spv::Capability::Float16,
-                spv::Capability::StorageBuffer16BitAccess,
-                spv::Capability::UniformAndStorageBuffer16BitAccess,
-                spv::Capability::StorageInputOutput16,
-            ]
-            .into_iter()
-            .collect(),
-        ),
+    use spv::Capability::{Float16, Shader, StorageBuffer16BitAccess};
+    let options = |capabilities: &[spv::Capability]| spv::Options {
+        capabilities: Some(capabilities.iter().copied().collect()),
         bounds_check_policies: checked(),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,
         ..spv::Options::default()
     };
+    let plain = options(&[Shader]);
+    let with_f16 = options(&[Shader, Float16, StorageBuffer16BitAccess]);
     on_all_cores(&SHADERS, |shader| {
+        let options = if needs_f16(&shader.variant) { &with_f16 } else { &plain };
         let pipeline = spv::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
             entry_point: shader.variant.entry.name().to_owned(),
         };
-        let words = spv::write_vec(&shader.module, &shader.info, &options, Some(&pipeline));
+        let words = spv::write_vec(&shader.module, &shader.info, options, Some(&pipeline));
         assert!(words.is_ok(), "{}: {words:?}", shader.variant);
     });
 }
@@ -244,15 +241,18 @@ fn every_shader_translates_to_metal() {
 
 #[test]
 fn every_shader_translates_to_hlsl() {
-    let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_2,
+    let options = |shader_model| hlsl::Options {
+        shader_model,
         force_loop_bounding: false,
         ..hlsl::Options::default()
     };
+    // What FXC takes, and for f16 what DXC does.
+    let (plain, with_f16) = (options(hlsl::ShaderModel::V5_1), options(hlsl::ShaderModel::V6_2));
     let pipeline = hlsl::PipelineOptions::default();
     on_all_cores(&SHADERS, |shader| {
         let mut text = String::new();
-        let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
+        let options = if needs_f16(&shader.variant) { &with_f16 } else { &plain };
+        let reflection = hlsl::Writer::new(&mut text, options, &pipeline)
             .write(&shader.module, &shader.info, None)
             .unwrap();
         let name = reflection.entry_point_names[0].as_ref().unwrap();

@@ -1,0 +1,142 @@
+//! Problems at random, cut down to the last query: the parts are the problem.
+
+use crate::plan::PORTABLE;
+use crate::replay::assert_covers_its_problem;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+use wgpu_attention::{
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
+    ElementType, Kernel, Layout, Plan, Problem, Strides, View,
+};
+
+/// Outputs need not be contiguous, only free of overlap.
+fn any_layout(shape: [usize; 4]) -> impl Strategy<Value = Layout> {
+    let [_, heads, len, dim] = shape;
+    let (head, row, gap) = (dim, heads * dim + 4, 3);
+    let strides = Strides { offset: 5, batch: len * row + gap, head, row };
+    let aligned = Strides { offset: 8, batch: len * dim * 4, head: len * dim * 4, row: dim * 4 };
+    let aligned = Strides { batch: heads * aligned.head, ..aligned };
+    select(vec![Layout::Bhsd, Layout::Bshd, Layout::Strided(strides), Layout::Strided(aligned)])
+}
+
+fn any_broadcast(sizes: [usize; 4]) -> impl Strategy<Value = Option<BroadcastLayout>> {
+    (0..17_usize).prop_map(move |kept| {
+        let own = [0, 1, 2, 3].map(|axis| if kept >> axis & 1 == 1 { sizes[axis] } else { 1 });
+        (kept < 16).then_some(BroadcastLayout::Sizes(own))
+    })
+}
+
+fn any_shape() -> impl Strategy<Value = AttentionShape> {
+    // Batch, key/value heads, query heads of each, queries: few enough rows to cut down to single ones.
+    let rows = select(vec![
+        [1, 1, 3, 600],
+        [1, 1, 1, 1_030],
+        [1, 2, 3, 130],
+        [3, 1, 2, 65],
+        [2, 2, 1, 64],
+        [3, 2, 3, 7],
+        [2, 1, 7, 2],
+        [1, 3, 2, 1],
+    ]);
+    let kv_len = select(vec![0_usize, 1, 5, 32, 33, 70]);
+    let dims = (select(vec![1_usize, 3, 4, 8]), select(vec![1_usize, 4, 130]));
+    (rows, kv_len, dims).prop_flat_map(|(rows, kv_len, (dim, value_dim))| {
+        let [batch, kv_heads, group, q_len] = rows;
+        let heads = kv_heads * group;
+        let scores = [batch, heads, q_len, kv_len];
+        let layouts = (
+            any_layout([batch, heads, q_len, dim]),
+            any_layout([batch, kv_heads, kv_len, dim]),
+            any_layout([batch, kv_heads, kv_len, value_dim]),
+            any_layout([batch, heads, q_len, value_dim]),
+            any_layout([batch, heads, q_len, 1]),
+            any_layout(scores),
+        );
+        let asked = prop::array::uniform5(any::<bool>());
+        let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
+        let element = select(vec![ElementType::F32, ElementType::F16, ElementType::Bf16]);
+        let kv_lens = prop::option::of(prop::collection::vec(0..=kv_len, batch));
+        let kinds = (element, kv_lens);
+        (layouts, extras, kinds).prop_map(move |(layouts, (mask, bias, alibi, asked), kinds)| {
+            let (element, kv_lens) = kinds;
+            let (query, key, value, out, lse, matrix) = layouts;
+            let [has_lse, weights, raw, capped, masked] = asked;
+            // Most problems keep nothing, so that both kernels have their share.
+            let matrix = |asked: bool| (asked && has_lse).then_some(matrix);
+            AttentionShape {
+                num_kv_heads: kv_heads,
+                kv_len,
+                kv_lens,
+                element,
+                value_dim,
+                query,
+                key,
+                value,
+                out,
+                mask,
+                bias,
+                alibi: [None, Some(AlibiLayout::PerHead), Some(AlibiLayout::PerBatchAndHead)]
+                    [alibi],
+                lse: has_lse.then_some(lse),
+                weights: matrix(weights),
+                raw_scores: matrix(raw),
+                capped_scores: matrix(capped),
+                masked_scores: matrix(masked),
+                ..AttentionShape::new(batch, heads, q_len, dim)
+            }
+        })
+    })
+}
+
+fn any_options() -> impl Strategy<Value = AttentionOptions> {
+    let window = || prop::option::of(0..80_usize);
+    let align =
+        select(vec![Align::TopLeft, Align::BottomRight, Align::Offset(-40), Align::Offset(7)]);
+    (any::<bool>(), window(), window(), align, any::<bool>()).prop_map(
+        |(causal, window_left, window_right, align, capped)| AttentionOptions {
+            causal,
+            window_left,
+            window_right,
+            align,
+            softcap: capped.then_some(3.0),
+            ..AttentionOptions::default()
+        },
+    )
+}
+
+/// The largest binding of the smallest part: one query of one head, with all the head's keys.
+fn least_binding(p: &Problem, alignment: u32) -> u64 {
+    let row = |view: View, columns: u32| (view.column * columns.saturating_sub(1) + 1).max(1);
+    let keys = |view: View, dim: u32| view.row * p.kv_len.saturating_sub(1) + dim;
+    let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
+    let elements =
+        [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
+    let elements = elements.into_iter().chain(p.bias.map(|view| row(view, p.kv_len)));
+    let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
+    // Elements of 16 bits are unpacked into twice as many bytes, with what lies before them.
+    u64::from(most.unwrap() + alignment) * 4
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn the_parts_of_any_problem_are_the_problem(
+        shape in any_shape(),
+        options in any_options(),
+        three_stage in any::<bool>(),
+        workgroups_per_axis in 3..20_u32,
+        spare in select(vec![0_u64, 300, 5_000, 1 << 20]),
+        storage_alignment in select(vec![16_u32, 32, 256]),
+        (software, shader_f16) in any::<(bool, bool)>(),
+    ) {
+        let problem = Problem::new(&shape, &options).unwrap();
+        let binding_size = least_binding(&problem, storage_alignment) + spare;
+        let capabilities =
+            Capabilities { workgroups_per_axis, binding_size, storage_alignment, software, shader_f16, ..PORTABLE };
+        let kernel = three_stage.then_some(Kernel::ThreeStage);
+        let plan = Plan::new(problem, &capabilities, kernel).unwrap();
+        assert_covers_its_problem(&plan);
+    }
+}
