@@ -28,9 +28,17 @@ pub struct Capabilities {
     pub subgroups: bool,
     /// Timestamp queries.
     pub timestamps: bool,
+    /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes seconds is
+    /// stopped by an operating system's watchdog. 2^36 unless you choose, with
+    /// [`Attention::with_capabilities`](crate::Attention::with_capabilities) or
+    /// [`Gpu::masked`](crate::Gpu::masked).
+    pub dispatch_work: u64,
     /// Whether a CPU plays the GPU: what does not fit its registers is still in its nearest cache.
     pub software: bool,
 }
+
+/// About a second of an integrated GPU.
+const DISPATCH_WORK: u64 = 1 << 36;
 
 impl Capabilities {
     /// Core WebGPU's defaults: what every conforming browser and adapter has.
@@ -46,6 +54,7 @@ impl Capabilities {
         shader_f16: false,
         subgroups: false,
         timestamps: false,
+        dispatch_work: DISPATCH_WORK,
         software: false,
     };
 
@@ -66,6 +75,7 @@ impl Capabilities {
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            dispatch_work: DISPATCH_WORK,
             software: info.device_type == wgpu::DeviceType::Cpu,
         }
     }
@@ -91,6 +101,7 @@ impl Capabilities {
             shader_f16: self.shader_f16 && other.shader_f16,
             subgroups: self.subgroups && other.subgroups,
             timestamps: self.timestamps && other.timestamps,
+            dispatch_work: self.dispatch_work.min(other.dispatch_work),
             software: self.software && other.software,
         }
     }

@@ -29,6 +29,8 @@ enum Excess {
     Memory { bound: Bound, found: u64 },
     /// There are too many words of out to pack at once.
     Words { bound: Bound, expected: u32, found: u32 },
+    /// A dispatch would take too long.
+    Work { expected: u64, found: u64 },
 }
 
 /// What a problem can be cut along.
@@ -55,7 +57,8 @@ pub(super) fn split(
             continue;
         }
         let dispatches = plan(&part);
-        if let Some(excess) = excess(&dispatches, capabilities) {
+        let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, capabilities));
+        if let Some(excess) = excess {
             let axis = axis_to_cut(&part, &excess).ok_or_else(|| unsupported(&excess))?;
             let (first, second) = halve(&part, axis);
             waiting.extend([second, first]);
@@ -114,6 +117,17 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
     None
 }
 
+/// More multiply-adds of queries with keys and weights with values than a dispatch may have. Below a tile of
+/// queries of one head there is nothing to gain by cutting.
+fn too_long(part: &Problem, capabilities: &Capabilities) -> Option<Excess> {
+    let rows = u64::from(part.batch) * u64::from(part.num_heads) * u64::from(part.q_len);
+    let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
+    let expected = rows.saturating_mul(part.kv_len.into()).saturating_mul(columns);
+    let found = capabilities.dispatch_work;
+    let is_divisible = part.batch > 1 || part.num_heads > 1 || part.q_len > QUERIES;
+    (expected > found && is_divisible).then_some(Excess::Work { expected, found })
+}
+
 /// The axis along which a cut brings the part nearest to fitting, if there is any.
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     match excess {
@@ -121,6 +135,9 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
         // The heads of a group share the rows of a tile.
         Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
         Excess::Grid { .. } => (part.batch > 1).then_some(Axis::Batch),
+        Excess::Work { .. } if part.batch > 1 => Some(Axis::Batch),
+        Excess::Work { .. } if part.num_heads > 1 => Some(Axis::Heads),
+        Excess::Work { .. } => Some(Axis::Queries),
         Excess::Memory { bound, .. } | Excess::Words { bound, .. } => {
             let (heads, rows) = match bound.tensor {
                 Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),
@@ -168,6 +185,7 @@ fn halve(part: &Problem, axis: Axis) -> (Problem, Problem) {
 
 fn unsupported(excess: &Excess) -> Error {
     let (what, expected, found) = match excess {
+        Excess::Work { expected, found } => ("multiply-adds of one dispatch", *expected, *found),
         Excess::Grid { expected, found, .. } | Excess::Words { expected, found, .. } => {
             let what = "workgroups along one axis of a dispatch";
             (what, u64::from(*expected), u64::from(*found))

@@ -191,7 +191,27 @@ fn what_would_take_forever_is_refused_soon() {
         (AttentionShape { num_heads: largest, num_kv_heads: 1, ..tiny.clone() }, 1 << 9),
         (AttentionShape { batch: 1 << 25, value_dim: 127, ..tiny }, 1 << 10),
     ] {
-        let plan = planned(&shape, &PORTABLE).unwrap();
+        let device = Capabilities { dispatch_work: u64::MAX, ..PORTABLE };
+        let plan = planned(&shape, &device).unwrap();
         assert_eq!(plan.dispatches.len(), parts, "{shape:?}");
     }
+}
+
+#[test]
+fn a_dispatch_has_no_more_work_than_it_may() {
+    let most = 1 << 26;
+    let device = Capabilities { dispatch_work: most, ..PORTABLE };
+    let shape = AttentionShape::new(3, 4, 1000, 64);
+    for kernel in [Kernel::Forward, Kernel::ThreeStage] {
+        let plan = planned_as(Some(kernel), &shape, &device).unwrap();
+        let work = |d: &wgpu_attention::Dispatch| {
+            u64::from(d.grid[2]) * u64::from(d.params.q_len) * u64::from(d.params.kv_len) * 128
+        };
+        assert!(plan.dispatches.len() >= 3 * 4 * 2, "{kernel:?}: {}", plan.dispatches.len());
+        assert!(plan.dispatches.iter().all(|dispatch| work(dispatch) <= most), "{kernel:?}");
+    }
+    // What cannot be cut runs all the same.
+    let least = Capabilities { dispatch_work: 1, ..PORTABLE };
+    let one = planned_as(None, &AttentionShape::new(1, 1, 200, 64), &least).unwrap();
+    assert_eq!(one.dispatches.len(), 1);
 }
