@@ -18,4 +18,5 @@ mod sequences;
 mod shader_text;
 mod shaders;
 mod split;
+mod storage;
 mod tiles;

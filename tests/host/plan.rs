@@ -2,13 +2,13 @@
 
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Entry, Error,
-    Kernel, Layout, Plan, Problem, Storage, Strides, Tensor,
+    Kernel, Layout, Plan, Problem, Tensor,
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
 
 /// Two sequences, four query heads on two key/value heads, 100 queries, 70 keys, 64 columns.
-fn ordinary() -> AttentionShape {
+pub(crate) fn ordinary() -> AttentionShape {
     AttentionShape { num_kv_heads: 2, kv_len: 70, ..AttentionShape::new(2, 4, 100, 64) }
 }
 
@@ -143,51 +143,6 @@ fn without_rows_nothing_is_dispatched() {
             assert!(plan.dispatches.is_empty() && plan.variants().is_empty());
             assert_eq!(plan.workspace, 0);
         }
-    }
-}
-
-#[test]
-fn four_elements_at_a_time_need_every_row_to_start_on_a_multiple_of_four() {
-    let storage = |shape: &AttentionShape| {
-        let plan = planned(shape, &PORTABLE).unwrap();
-        plan.dispatches[0].variant.storage
-    };
-    let good = Strides { offset: 4, batch: 100_000, head: 25_000, row: 68 };
-    let with = |strides| AttentionShape { query: Layout::Strided(strides), ..ordinary() };
-    for shape in [
-        ordinary(),
-        ordinary().with_layout(Layout::Bshd),
-        with(good),
-        AttentionShape { head_dim: 4, value_dim: 12, ..ordinary() },
-        // No step is ever taken from the only sequence to a next one.
-        AttentionShape { batch: 1, ..with(Strides { batch: 1, ..good }) },
-        // Only query, key, value and out are loaded four at a time.
-        AttentionShape { mask: Some(BroadcastLayout::Sizes([1, 1, 1, 70])), ..ordinary() },
-        AttentionShape { kv_len: 71, lse: Some(Layout::Bhsd), ..ordinary() },
-    ] {
-        assert_eq!(storage(&shape), Storage::F32x4, "{shape:?}");
-    }
-    let odd = [
-        Strides { offset: 2, ..good },
-        Strides { batch: 100_001, ..good },
-        Strides { head: 25_003, ..good },
-        Strides { row: 66, ..good },
-    ];
-    let odd = odd.into_iter().flat_map(|strides| {
-        let layout = Layout::Strided(strides);
-        [
-            AttentionShape { query: layout, ..ordinary() },
-            AttentionShape { key: layout, ..ordinary() },
-            AttentionShape { value: layout, ..ordinary() },
-            AttentionShape { out: layout, ..ordinary() },
-        ]
-    });
-    let dims = [
-        AttentionShape { head_dim: 63, ..ordinary() },
-        AttentionShape { value_dim: 66, ..ordinary() },
-    ];
-    for shape in odd.chain(dims) {
-        assert_eq!(storage(&shape), Storage::F32, "{shape:?}");
     }
 }
 

@@ -41,10 +41,24 @@ fn tiles_fit_the_workgroup_memory_there_is() {
             assert!(tiles.workgroup_bytes <= kib << 10, "dim {dim}: {tiles:?} in {kib} KiB");
             // More keys would not fit, or a tile's visibility not into a word.
             assert!(tiles.keys == 32 || 2 * tiles.workgroup_bytes > kib << 10);
-            assert!(tiles.keys.is_multiple_of(tiles.keys_each));
             tiles.keys
         });
         assert!(keys.is_sorted() && keys[4] == 32, "dim {dim}: {keys:?}");
+    }
+}
+
+#[test]
+fn keys_that_are_computed_at_a_time_divide_a_tile() {
+    for (dim, kernel) in KERNELS_OF_DIMS {
+        for (q_len, software) in
+            [1, 8, 9, 32, 33, 300].map(|len| [(len, false), (len, true)]).concat()
+        {
+            let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, q_len, dim) };
+            let device = Capabilities { software, ..PORTABLE };
+            let tiles = planned_as(Some(kernel), &shape, &device).unwrap().tiles;
+            assert!(tiles.keys.is_multiple_of(tiles.keys_each), "{q_len} x {dim}: {tiles:?}");
+            assert!(tiles.threads.is_power_of_two() && tiles.threads <= 64, "{tiles:?}");
+        }
     }
 }
 
