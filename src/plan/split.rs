@@ -21,6 +21,10 @@ const MOST_WORKSPACE: u64 = 64 << 20;
 /// A call of more dispatches than this is refused, before planning it takes gigabytes and forever.
 const MOST_DISPATCHES: usize = 1 << 14;
 
+/// Work alone cuts a call into about this many parts at most: what has more of it is not for a device on
+/// which that takes long. Halving makes up to twice as many, of up to seven dispatches.
+const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
+
 /// Why a part does not fit.
 enum Excess {
     /// Its grid is too large along an axis.
@@ -47,6 +51,7 @@ pub(super) fn split(
     capabilities: &Capabilities,
     plan: impl Fn(&Problem) -> Vec<Dispatch>,
 ) -> Result<Vec<Part>, Error> {
+    let most_work = capabilities.dispatch_work.max(work(problem) / MOST_PARTS_FOR_WORK);
     let mut parts = Vec::new();
     let mut count = 0;
     let mut runs = problem.uniform();
@@ -57,7 +62,7 @@ pub(super) fn split(
             continue;
         }
         let dispatches = plan(&part);
-        let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, capabilities));
+        let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, most_work));
         if let Some(excess) = excess {
             let axis = axis_to_cut(&part, &excess).ok_or_else(|| unsupported(&excess))?;
             let (first, second) = halve(&part, axis);
@@ -117,15 +122,21 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
     None
 }
 
-/// More multiply-adds of queries with keys and weights with values than a dispatch may have. Below a tile of
-/// queries of one head there is nothing to gain by cutting.
-fn too_long(part: &Problem, capabilities: &Capabilities) -> Option<Excess> {
+/// More multiply-adds than a dispatch may have. Below a tile of queries of one head there is nothing to gain
+/// by cutting.
+fn too_long(part: &Problem, most: u64) -> Option<Excess> {
+    let expected = work(part);
+    let is_divisible = part.batch > 1 || part.num_heads > 1 || part.q_len > QUERIES;
+    (expected > most && is_divisible).then_some(Excess::Work { expected, found: most })
+}
+
+/// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
+fn work(part: &Problem) -> u64 {
     let rows = u64::from(part.batch) * u64::from(part.num_heads) * u64::from(part.q_len);
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
-    let expected = rows.saturating_mul(part.kv_len.into()).saturating_mul(columns);
-    let found = capabilities.dispatch_work;
-    let is_divisible = part.batch > 1 || part.num_heads > 1 || part.q_len > QUERIES;
-    (expected > found && is_divisible).then_some(Excess::Work { expected, found })
+    let window = i64::from(part.band.upper) - i64::from(part.band.lower) + 1;
+    let keys = u64::from(part.kv_len).min(u64::try_from(window).unwrap_or_default());
+    rows.saturating_mul(keys).saturating_mul(columns)
 }
 
 /// The axis along which a cut brings the part nearest to fitting, if there is any.
@@ -136,8 +147,9 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
         Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
         Excess::Grid { .. } => (part.batch > 1).then_some(Axis::Batch),
         Excess::Work { .. } if part.batch > 1 => Some(Axis::Batch),
-        Excess::Work { .. } if part.num_heads > 1 => Some(Axis::Heads),
-        Excess::Work { .. } => Some(Axis::Queries),
+        Excess::Work { .. } if part.num_kv_heads > 1 => Some(Axis::Heads),
+        Excess::Work { .. } if part.q_len > QUERIES => Some(Axis::Queries),
+        Excess::Work { .. } => Some(Axis::Heads),
         Excess::Memory { bound, .. } | Excess::Words { bound, .. } => {
             let (heads, rows) = match bound.tensor {
                 Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),

@@ -3,7 +3,8 @@
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
-    AttentionShape, BroadcastLayout, Capabilities, ElementType, Entry, Kernel, Layout, Plan, Tensor,
+    AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Entry, Kernel,
+    Layout, Plan, Problem, Tensor,
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {
@@ -214,4 +215,38 @@ fn a_dispatch_has_no_more_work_than_it_may() {
     let least = Capabilities { dispatch_work: 1, ..PORTABLE };
     let one = planned_as(None, &AttentionShape::new(1, 1, 200, 64), &least).unwrap();
     assert_eq!(one.dispatches.len(), 1);
+}
+
+#[test]
+fn work_alone_is_never_too_much() {
+    let device = Capabilities { binding_size: 8 << 30, buffer_size: 8 << 30, ..PORTABLE };
+    let long = |num_kv_heads| {
+        let shape = AttentionShape { num_kv_heads, ..AttentionShape::new(1, 32, 1 << 19, 128) };
+        AttentionShape { element: ElementType::F16, ..shape }
+    };
+    let plan = |kernel, num_kv_heads| planned_as(Some(kernel), &long(num_kv_heads), &device);
+    for num_kv_heads in [1, 8, 32] {
+        for kernel in [Kernel::Forward, Kernel::ForwardWide] {
+            let plan = plan(kernel, num_kv_heads).unwrap();
+            assert!(plan.dispatches.len() <= 1 << 11, "{} dispatches", plan.dispatches.len());
+            // Query heads that share keys stay together.
+            assert!(plan.dispatches.iter().all(|d| d.params.group as usize == 32 / num_kv_heads));
+        }
+    }
+}
+
+#[test]
+fn keys_outside_the_window_are_no_work() {
+    let shape = AttentionShape::new(1, 8, 1 << 17, 64);
+    let dispatches = |window_left| {
+        let options = AttentionOptions { causal: true, window_left, ..AttentionOptions::default() };
+        let problem = Problem::new(&shape, &options).unwrap();
+        let device = Capabilities { binding_size: 1 << 30, ..PORTABLE };
+        Plan::new(problem, &device, None).unwrap().dispatches.len()
+    };
+    // 2^3 heads x 2^17 queries x 2^10 keys x 2^7 columns are 2^37.
+    assert_eq!(dispatches(Some(1023)), 2);
+    assert_eq!(dispatches(Some(511)), 1);
+    // All keys would make 256; early queries see few of them.
+    assert!((128..256).contains(&dispatches(None)), "{}", dispatches(None));
 }
