@@ -1,10 +1,11 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
-use crate::context::Context;
+use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::{Kernel, Plan, Tensor};
+use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
 use crate::problem::{AttentionOptions, AttentionShape, Problem};
+use crate::uniforms::MOST_PARAMS;
 use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
@@ -60,6 +61,8 @@ pub struct Footprint {
     /// Places for the parameters of dispatches that the GPU has not finished yet.
     pub uniform_slots: usize,
 }
+
+const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
 
 impl Attention {
     /// An operator on your device.
@@ -161,8 +164,39 @@ impl Attention {
             return Err(Error::invalid("plan", expected, found));
         }
         buffers.validate(&plan.problem)?;
-        let find = |tensor| buffers.get(tensor);
-        self.context.record(encoder, "attention", &plan.dispatches, find)
+        let steps = self.steps(plan, buffers)?;
+        self.context.record(encoder, "attention", &steps)
+    }
+
+    /// The plan's dispatches with the buffers they bind, the operator's own among them.
+    pub(crate) fn steps<'a>(
+        &self,
+        plan: &'a Plan,
+        buffers: &AttentionBuffers<'_>,
+    ) -> Result<Vec<Step<'a>>, Error> {
+        let Context { device, workspace, unpacked, .. } = &*self.context;
+        let own =
+            |scratch: &Scratch, tensor| scratch.get(device, largest(&plan.dispatches, tensor));
+        let workspace = own(workspace, Tensor::Workspace)?;
+        let unpacked = own(unpacked, Tensor::Unpacked)?;
+        let find = |tensor| match tensor {
+            Tensor::Workspace => workspace.as_ref(),
+            Tensor::Unpacked => unpacked.as_ref(),
+            tensor => buffers.get(tensor),
+        };
+        let step = |dispatch: &'a Dispatch| {
+            let buffer = |bound: &Bound| {
+                let number = bound.tensor.binding(dispatch.variant.entry);
+                Some((number, find(bound.tensor)?.clone(), bound.window))
+            };
+            Step {
+                variant: &dispatch.variant,
+                params: bytemuck::bytes_of(&dispatch.params),
+                buffers: dispatch.bound.iter().filter_map(buffer).collect(),
+                grid: dispatch.grid,
+            }
+        };
+        Ok(plan.dispatches.iter().map(step).collect())
     }
 }
 
@@ -248,7 +282,7 @@ impl<'a> AttentionBuffers<'a> {
     }
 }
 
-fn check_buffer<'a>(
+pub(crate) fn check_buffer<'a>(
     name: &'static str,
     bytes: Option<u64>,
     buffer: Option<&'a wgpu::Buffer>,
