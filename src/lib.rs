@@ -75,15 +75,15 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Attention, AttentionBuffers, Footprint};
+pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, Storage, Tensor, Tiles,
-    Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
+    Storage, Tensor, Tiles, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, Sequence, Strides,
-    View,
+    CuSeqlens, Element, ElementType, Inputs, Layout, LinearInputs, LinearShape, Outputs, Piece,
+    Problem, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use wgpu;

@@ -79,7 +79,12 @@ pub struct Window {
 }
 
 impl Window {
-    fn new(tensor: Tensor, element: ElementType, view: &View, capabilities: &Capabilities) -> Self {
+    pub(super) fn new(
+        tensor: Tensor,
+        element: ElementType,
+        view: &View,
+        capabilities: &Capabilities,
+    ) -> Self {
         let per_word = tensor.elements_per_word(element);
         let step = capabilities.storage_alignment.max(4) / 4 * per_word;
         let first_element = view.offset / step * step;
@@ -90,7 +95,7 @@ impl Window {
 
 impl Window {
     /// The elements of a window onto out, each as a word of its own at the start of another buffer.
-    fn unpacked(out: &Self, view: &View) -> Self {
+    pub(super) fn unpacked(out: &Self, view: &View) -> Self {
         let elements = u64::from(view.extent - out.first_element).next_multiple_of(2);
         Self { start: 0, size: elements * 4, first_element: out.first_element }
     }

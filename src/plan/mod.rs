@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod kernels;
+mod linear;
 mod params;
 mod split;
 mod storage;
@@ -10,6 +11,8 @@ mod tiles;
 mod variant;
 
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
+pub(crate) use linear::{LinearDispatch, LinearTensor};
+pub use linear::{LinearParams, LinearPlan};
 pub use params::{Params, ViewParams};
 pub(crate) use split::largest;
 pub use storage::Storage;

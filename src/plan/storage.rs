@@ -58,8 +58,12 @@ impl Storage {
 
 /// How query, key and value are read.
 pub(super) fn input(problem: &Problem, capabilities: &Capabilities) -> Storage {
-    let by_four = is_multiple(problem, 4);
-    match problem.element {
+    of(problem.element, is_multiple(problem, 4), capabilities)
+}
+
+/// How elements are read and written whose rows start on multiples of four and are one long, or not.
+pub(super) fn of(element: ElementType, by_four: bool, capabilities: &Capabilities) -> Storage {
+    match element {
         ElementType::F32 if by_four => Storage::F32x4,
         ElementType::F32 => Storage::F32,
         ElementType::F16 if capabilities.shader_f16 && by_four => Storage::F16x4,
@@ -84,6 +88,6 @@ fn is_multiple(problem: &Problem, count: u32) -> bool {
         && views.iter().all(|view| starts_on(view, count))
 }
 
-fn starts_on(view: &View, count: u32) -> bool {
+pub(super) fn starts_on(view: &View, count: u32) -> bool {
     [view.offset, view.batch, view.head, view.row].iter().all(|step| step.is_multiple_of(count))
 }

@@ -19,6 +19,8 @@ pub enum Entry {
     WeightedSum,
     /// Outputs of 16 bits into words that rows share.
     Pack,
+    /// A linear layer.
+    Linear,
 }
 
 /// How a shader uses a storage buffer.
@@ -32,13 +34,14 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
         Self::Pack,
+        Self::Linear,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -51,6 +54,7 @@ impl Entry {
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
+            Self::Linear => "linear",
         }
     }
 
@@ -73,6 +77,7 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
         };

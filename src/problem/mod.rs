@@ -1,6 +1,7 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod element;
+mod linear;
 mod options;
 mod pieces;
 mod shape;
@@ -9,6 +10,8 @@ mod strides;
 mod tensors;
 
 pub use element::{Element, ElementType};
+pub(crate) use linear::LinearProblem;
+pub use linear::{LinearInputs, LinearShape};
 pub use options::{Align, AttentionOptions};
 pub use pieces::{Piece, Sequence};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens};

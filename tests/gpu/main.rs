@@ -15,6 +15,7 @@ mod errors;
 mod extremes;
 mod faults;
 mod layouts;
+mod linear;
 mod limits;
 mod lost;
 mod masks;
