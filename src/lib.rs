@@ -75,15 +75,20 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
+pub use ops::{
+    Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
+    MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
+};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
-    Storage, Tensor, Tiles, Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
+    Params, Plan, SelfAttentionPlan, Storage, Tensor, Tiles, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, LinearInputs, LinearShape, Outputs, Piece,
-    Problem, Sequence, Strides, View,
+    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
+    LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
+    Piece, Problem, ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape,
+    SelfAttentionWeights, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use wgpu;

@@ -17,6 +17,8 @@ fn file(entry: Entry) -> &'static str {
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
         Entry::Linear => include_str!("../shaders/linear.wgsl"),
+        Entry::HeadMean => include_str!("../shaders/head_mean.wgsl"),
+        Entry::UniformRows => include_str!("../shaders/uniform_rows.wgsl"),
     }
 }
 

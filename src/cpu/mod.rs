@@ -5,8 +5,12 @@
 
 mod attention;
 mod linear;
+mod multi_head;
 mod row;
+mod self_attention;
 pub mod stages;
 
 pub use attention::{attention, attention_rounded};
 pub use linear::linear;
+pub use multi_head::multi_head_attention;
+pub use self_attention::self_attention;

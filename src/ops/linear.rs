@@ -110,7 +110,9 @@ impl Linear {
             buffers: dispatch
                 .bound
                 .iter()
-                .filter_map(|&(number, tensor, window)| Some((number, find(tensor)?.clone(), window)))
+                .filter_map(|&(number, tensor, window)| {
+                    Some((number, find(tensor)?.clone(), window))
+                })
                 .collect(),
             grid: dispatch.grid,
         };

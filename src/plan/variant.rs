@@ -21,6 +21,10 @@ pub enum Entry {
     Pack,
     /// A linear layer.
     Linear,
+    /// The mean of the weights over the heads.
+    HeadMean,
+    /// Rows that see no key made rows that see all alike.
+    UniformRows,
 }
 
 /// How a shader uses a storage buffer.
@@ -34,7 +38,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
@@ -42,6 +46,8 @@ impl Entry {
         Self::WeightedSum,
         Self::Pack,
         Self::Linear,
+        Self::HeadMean,
+        Self::UniformRows,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -55,6 +61,8 @@ impl Entry {
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
             Self::Linear => "linear",
+            Self::HeadMean => "head_mean",
+            Self::UniformRows => "uniform_rows",
         }
     }
 
@@ -77,6 +85,8 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::HeadMean => &[(4, ReadWrite), (9, Read)],
+            Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
             Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],

@@ -118,12 +118,7 @@ impl LinearProblem {
     }
 
     /// Some of the rows and columns of out, which is not empty.
-    pub(crate) fn part(
-        &self,
-        batches: Range<u32>,
-        rows: Range<u32>,
-        columns: Range<u32>,
-    ) -> Self {
+    pub(crate) fn part(&self, batches: Range<u32>, rows: Range<u32>, columns: Range<u32>) -> Self {
         let count = |range: &Range<u32>| range.end - range.start;
         let one = 0..1;
         let by_column = |view, width| move_view(view, &one, &one, &columns, width);
@@ -155,9 +150,12 @@ impl<T: Element> LinearInputs<'_, T> {
                 let found = format!("{} elements", bias.len());
                 return Err(Error::invalid("bias", "none, as the shape has none", found));
             }
-            (view, slice) => view.as_ref().zip(slice).map(|(view, bias)| ("bias", view, bias.len())),
+            (view, slice) => {
+                view.as_ref().zip(slice).map(|(view, bias)| ("bias", view, bias.len()))
+            }
         };
-        let tensors = [("x", &problem.x, self.x.len()), ("weight", &problem.weight, self.weight.len())];
+        let tensors =
+            [("x", &problem.x, self.x.len()), ("weight", &problem.weight, self.weight.len())];
         for (argument, view, found) in tensors.into_iter().chain(bias) {
             let extent = view.extent as usize;
             if found < extent || view.exact && found > extent {

@@ -2,8 +2,10 @@
 
 mod element;
 mod linear;
+mod multi_head;
 mod options;
 mod pieces;
+mod self_attention;
 mod shape;
 mod slice;
 mod strides;
@@ -12,8 +14,15 @@ mod tensors;
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
+pub(crate) use multi_head::MultiHeadSizes;
+pub use multi_head::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
+};
 pub use options::{Align, AttentionOptions};
 pub use pieces::{Piece, Sequence};
+pub use self_attention::{
+    ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
+};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};

@@ -14,9 +14,12 @@ mod encode_errors;
 mod errors;
 mod extremes;
 mod faults;
+#[path = "../host/layer_cases.rs"]
+mod layer_cases;
+mod layers;
 mod layouts;
-mod linear;
 mod limits;
+mod linear;
 mod lost;
 mod masks;
 mod one_shot;

@@ -8,6 +8,8 @@ mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_stages;
 mod data;
+mod layer_cases;
+mod layers;
 mod parts;
 mod plan;
 mod problem;

@@ -5,7 +5,7 @@ use naga::{AddressSpace, StorageAccess, TypeInner};
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
-use wgpu_attention::{Access, Entry, Params, Storage, Tensor, ViewParams};
+use wgpu_attention::{Access, Constant, Entry, LinearParams, Params, Storage, Tensor, ViewParams};
 
 /// Name, offset, size and type of a field.
 #[derive(Debug, PartialEq)]
@@ -58,8 +58,16 @@ fn parameters_lie_where_rust_puts_them() {
     // No field is missing above, and none is followed by padding.
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
+    let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
+        weight_offset bias_offset len rows in_features out_features);
+    assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
     for shader in SHADERS.iter() {
         let (found, span) = members(shader, "Params");
+        if shader.variant.entry == Entry::Linear {
+            let expected = (&linear, size_of::<LinearParams>());
+            assert_eq!((&found, span as usize), expected, "{}", shader.variant);
+            continue;
+        }
         assert_eq!((&found, span as usize), (&params, size_of::<Params>()), "{}", shader.variant);
         let (found, span) = members(shader, "View");
         assert_eq!((&found, span as usize), (&view, size_of::<ViewParams>()), "{}", shader.variant);
@@ -73,7 +81,11 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.name, variant.entry.name());
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
-            Entry::Softmax | Entry::Pack => 64,
+            Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
+            Entry::Linear => match variant.constants["THREADS"] {
+                Constant::Count(threads) => threads,
+                Constant::Flag(_) => panic!("{variant}"),
+            },
             _ => tiles.threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -99,15 +111,17 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             };
             assert_eq!(found.insert(binding.binding, access), None, "{variant}");
             let name = global.name.as_deref().unwrap();
-            assert_eq!(binding.binding, tensor(name).binding(variant.entry), "{variant}: {name}");
+            assert_eq!(binding.binding, number(name, variant.entry), "{variant}: {name}");
             let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
                 panic!("{variant}: {name} is no array");
             };
             let storage = match name {
-                "query" | "key" | "value" => variant.storage,
+                "query" | "key" | "value" | "x" | "weight" => variant.storage,
+                "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
                 "lse" | "mask" | "aux" | "unpacked" => Storage::Unpacked,
-                "weights" if variant.entry != Entry::WeightedSum => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Scores => Storage::Unpacked,
                 _ => Storage::F32,
             };
             let (expected_stride, expected_scalar) = match storage {
@@ -124,6 +138,15 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
         }
         assert_eq!(found, variant.entry.bindings(), "{variant}");
         assert!(found.len() <= 8, "core WebGPU has no more storage buffers in a stage");
+    }
+}
+
+fn number(name: &str, entry: Entry) -> u32 {
+    match (entry, name) {
+        (Entry::Linear, "x") => 1,
+        (Entry::Linear, "weight") => 2,
+        (Entry::Linear, "bias") => 3,
+        _ => tensor(name).binding(entry),
     }
 }
 
@@ -159,9 +182,11 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4,
             Entry::Softmax => 512,
-            Entry::Pack => 0,
+            Entry::Pack | Entry::HeadMean | Entry::UniformRows => 0,
+            Entry::Linear => 8 << 10,
         };
         assert_eq!(bytes, planned, "{variant}");
-        assert!(variant.entry == Entry::Softmax || planned <= tiles.workgroup_bytes, "{variant}");
+        let has_own = [Entry::Softmax, Entry::Linear].contains(&variant.entry);
+        assert!(has_own || planned <= tiles.workgroup_bytes, "{variant}");
     }
 }

@@ -55,6 +55,9 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
                 assert_packs(dispatch, p, std::mem::take(&mut unpacked));
                 continue;
             }
+            Entry::Linear | Entry::HeadMean | Entry::UniformRows => {
+                panic!("{entry:?} is a layer's")
+            }
         };
         assert!(unpacked.is_empty(), "{entry:?} comes before what was written is packed");
         if entry == Entry::Scores && target == Tensor::Workspace {
@@ -246,7 +249,9 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 rows.push(Row { place: place(batch, y, x), kv_head: 0, piece: 0 });
                 continue;
             }
-            Entry::Pack => unreachable!("it has words, not rows"),
+            Entry::Pack | Entry::Linear | Entry::HeadMean | Entry::UniformRows => {
+                unreachable!("they have no tiles of rows and keys")
+            }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
             Entry::AttentionForwardWide | Entry::WeightedSum => {
