@@ -44,15 +44,27 @@ impl Machine {
         options: &AttentionOptions,
         inputs: &Inputs<'_, T>,
     ) -> Result<Outputs<T, f32>, Failure> {
+        self.compute(
+            |gpu| gpu.attention_blocking(shape, options, inputs),
+            || cpu::attention_rounded(shape, options, inputs),
+        )
+    }
+
+    /// What a GPU computes, or the CPU: in its place, or where it may take over what the device cannot do.
+    pub(crate) fn compute<T>(
+        &self,
+        on_gpu: impl FnOnce(&Gpu) -> Result<T, Error>,
+        on_cpu: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let computed = match self {
-            Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
+            Self::Gpu { gpu, or_cpu } => match on_gpu(gpu) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
-                    cpu::attention_rounded(shape, options, inputs)
+                    on_cpu()
                 }
                 computed => computed,
             },
-            Self::Cpu => cpu::attention_rounded(shape, options, inputs),
+            Self::Cpu => on_cpu(),
         };
         Ok(computed?)
     }

@@ -1,6 +1,8 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
 use crate::failure::Failure;
+use crate::mha::MhaArgs;
+use crate::selfattn::SelfAttnArgs;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -25,6 +27,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// A multi-head layer with the parameters of an nn.MultiheadAttention
+    Mha(MhaArgs),
+    /// The self-attention module of many tutorials, with its parameters
+    Selfattn(SelfAttnArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -222,7 +228,7 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-fn heads(text: &str) -> Result<usize, String> {
+pub(crate) fn heads(text: &str) -> Result<usize, String> {
     match text.parse::<u128>() {
         // More than usize counts are too many for any tensor.
         Ok(heads @ 1..) => Ok(usize::try_from(heads).unwrap_or(usize::MAX)),
@@ -277,7 +283,7 @@ fn refusal(error: &clap::Error) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "plot" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
+        "bench" | "plot" | "rope" | "additive" | "posenc" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -285,5 +291,9 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\""))
+    Failure::input(
+        "subcommand",
+        "demo, info, check, run, mha or selfattn",
+        format_args!("\"{name}\""),
+    )
 }

@@ -6,9 +6,12 @@ mod check;
 mod demo;
 mod failure;
 mod info;
+mod mha;
 mod output;
 mod picture;
 mod run;
+mod selfattn;
+mod state;
 mod stderr;
 mod tensors;
 
@@ -35,6 +38,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
+        Command::Mha(args) => mha::mha(&args),
+        Command::Selfattn(args) => selfattn::selfattn(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }
