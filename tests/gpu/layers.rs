@@ -5,6 +5,8 @@ use crate::case::check_tensor;
 use crate::data::numbers;
 use crate::device::{gpu, portable};
 use crate::layer_cases::cases;
+use crate::properties::runner;
+use proptest::prelude::*;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     BroadcastLayout, Capabilities, CuSeqlens, Gpu, HeadWeights, LayerMask, MultiHeadAttention,
@@ -297,4 +299,56 @@ fn self_attention_is_recorded_into_the_callers_encoder() {
     let masked = SelfAttentionBuffers { mask: Some(values), ..buffers };
     let refused = operator.encode(&mut app.encoder(), &plan, &masked).unwrap_err();
     assert_eq!(refused.to_string(), "mask: expected none, as the shape has none, found a buffer");
+}
+
+/// Which masks a call has: none, hidden, or added, for all heads or each.
+fn masks() -> impl Strategy<Value = (usize, bool, usize)> {
+    (0..3_usize, any::<bool>(), 0..3_usize)
+}
+
+/// Few widths, as they are part of a pipeline's key.
+#[test]
+fn any_multi_head_layer_agrees_with_the_reference() {
+    let sizes = (1..4_usize, 1..5_usize, 1..40_usize, 1..40_usize, prop_oneof![Just(4), Just(3)]);
+    let flags = (any::<bool>(), any::<bool>(), 0..3_usize);
+    runner(48)
+        .run(&(sizes, flags, masks(), 0..1000_u64), |(sizes, flags, masks, seed)| {
+            let (batch, heads, q_len, kv_len, head_dim) = sizes;
+            let (adds, batch_first, weights) = flags;
+            let (attention, is_per_head, padding) = masks;
+            let width = heads * head_dim;
+            let layer = Layer::new([width, heads, 9, width], adds);
+            let tensor = |n: u64, len| numbers(seed.wrapping_add(n << 32), len);
+            let query = tensor(0, batch * q_len * width);
+            let (key, value) = (tensor(1, batch * kv_len * 9), tensor(2, batch * kv_len * width));
+            let planes = if is_per_head { batch * heads } else { 1 };
+            let scores = [(3, planes * q_len * kv_len), (4, batch * kv_len)].map(|(n, len)| {
+                let hide = |x: f32| if x > 0.4 { f32::NEG_INFINITY } else { x };
+                tensor(n, len).into_iter().map(hide).collect::<Vec<f32>>()
+            });
+            let hidden = scores.each_ref().map(|scores| {
+                scores.iter().map(|x| *x == f32::NEG_INFINITY).collect::<Vec<bool>>()
+            });
+            let mask = |kind, at: usize| match kind {
+                0 => None,
+                1 => Some(LayerMask::Hidden(&hidden[at])),
+                _ => Some(LayerMask::Added(&scores[at])),
+            };
+            let inputs = MultiHeadInputs {
+                query: &query,
+                key: &key,
+                value: &value,
+                attn_mask: mask(attention, 0),
+                key_padding_mask: mask(padding, 1),
+            };
+            let shape = MultiHeadShape {
+                kv_len,
+                batch_first,
+                weights: [None, Some(HeadWeights::Mean), Some(HeadWeights::PerHead)][weights],
+                ..MultiHeadShape::new(batch, q_len)
+            };
+            layer.check(gpu(), &shape, &inputs);
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,4 +1,5 @@
 //! The layers that `reference/layers.py` had from PyTorch.
+#![expect(clippy::cast_possible_truncation, reason = "sizes are small, and inputs exact in f32")]
 
 use serde_json::Value;
 use std::collections::BTreeMap;

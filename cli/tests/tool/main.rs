@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod info;
+mod layers;
 mod lengths;
 mod refusals;
 mod run;
