@@ -77,8 +77,8 @@ pub use error::Error;
 pub use host::Gpu;
 pub use ops::{Attention, AttentionBuffers, Footprint};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, Storage, Tensor, Tiles,
-    Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, SequenceParams, Storage,
+    Tensor, Tiles, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,

@@ -11,6 +11,7 @@ mod tensors;
 
 pub use element::{Element, ElementType};
 pub use options::{Align, AttentionOptions};
+pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
 pub use segments::Segments;
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};

@@ -144,7 +144,52 @@ fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) ->
     }
 }
 
+/// A sequence of a problem, and where it begins in tensors that hold one after the other.
+pub(crate) struct Line {
+    pub(crate) queries: Range<u32>,
+    pub(crate) first_key: u32,
+    pub(crate) sequence: Sequence,
+}
+
+impl Line {
+    pub(crate) fn q_len(&self) -> u32 {
+        self.queries.end - self.queries.start
+    }
+}
+
 impl Problem {
+    /// Whether sequences may differ.
+    #[must_use]
+    pub fn is_ragged(&self) -> bool {
+        self.sequences.is_some() || self.pieces.is_some()
+    }
+
+    /// Number of sequences, each counted whether in a batch or one after the other.
+    #[must_use]
+    pub fn sequence_count(&self) -> u32 {
+        match &self.pieces {
+            Some(pieces) => u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+            None => self.batch,
+        }
+    }
+
+    /// Its sequences.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
+        let of_piece = |piece: &Piece| Line {
+            queries: piece.queries.clone(),
+            first_key: piece.keys.start,
+            sequence: piece.sequence,
+        };
+        let pieces = self.pieces.iter().flatten().map(of_piece);
+        let of_batch = |batch| Line {
+            queries: 0..self.q_len,
+            first_key: 0,
+            sequence: self.sequence(batch as usize),
+        };
+        let batches = if self.pieces.is_some() { 0..0 } else { 0..self.batch };
+        pieces.chain(batches.map(of_batch))
+    }
+
     /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
     /// sequences of a batch without padding, each a problem of its own.
     pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
@@ -164,25 +209,49 @@ impl Problem {
             Some((first..*start, run[0]))
         });
         runs.map(|(batches, sequence)| {
-            self.slice(batches, 0..self.num_heads, 0..self.q_len).with_sequence(sequence)
+            self.cut(batches, 0..self.num_heads, 0..self.q_len).alike(sequence)
         })
     }
 
     fn piece(&self, at: u32, piece: &Piece) -> Self {
-        let heads = 0..self.num_heads;
-        let kv_heads = 0..self.num_kv_heads;
-        let part = self.slice(0..1, heads.clone(), piece.queries.clone());
-        Self {
-            kv_len: piece.keys.end - piece.keys.start,
-            key: move_view(self.key, &(0..1), &kv_heads, &piece.keys, self.head_dim),
-            value: move_view(self.value, &(0..1), &kv_heads, &piece.keys, self.value_dim),
-            alibi: self.alibi.map(|view| move_view(view, &(at..at + 1), &heads, &(0..1), 1)),
-            ..part
-        }
-        .with_sequence(piece.sequence)
+        self.packed(at..at + 1, &piece.queries, &piece.keys).alike(piece.sequence)
     }
 
-    fn with_sequence(self, sequence: Sequence) -> Self {
+    /// Some of the sequences of a ragged problem.
+    pub(crate) fn sequences(&self, range: Range<u32>) -> Self {
+        let pieces =
+            self.pieces.as_deref().map(|all| &all[range.start as usize..range.end as usize]);
+        let Some(pieces) = pieces else {
+            return self.slice(range, 0..self.num_heads, 0..self.q_len);
+        };
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            return self.clone();
+        };
+        let (queries, keys) =
+            (first.queries.start..last.queries.end, first.keys.start..last.keys.end);
+        let moved = |range: &Range<u32>, start| range.start - start..range.end - start;
+        let pieces = pieces.iter().map(|piece| Piece {
+            queries: moved(&piece.queries, queries.start),
+            keys: moved(&piece.keys, keys.start),
+            sequence: piece.sequence,
+        });
+        Self { pieces: Some(pieces.collect()), ..self.packed(range, &queries, &keys) }
+    }
+
+    /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
+    fn packed(&self, range: Range<u32>, queries: &Range<u32>, keys: &Range<u32>) -> Self {
+        let heads = 0..self.num_heads;
+        let kv_heads = 0..self.num_kv_heads;
+        Self {
+            kv_len: keys.end - keys.start,
+            key: move_view(self.key, &(0..1), &kv_heads, keys, self.head_dim),
+            value: move_view(self.value, &(0..1), &kv_heads, keys, self.value_dim),
+            alibi: self.alibi.map(|view| move_view(view, &range, &heads, &(0..1), 1)),
+            ..self.cut(0..1, heads.clone(), queries.clone())
+        }
+    }
+
+    fn alike(self, sequence: Sequence) -> Self {
         let Sequence { seen_len, offset, band } = sequence;
         Self { seen_len, offset, band, ..self }
     }
