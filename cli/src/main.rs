@@ -8,6 +8,7 @@ mod failure;
 mod info;
 mod output;
 mod picture;
+mod plot;
 mod run;
 mod stderr;
 mod tensors;
@@ -35,6 +36,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
+        Command::Plot(args) => plot::plot(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

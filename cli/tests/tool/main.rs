@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod info;
 mod lengths;
+mod plot;
 mod refusals;
 mod run;
 mod support;
