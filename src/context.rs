@@ -1,9 +1,9 @@
-//! What the operators of one device share: pipelines, uniform slots, workspace.
+//! What the operators of one device share: pipelines, uniform slots, scratch buffers.
 
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::pipeline::{Edit, Pipelines, if_ready, lock, scoped};
-use crate::plan::{Access, Dispatch, Tensor, largest};
+use crate::plan::{Access, Variant, Window};
 use crate::uniforms::{Slot, Uniforms};
 use std::sync::Mutex;
 
@@ -15,8 +15,12 @@ pub(crate) struct Context {
     pub(crate) capabilities: Capabilities,
     pub(crate) pipelines: Pipelines,
     pub(crate) uniforms: Uniforms,
-    workspace: Mutex<Option<wgpu::Buffer>>,
-    unpacked: Mutex<Option<wgpu::Buffer>>,
+    /// Scores that nobody keeps.
+    pub(crate) workspace: Scratch,
+    /// Out before it is packed; what reads it leaves it zero.
+    pub(crate) unpacked: Scratch,
+    /// Small tensors that share a binding.
+    pub(crate) small: Scratch,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
     /// bindings may overlap, one for each binding that may be written.
     unread: wgpu::Buffer,
@@ -44,58 +48,54 @@ impl Context {
             capabilities,
             pipelines: Pipelines::new(device, edit),
             uniforms: Uniforms::new(device, queue, &capabilities),
-            workspace: Mutex::default(),
-            unpacked: Mutex::default(),
+            workspace: Scratch::default(),
+            unpacked: Scratch::default(),
+            small: Scratch::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],
         }
     }
 
-    /// Records `dispatches` in one compute pass; `buffer` finds the caller's tensors. Nothing is
-    /// recorded if anything fails.
-    pub(crate) fn record<'a>(
+    /// Records `copies`, then `steps` in one compute pass. Nothing is recorded if anything fails.
+    pub(crate) fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &str,
-        dispatches: &[Dispatch],
-        buffer: impl Fn(Tensor) -> Option<&'a wgpu::Buffer>,
+        copies: &[Transfer],
+        steps: &[Step<'_>],
     ) -> Result<(), Error> {
-        if dispatches.is_empty() {
+        if steps.is_empty() {
             return Ok(());
         }
-        let workspace = self.grown(&self.workspace, largest(dispatches, Tensor::Workspace))?;
-        let unpacked = self.grown(&self.unpacked, largest(dispatches, Tensor::Unpacked))?;
-        let pipelines = dispatches
+        let pipelines = steps
             .iter()
-            .map(|dispatch| self.pipelines.get(&dispatch.variant))
+            .map(|step| self.pipelines.get(step.variant))
             .collect::<Result<Vec<_>, _>>()?;
         let ((lease, slots, groups), error) = scoped(&self.device, || {
-            let params = dispatches.iter().map(|dispatch| &dispatch.params);
-            let (lease, slots) = self.uniforms.lease(params);
-            let steps = dispatches.iter().zip(&pipelines).zip(&slots);
+            let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params));
+            let layouts = pipelines.iter().map(|pipeline| &pipeline.layout);
             let groups: Vec<_> = steps
-                .map(|((dispatch, pipeline), slot)| {
-                    let find = |tensor| match tensor {
-                        Tensor::Workspace => workspace.as_ref(),
-                        Tensor::Unpacked => unpacked.as_ref(),
-                        tensor => buffer(tensor),
-                    };
-                    self.bind(dispatch, &pipeline.layout, slot, find)
-                })
+                .iter()
+                .zip(layouts)
+                .zip(&slots)
+                .map(|((step, layout), slot)| self.bind(step, layout, slot))
                 .collect();
             (lease, slots, groups)
         });
         if let Some(message) = if_ready(error).flatten() {
             return Err(Error::Device { action: "binding buffers", message });
         }
+        for Transfer { source, target, start, size } in copies {
+            encoder.copy_buffer_to_buffer(source, 0, target, *start, *size);
+        }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(label),
             timestamp_writes: None,
         });
-        for (((dispatch, pipeline), slot), group) in
-            dispatches.iter().zip(&pipelines).zip(&slots).zip(&groups)
+        for (((step, pipeline), slot), group) in
+            steps.iter().zip(&pipelines).zip(&slots).zip(&groups)
         {
-            let [x, y, z] = dispatch.grid;
+            let [x, y, z] = step.grid;
             pass.set_pipeline(&pipeline.compute);
             pass.set_bind_group(0, group, &[slot.offset]);
             pass.dispatch_workgroups(x, y, z);
@@ -105,26 +105,22 @@ impl Context {
         Ok(())
     }
 
-    fn bind<'a>(
-        &'a self,
-        dispatch: &Dispatch,
+    /// Bindings of the shader that the step does not have get a dummy.
+    fn bind(
+        &self,
+        step: &Step<'_>,
         layout: &wgpu::BindGroupLayout,
         slot: &Slot,
-        buffer: impl Fn(Tensor) -> Option<&'a wgpu::Buffer>,
     ) -> wgpu::BindGroup {
         let mut unwritten = self.unwritten.iter();
         let mut entries = vec![wgpu::BindGroupEntry {
             binding: 0,
             resource: wgpu::BindingResource::Buffer(slot.binding()),
         }];
-        for (number, access) in dispatch.variant.entry.bindings() {
-            let bound = dispatch
-                .bound
-                .iter()
-                .find(|bound| bound.tensor.binding(dispatch.variant.entry) == number);
-            let found = bound.and_then(|bound| Some((buffer(bound.tensor)?, bound.window)));
+        for (number, access) in step.variant.entry.bindings() {
+            let found = step.buffers.iter().find(|(binding, _, _)| *binding == number);
             let binding = match (found, access) {
-                (Some((buffer, window)), _) => wgpu::BufferBinding {
+                (Some((_, buffer, window)), _) => wgpu::BufferBinding {
                     buffer,
                     offset: window.start,
                     size: wgpu::BufferSize::new(window.size),
@@ -138,26 +134,54 @@ impl Context {
             entries.push(wgpu::BindGroupEntry { binding: number, resource });
         }
         self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(dispatch.variant.entry.name()),
+            label: Some(step.variant.entry.name()),
             layout,
             entries: &entries,
         })
     }
+}
 
-    /// A buffer of our own, grown if it is smaller than `size`. Calls may share it: each writes what it
-    /// reads, and the queue runs them one after the other.
-    fn grown(
+/// One dispatch and what it binds.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub(crate) variant: &'a Variant,
+    /// The shader's uniform block.
+    pub(crate) params: &'a [u8],
+    /// Binding number, buffer, and which part of it.
+    pub(crate) buffers: Vec<(u32, wgpu::Buffer, Window)>,
+    /// Workgroups along each axis.
+    pub(crate) grid: [u32; 3],
+}
+
+/// All of a small tensor into a buffer of our own.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) source: wgpu::Buffer,
+    pub(crate) target: wgpu::Buffer,
+    /// First byte in the target.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
+/// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue runs them
+/// one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(Mutex<Option<wgpu::Buffer>>);
+
+impl Scratch {
+    /// At least `size` bytes; none if that is 0.
+    pub(crate) fn get(
         &self,
-        held: &Mutex<Option<wgpu::Buffer>>,
+        device: &wgpu::Device,
         size: u64,
     ) -> Result<Option<wgpu::Buffer>, Error> {
-        let mut held = lock(held);
+        let mut held = lock(&self.0);
         if held.as_ref().is_none_or(|buffer| buffer.size() < size) && size > 0 {
-            let (buffer, error) = scoped(&self.device, || {
-                self.device.create_buffer(&wgpu::BufferDescriptor {
+            let (buffer, error) = scoped(device, || {
+                device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some("wgpu-attention workspace"),
                     size,
-                    usage: wgpu::BufferUsages::STORAGE,
+                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
                 })
             });

@@ -82,8 +82,8 @@ pub use plan::{
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, Sequence, Strides,
-    View,
+    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, SegmentLayout,
+    Segments, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use wgpu;

@@ -6,12 +6,11 @@
 
 use crate::device::Capabilities;
 use crate::pipeline::lock;
-use crate::plan::Params;
 use std::sync::{Arc, Mutex};
 
 const PAGE_SLOTS: u32 = 256;
-#[expect(clippy::cast_possible_truncation, reason = "the block is a few hundred bytes")]
-const PARAMS_SIZE: u32 = size_of::<Params>() as u32;
+/// Bytes of the largest uniform block of any shader.
+pub(crate) const MOST_PARAMS: u32 = 256;
 
 /// The slots of one device: pages of them, added when all are in use.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ impl Drop for Lease {
 impl Slot {
     /// What a bind group binds; the offset is dynamic.
     pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
-        let size = wgpu::BufferSize::new(u64::from(PARAMS_SIZE));
+        let size = wgpu::BufferSize::new(u64::from(MOST_PARAMS));
         wgpu::BufferBinding { buffer: &self.page, offset: 0, size }
     }
 }
@@ -62,7 +61,7 @@ impl Uniforms {
         Self {
             device: device.clone(),
             queue: queue.clone(),
-            stride: PARAMS_SIZE.next_multiple_of(capabilities.uniform_alignment),
+            stride: MOST_PARAMS.next_multiple_of(capabilities.uniform_alignment),
             pages: Mutex::default(),
             free: Arc::default(),
         }
@@ -71,7 +70,7 @@ impl Uniforms {
     /// Writes each of `params` into a slot of its own.
     pub(crate) fn lease<'a>(
         &self,
-        params: impl ExactSizeIterator<Item = &'a Params>,
+        params: impl ExactSizeIterator<Item = &'a [u8]>,
     ) -> (Lease, Vec<Slot>) {
         let mut pages = lock(&self.pages);
         let mut free = lock(&self.free);
@@ -85,7 +84,7 @@ impl Uniforms {
         let slots = lease.slots.iter().zip(params).map(|(&number, params)| {
             let page = pages[(number / PAGE_SLOTS) as usize].clone();
             let offset = number % PAGE_SLOTS * self.stride;
-            self.queue.write_buffer(&page, u64::from(offset), bytemuck::bytes_of(params));
+            self.queue.write_buffer(&page, u64::from(offset), params);
             Slot { page, offset }
         });
         let slots = slots.collect();

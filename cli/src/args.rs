@@ -95,7 +95,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, past_k, past_v
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, seg_q, seg_k, kv_len, past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go

@@ -3,6 +3,7 @@
 mod lengths;
 mod mask;
 mod request;
+mod segments;
 mod sequence;
 mod sizes;
 

@@ -7,4 +7,5 @@ mod lengths;
 mod plot;
 mod refusals;
 mod run;
+mod segments;
 mod support;
