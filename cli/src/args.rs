@@ -264,20 +264,20 @@ fn place(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Reads the process's arguments.
-pub(crate) fn parse() -> Result<Command, Failure> {
-    match Arguments::try_parse() {
+/// Reads a process's arguments, the first of which is its name.
+pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+    match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
         Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
             device: DeviceArgs::default(),
             out: "attention.png".into(),
         })),
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(refusal(&error, words)),
     }
 }
 
 /// clap's refusal in one line, or its answer on stdout.
-fn refusal(error: &clap::Error) -> Failure {
+fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -292,7 +292,8 @@ fn refusal(error: &clap::Error) -> Failure {
         ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
         // clap does not say which argument, and for paths any bytes will do.
         ErrorKind::InvalidUtf8 => {
-            let found: Vec<String> = std::env::args_os()
+            let found: Vec<String> = words
+                .iter()
                 .filter(|argument| argument.to_str().is_none())
                 .map(|argument| format!("\"{}\"", argument.display()))
                 .collect();

@@ -5,6 +5,8 @@ mod args;
 mod check;
 mod demo;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod info;
 mod output;
 mod picture;
@@ -15,11 +17,13 @@ mod tensors;
 
 use args::Command;
 use failure::Failure;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     stderr::silence();
-    match args::parse().and_then(dispatch) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match args::parse(&words).and_then(dispatch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {

@@ -19,9 +19,27 @@ const NOTE: &str =
 
 type Drawer = fn(&Picture<'_>) -> Result<Vec<u8>, Failure>;
 
-/// Reads, checks everything, draws, and shows in the terminal what was drawn.
+/// A picture, and what the terminal shows of it.
+#[derive(Debug)]
+pub(crate) struct Drawn {
+    file: Vec<u8>,
+    text: String,
+}
+
+/// Draws, shows in the terminal what was drawn, and writes it.
 pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
-    let draw = drawer(&args.out)?;
+    let drawn = draw(args)?;
+    let file = OutputFile::create(&args.out)?;
+    match io::stdout().lock().write_all(drawn.text.as_bytes()).map_err(Failure::from) {
+        // The picture is for someone else.
+        Ok(()) | Err(Failure::ReaderGone) => file.write(&drawn.file),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Reads, checks everything and draws.
+pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
+    let drawer = drawer(&args.out)?;
     let bytes = tensors::read(&args.input)?;
     let tensors = Tensors::parse(&args.input, &bytes)?;
     let tensor = tensors.require("weights")?;
@@ -46,22 +64,9 @@ pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
         panels: &panels,
         columns: selection.columns(),
     };
-    let drawn = draw(&picture)?;
-    let file = OutputFile::create(&args.out)?;
-    match show(&picture) {
-        // The picture is for someone else.
-        Ok(()) | Err(Failure::ReaderGone) => file.write(&drawn),
-        Err(failure) => Err(failure),
-    }
-}
-
-fn show(picture: &Picture<'_>) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    for (place, panel) in picture.panels.iter().enumerate() {
-        let between = if place == 0 { "" } else { "\n" };
-        write!(out, "{between}{}", picture.text(panel, picture::terminal_has_colour()))?;
-    }
-    Ok(())
+    let colour = picture::terminal_has_colour();
+    let texts: Vec<String> = panels.iter().map(|panel| picture.text(panel, colour)).collect();
+    Ok(Drawn { file: drawer(&picture)?, text: texts.join("\n") })
 }
 
 /// What becomes of a picture in a file of this name.

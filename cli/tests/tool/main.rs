@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod hostile;
 mod info;
 mod lengths;
 mod plot;
