@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// Heatmaps of attention weights
+    Plot(PlotArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -136,6 +138,31 @@ pub(crate) struct RunArgs {
     pub(crate) rope: Option<OsString>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    // Taken as everywhere, though nothing is computed.
+    #[command(flatten)]
+    pub(crate) _device: DeviceArgs,
+    /// Tensor weights, [batch, heads, queries, keys] or less
+    #[arg(value_name = "WEIGHTS.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the picture goes
+    #[arg(long, value_name = "FILE.png|.svg")]
+    pub(crate) out: PathBuf,
+    /// Labels of the queries, and of the keys if they are as many, separated by spaces
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) tokens: Option<String>,
+    /// Labels of the keys
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) key_tokens: Option<String>,
+    /// Only these heads
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) head: Vec<usize>,
+    /// Only these sequences of the batch
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) batch: Vec<usize>,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayoutChoice {
     #[default]
@@ -230,20 +257,27 @@ fn heads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Reads the process's arguments.
-pub(crate) fn parse() -> Result<Command, Failure> {
-    match Arguments::try_parse() {
+fn place(text: &str) -> Result<usize, String> {
+    match text.parse::<u128>() {
+        Ok(place) => Ok(usize::try_from(place).unwrap_or(usize::MAX)),
+        _ => Err("expected an integer, at least 0".to_owned()),
+    }
+}
+
+/// Reads a process's arguments, the first of which is its name.
+pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+    match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
         Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
             device: DeviceArgs::default(),
             out: "attention.png".into(),
         })),
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(refusal(&error, words)),
     }
 }
 
 /// clap's refusal in one line, or its answer on stdout.
-fn refusal(error: &clap::Error) -> Failure {
+fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -258,7 +292,8 @@ fn refusal(error: &clap::Error) -> Failure {
         ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
         // clap does not say which argument, and for paths any bytes will do.
         ErrorKind::InvalidUtf8 => {
-            let found: Vec<String> = std::env::args_os()
+            let found: Vec<String> = words
+                .iter()
                 .filter(|argument| argument.to_str().is_none())
                 .map(|argument| format!("\"{}\"", argument.display()))
                 .collect();
@@ -277,7 +312,7 @@ fn refusal(error: &clap::Error) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "plot" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
+        "bench" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -285,5 +320,5 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\""))
+    Failure::input("subcommand", "demo, info, check, run or plot", format_args!("\"{name}\""))
 }

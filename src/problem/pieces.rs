@@ -33,15 +33,15 @@ impl Sequence {
         q_len: usize,
         kv_len: usize,
     ) -> Result<Self, Error> {
-        let seen_len = length("kv_len", kv_len)?;
+        let (q_len, seen_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
         let offset = match options.align {
             Align::TopLeft => 0,
-            Align::BottomRight => i64::from(seen_len) - i64::from(length("q_len", q_len)?),
+            Align::BottomRight => i64::from(seen_len) - i64::from(q_len),
             Align::Offset(offset) => offset,
         };
         match i32::try_from(offset) {
             Ok(offset) if i64::from(offset).unsigned_abs() <= MAX_LEN as u64 => {
-                Ok(Self { seen_len, offset, band: band(options, q_len, kv_len, offset) })
+                Ok(Self { seen_len, offset, band: band(options, q_len, seen_len, offset) })
             }
             _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
         }
@@ -128,8 +128,8 @@ fn ranges(
 /// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
 /// open, so clamping to them loses nothing and keeps the shader's sums small.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
-fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) -> Band {
-    let (open_lower, open_upper) = (-(q_len as i64), kv_len as i64);
+fn band(options: &AttentionOptions, q_len: u32, kv_len: u32, offset: i32) -> Band {
+    let (open_lower, open_upper) = (-i64::from(q_len), i64::from(kv_len));
     let offset = i64::from(offset);
     let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
     let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));

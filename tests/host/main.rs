@@ -11,6 +11,7 @@ mod data;
 mod parts;
 mod plan;
 mod problem;
+mod readme;
 mod reference;
 mod reflection;
 mod replay;

@@ -115,6 +115,11 @@ impl<T: Element> Request<T> {
         Ok(request)
     }
 
+    /// The sizes of all outputs.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = &Vec<usize>> {
+        std::iter::once(&self.out_sizes).chain(self.emits.iter().map(|(_, sizes)| sizes))
+    }
+
     pub(super) fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
             query: &self.query,

@@ -6,7 +6,7 @@ use crate::support::Folder;
 #[test]
 fn what_is_no_command_line() {
     let cases: &[Refused<'_>] = &[
-        (&["nonsense"], &["subcommand", "expected demo, info, check or run", "nonsense"]),
+        (&["nonsense"], &["subcommand", "expected demo, info, check, run or plot", "nonsense"]),
         (&["nonsense", "--help"], &["subcommand", "nonsense"]),
         (&["Run"], &["subcommand", "Run"]),
         (&["line\nbreak\u{2028}and\x1b[31mcolour"], &["subcommand", "line break and [31mcolour"]),
@@ -116,7 +116,7 @@ fn what_comes_later_is_refused_by_name() {
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
     let folder = Folder::with(&tensors());
-    for name in ["bench", "plot", "rope", "additive", "mha", "selfattn", "posenc"] {
+    for name in ["bench", "rope", "additive", "mha", "selfattn", "posenc"] {
         let says = format!("subcommand {name} is not supported yet");
         folder.refuses(&[name, "in.safetensors", "--out", "out.safetensors"], &[&says]);
     }
