@@ -12,19 +12,20 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read> lse: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<f32>;
 
-// use params, rows, load(value), store(out)
+// use params, sequence, rows, load(value), store(out)
 
 @compute @workgroup_size(THREADS)
 fn uniform_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = Row(workgroup.z, workgroup.y, workgroup.x, true);
+    let sequence = locate_sequence(workgroup);
+    let row = query_row(workgroup.x, workgroup.y, sequence, true);
     if lse[row_start(params.lse, row)] != MINUS_INFINITY_BITS {
         return;
     }
     let weight = 1.0 / f32(params.kv_len);
-    let value_start = head_start(params.value, row.batch, row.head / params.group);
+    let value_start = head_start(params.value, sequence, row.head / params.group);
     for (var column = lane * 4u; column < VALUE_DIM; column += THREADS * 4u) {
         let left = columns_left(VALUE_DIM, column);
         var sum = vec4(0.0);

@@ -11,7 +11,8 @@ pub(crate) fn upload(
     data: &[u8],
 ) -> Result<wgpu::Buffer, Error> {
     let size = padded(data.len() as u64);
-    let buffer = create(device, label, size, wgpu::BufferUsages::STORAGE, true)?;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let buffer = create(device, label, size, usage, true)?;
     // Of a device that is lost the buffer is not valid, which these say first.
     let (filled, error) = scoped(device, || {
         if !data.is_empty() {

@@ -81,14 +81,15 @@ pub use ops::{
 };
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
-    Params, Plan, SelfAttentionPlan, Storage, Tensor, Tiles, Variant, ViewParams, Window,
+    Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
+    Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    Piece, Problem, ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape,
-    SelfAttentionWeights, Sequence, Strides, View,
+    Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
+    SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use wgpu;

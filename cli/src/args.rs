@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Mha(MhaArgs),
     /// The self-attention module of many tutorials, with its parameters
     Selfattn(SelfAttnArgs),
+    /// Heatmaps of attention weights
+    Plot(PlotArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -99,7 +101,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, past_k, past_v
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, seg_q, seg_k, kv_len, past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go
@@ -140,6 +142,31 @@ pub(crate) struct RunArgs {
     pub(crate) emit: Vec<Emit>,
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(crate) rope: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    // Taken as everywhere, though nothing is computed.
+    #[command(flatten)]
+    pub(crate) _device: DeviceArgs,
+    /// Tensor weights, [batch, heads, queries, keys] or less
+    #[arg(value_name = "WEIGHTS.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the picture goes
+    #[arg(long, value_name = "FILE.png|.svg")]
+    pub(crate) out: PathBuf,
+    /// Labels of the queries, and of the keys if they are as many, separated by spaces
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) tokens: Option<String>,
+    /// Labels of the keys
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) key_tokens: Option<String>,
+    /// Only these heads
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) head: Vec<usize>,
+    /// Only these sequences of the batch
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) batch: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -236,20 +263,27 @@ pub(crate) fn heads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Reads the process's arguments.
-pub(crate) fn parse() -> Result<Command, Failure> {
-    match Arguments::try_parse() {
+fn place(text: &str) -> Result<usize, String> {
+    match text.parse::<u128>() {
+        Ok(place) => Ok(usize::try_from(place).unwrap_or(usize::MAX)),
+        _ => Err("expected an integer, at least 0".to_owned()),
+    }
+}
+
+/// Reads a process's arguments, the first of which is its name.
+pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+    match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
         Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
             device: DeviceArgs::default(),
             out: "attention.png".into(),
         })),
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(refusal(&error, words)),
     }
 }
 
 /// clap's refusal in one line, or its answer on stdout.
-fn refusal(error: &clap::Error) -> Failure {
+fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -264,7 +298,8 @@ fn refusal(error: &clap::Error) -> Failure {
         ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
         // clap does not say which argument, and for paths any bytes will do.
         ErrorKind::InvalidUtf8 => {
-            let found: Vec<String> = std::env::args_os()
+            let found: Vec<String> = words
+                .iter()
                 .filter(|argument| argument.to_str().is_none())
                 .map(|argument| format!("\"{}\"", argument.display()))
                 .collect();
@@ -283,7 +318,7 @@ fn refusal(error: &clap::Error) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "plot" | "rope" | "additive" | "posenc" => {
+        "bench" | "rope" | "additive" | "posenc" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -293,7 +328,7 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 fn no_subcommand(name: &str) -> Failure {
     Failure::input(
         "subcommand",
-        "demo, info, check, run, mha or selfattn",
+        "demo, info, check, run, mha, selfattn or plot",
         format_args!("\"{name}\""),
     )
 }

@@ -5,10 +5,13 @@ mod args;
 mod check;
 mod demo;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod info;
 mod mha;
 mod output;
 mod picture;
+mod plot;
 mod run;
 mod selfattn;
 mod state;
@@ -17,11 +20,13 @@ mod tensors;
 
 use args::Command;
 use failure::Failure;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     stderr::silence();
-    match args::parse().and_then(dispatch) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match args::parse(&words).and_then(dispatch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
@@ -40,6 +45,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) => run::run(&args),
         Command::Mha(args) => mha::mha(&args),
         Command::Selfattn(args) => selfattn::selfattn(&args),
+        Command::Plot(args) => plot::plot(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

@@ -86,7 +86,7 @@ impl Linear {
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "linear", &steps)
+        self.context.record(encoder, "linear", &[], &steps)
     }
 
     /// The plan's dispatches with the buffers they bind.
@@ -107,6 +107,7 @@ impl Linear {
         let step = |dispatch: &'a LinearDispatch| Step {
             variant: &dispatch.variant,
             params: &dispatch.params,
+            table: &[],
             buffers: dispatch
                 .bound
                 .iter()

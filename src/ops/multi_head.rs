@@ -147,7 +147,7 @@ impl MultiHeadAttention {
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "multi-head attention", &steps)
+        self.context.record(encoder, "multi-head attention", &[], &steps)
     }
 
     fn steps<'a>(
@@ -195,7 +195,7 @@ impl MultiHeadAttention {
             weights: if plan.mean.is_some() { Some(weights) } else { buffers.weights },
             ..AttentionBuffers::new(query, key, value, attended)
         };
-        steps.extend(self.attention.steps(&plan.attention, &attention)?);
+        steps.extend(self.attention.steps(&plan.attention, &attention, None)?);
         if let (Some(mean), Some(out)) = (&plan.mean, buffers.weights) {
             steps.extend(mean.dispatches.iter().map(|dispatch| mean_step(dispatch, weights, out)));
         }
@@ -213,6 +213,7 @@ fn mean_step<'a>(dispatch: &'a Dispatch, weights: &wgpu::Buffer, out: &wgpu::Buf
     Step {
         variant: &dispatch.variant,
         params: bytemuck::bytes_of(&dispatch.params),
+        table: &[],
         buffers: dispatch.bound.iter().map(buffer).collect(),
         grid: dispatch.grid,
     }

@@ -132,7 +132,7 @@ impl SelfAttention {
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "self-attention", &steps)
+        self.context.record(encoder, "self-attention", &[], &steps)
     }
 
     fn steps<'a>(
@@ -161,7 +161,7 @@ impl SelfAttention {
             weights: buffers.weights,
             ..AttentionBuffers::new(queries, keys, values, attended)
         };
-        steps.extend(self.attention.steps(&plan.attention, &attention)?);
+        steps.extend(self.attention.steps(&plan.attention, &attention, None)?);
         let [.., weight, bias] = &self.parameters;
         let last = LinearBuffers { x: attended, weight, bias: Some(bias), out: buffers.out };
         steps.extend(self.linear.steps(&plan.fc_out, &last)?);

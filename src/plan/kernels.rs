@@ -1,6 +1,7 @@
 //! The dispatches of each kernel for one part of a problem, as if the device had no limits.
 
 use super::dispatch::{Dispatch, Tensor};
+use super::params::SequenceParams;
 use super::storage::{self, Storage};
 use super::tiles::Tiles;
 use super::variant::{Constant, Entry, Variant};
@@ -33,15 +34,23 @@ fn fused(
 ) -> Vec<Dispatch> {
     let constants = constants
         .into_iter()
-        .chain([("HAS_LSE", Constant::Flag(part.lse.is_some()))])
+        .chain([
+            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("RAGGED", Constant::Flag(part.is_ragged())),
+        ])
         .chain(transforms(part))
         .chain(masks(part))
         .collect();
     let storage = storage::input(part, capabilities);
     let out = storage::output(part, capabilities);
     let variant = Variant { entry, storage, out, constants };
-    let grid = output_grid(part, tiles);
-    packed(Dispatch::new(variant, part, None, grid, capabilities), part, capabilities)
+    let mut dispatch = Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities);
+    if part.is_ragged() {
+        let (table, tiles) = SequenceParams::table(part, tiles.rows());
+        let [_, columns, _] = dispatch.grid;
+        (dispatch.table, dispatch.grid) = (table, [tiles, columns, 1]);
+    }
+    packed(dispatch, part, capabilities)
 }
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
@@ -51,7 +60,14 @@ pub(super) fn three_stage(
     tiles: &Tiles,
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
-    let raw = Problem { softcap: None, mask: None, bias: None, alibi: None, ..part.clone() };
+    let raw = Problem {
+        softcap: None,
+        mask: None,
+        bias: None,
+        alibi: None,
+        segments: None,
+        ..part.clone()
+    };
     let capped = Problem { softcap: part.softcap, ..raw.clone() };
     let weights = match part.weights {
         Some(view) => (Tensor::Weights, view),
@@ -201,9 +217,10 @@ fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
     ]
 }
 
-fn masks(part: &Problem) -> [(&'static str, Constant); 2] {
+fn masks(part: &Problem) -> [(&'static str, Constant); 3] {
     [
         ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ("HAS_MASK", Constant::Flag(part.mask.is_some())),
+        ("HAS_SEGMENTS", Constant::Flag(part.segments.is_some())),
     ]
 }

@@ -89,7 +89,9 @@ impl Entry {
             Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
             Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
-            Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
+            Self::WeightedSum => {
+                &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]
+            }
         };
         list.iter().copied().collect()
     }
@@ -125,6 +127,14 @@ pub struct Variant {
     pub out: Storage,
     /// The constants that the host sets; others keep their default.
     pub constants: BTreeMap<&'static str, Constant>,
+}
+
+impl Variant {
+    /// Whether it reads a table of sequences that differ.
+    #[must_use]
+    pub fn is_ragged(&self) -> bool {
+        self.constants.get("RAGGED") == Some(&Constant::Flag(true))
+    }
 }
 
 impl fmt::Display for Variant {

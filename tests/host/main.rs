@@ -13,6 +13,7 @@ mod layers;
 mod parts;
 mod plan;
 mod problem;
+mod readme;
 mod reference;
 mod reflection;
 mod replay;

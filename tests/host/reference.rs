@@ -89,6 +89,7 @@ impl Case {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
+            segments: None,
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
     Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape,
-    MultiHeadWeights, Plan, Problem, SelfAttentionPlan, SelfAttentionShape, Strides, Tiles,
-    Variant, assemble,
+    MultiHeadWeights, Plan, Problem, SegmentLayout, SelfAttentionPlan, SelfAttentionShape, Strides,
+    Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
@@ -75,7 +75,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
         };
         // Only the three stages can show their scores.
-        let flags = if kernel == Kernel::ThreeStage { 0..64 } else { 0..32 };
+        let flags = if kernel == Kernel::ThreeStage { 0..128 } else { 0..64 };
         let all = flags.end - 1;
         for aligned in [false, true] {
             flags.clone().for_each(|flags| add((64, 64), 300, aligned, flags, PORTABLE));
@@ -94,6 +94,9 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
             add((dim, dim), len, true, all, Capabilities { software: true, ..PORTABLE });
         }
+        let (shape, options) = call((64, 64), 300, true, all);
+        let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
+        calls.push((ragged, options, PORTABLE, kernel));
         // 16-bit elements, with and without f16 in the shader, where rows share words and where not.
         for element in [ElementType::F16, ElementType::Bf16] {
             for (shader_f16, dim, flags) in [false, true]
@@ -125,10 +128,11 @@ fn call(
         lse: asked,
         mask: on(1).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
         bias: on(2).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
-        raw_scores: on(5).then_some(Layout::Bhsd),
-        capped_scores: on(5).then_some(Layout::Bhsd),
-        masked_scores: on(5).then_some(Layout::Bhsd),
+        raw_scores: on(6).then_some(Layout::Bhsd),
+        capped_scores: on(6).then_some(Layout::Bhsd),
+        masked_scores: on(6).then_some(Layout::Bhsd),
         alibi: on(3).then_some(AlibiLayout::PerHead),
+        segments: on(5).then_some(SegmentLayout::Shared),
         ..shape
     };
     (shape, AttentionOptions { softcap: on(4).then_some(20.0), ..AttentionOptions::default() })
@@ -271,7 +275,7 @@ fn every_shader_translates_to_metal() {
         let mut resources =
             msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
         // As wgpu counts: the buffers of a layout, one after the other.
-        let bindings = [0].into_iter().chain(entry.bindings().into_keys());
+        let bindings = [0].into_iter().chain(entry.bindings().into_keys()).chain([11]);
         for (slot, binding) in (0..).zip(bindings) {
             let target =
                 msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() };

@@ -2,6 +2,7 @@
 
 use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
+use super::segments::segments;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
 use crate::args::{AlignChoice, Emit, RunArgs};
@@ -10,6 +11,7 @@ use crate::tensors::{Tensor, Tensors};
 use safetensors::Dtype;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem,
+    SegmentLayout,
 };
 
 /// One attention call: what the library is asked, the elements it reads, and the sizes of its answers.
@@ -28,12 +30,13 @@ pub(super) struct Request<T> {
     mask: Option<Vec<bool>>,
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
+    segments: Option<Vec<u32>>,
 }
 
 impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
-        refuse_what_comes_later(args, tensors)?;
+        refuse_what_comes_later(args)?;
         let [order, kv_order] = Order::new(args)?;
         let (q, k, v) = vectors(tensors, [order, kv_order])?;
         let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
@@ -47,6 +50,7 @@ impl<T: Element> Request<T> {
         let slopes = tensors.get("alibi_slopes");
         let lens = tensors.get("kv_len");
         let cu_seqlens = cu_seqlens(tensors, order)?;
+        let segments = segments(tensors, order, batch, [query.len, key.len])?;
         if let (Some(_), Some(past)) = (&lens, &k.past) {
             let expected = format!("none, as there is {}", past.tensor.name);
             return Err(Failure::input("kv_len", expected, "a tensor"));
@@ -70,6 +74,7 @@ impl<T: Element> Request<T> {
             mask: mask.as_ref().map(Mask::layout).transpose()?,
             bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
+            segments: segments.as_ref().map(|_| SegmentLayout::PerSide),
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
             raw_scores: asked(Emit::Qk),
@@ -102,11 +107,17 @@ impl<T: Element> Request<T> {
             mask: mask.map(|mask| mask.bools()).transpose()?,
             bias: bias.map(|bias| bias.floats()).transpose()?,
             alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
+            segments,
             shape,
             options,
         };
         request.inputs().validate(&problem)?;
         Ok(request)
+    }
+
+    /// The sizes of all outputs.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = &Vec<usize>> {
+        std::iter::once(&self.out_sizes).chain(self.emits.iter().map(|(_, sizes)| sizes))
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_, T> {
@@ -117,12 +128,13 @@ impl<T: Element> Request<T> {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
+            segments: self.segments.as_deref(),
         }
     }
 }
 
-/// Flags, outputs and tensors that the interface knows and this version does not have.
-fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+/// Flags and outputs that the interface knows and this version does not have.
+fn refuse_what_comes_later(args: &RunArgs) -> Result<(), Failure> {
     if args.rope.is_some() {
         return Err(Failure::unsupported("--rope"));
     }
@@ -134,11 +146,7 @@ fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), 
             _ => {}
         }
     }
-    let names = ["seg_q", "seg_k"];
-    match names.into_iter().find(|name| tensors.get(name).is_some()) {
-        Some(name) => Err(Failure::unsupported(format_args!("tensor {name}"))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// q, and k and v with what is cached of them: of one element type.

@@ -2,9 +2,12 @@
 
 mod check;
 mod demo;
+mod hostile;
 mod info;
 mod layers;
 mod lengths;
+mod plot;
 mod refusals;
 mod run;
+mod segments;
 mod support;

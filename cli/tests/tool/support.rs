@@ -70,6 +70,20 @@ impl Tensor {
     }
 }
 
+/// A tensor of I32 or I64.
+pub(crate) fn integers(
+    name: &'static str,
+    dtype: Dtype,
+    sizes: &[usize],
+    elements: &[i64],
+) -> Tensor {
+    let bytes = match dtype {
+        Dtype::I32 => elements.iter().flat_map(|x| x.to_le_bytes().into_iter().take(4)).collect(),
+        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Tensor::new(name, dtype, sizes, bytes)
+}
+
 /// The bytes of a file that holds these tensors.
 pub(crate) fn file(tensors: &[Tensor]) -> Vec<u8> {
     let views = tensors.iter().map(|tensor| {
@@ -131,6 +145,12 @@ impl Folder {
     /// Runs the tool in this folder.
     pub(crate) fn tool<S: AsRef<OsStr>>(&self, args: &[S]) -> Ended {
         ended(Command::new(env!("CARGO_BIN_EXE_wgpu-attention")), self.0.path(), args)
+    }
+
+    /// Runs another program in this folder.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, program: &str, args: &[S]) -> Ended {
+        ended(Command::new(program), self.0.path(), args)
     }
 
     /// As [`Folder::tool`], where it finds an adapter: tests run under a script that brings one, and which
