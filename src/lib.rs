@@ -22,6 +22,9 @@
 //! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
 //! `plan` and `encode`, see `examples/own_encoder.rs`.
 //!
+//! The layers around it have the same verbs: [`Linear`], [`MultiHeadAttention`] with PyTorch's parameters and
+//! masks, and the [`SelfAttention`] of many tutorials.
+//!
 //! # How a call flows
 //!
 //! The modules below stand in the order in which a call passes through them.
