@@ -4,14 +4,15 @@ use crate::error::Error;
 use crate::pipeline::{if_ready, scoped};
 use futures_intrusive::channel::shared::oneshot_channel;
 
-/// A storage buffer holding `data`; an empty one still has a size that can be bound.
+/// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size that can be bound.
 pub(crate) fn upload(
     device: &wgpu::Device,
     label: &'static str,
     data: &[u8],
 ) -> Result<wgpu::Buffer, Error> {
     let size = padded(data.len() as u64);
-    let buffer = create(device, label, size, wgpu::BufferUsages::STORAGE, true)?;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let buffer = create(device, label, size, usage, true)?;
     // Of a device that is lost the buffer is not valid, which these say first.
     let (filled, error) = scoped(device, || {
         if !data.is_empty() {

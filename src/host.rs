@@ -1,5 +1,7 @@
 //! ONE-SHOT: from slices to vectors.
 
+mod encodings;
+
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};

@@ -56,6 +56,7 @@ mod error;
 
 mod device;
 mod problem;
+mod tables;
 
 mod plan;
 mod shader;
@@ -75,15 +76,19 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Attention, AttentionBuffers, Footprint};
+pub use ops::{
+    Attention, AttentionBuffers, Footprint, Positional, PositionalBuffers, Rotary, RotaryBuffers,
+};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, Storage, Tensor, Tiles,
-    Variant, ViewParams, Window,
+    TokenParams, TokenPlan, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, Sequence, Strides,
+    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, PositionalInputs,
+    PositionalShape, Problem, RotaryInputs, RotaryPairs, RotaryShape, Sequence, Strides, TableRows,
     View,
 };
 pub use shader::assemble;
+pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

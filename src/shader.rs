@@ -16,12 +16,16 @@ fn file(entry: Entry) -> &'static str {
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
+        Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
+        Entry::Positional => include_str!("../shaders/positional.wgsl"),
     }
 }
 
 /// The text of a shared part.
 fn part(name: &str, storage: Storage) -> Option<&'static str> {
     Some(match (name, storage) {
+        ("view", _) => include_str!("../shaders/shared/view.wgsl"),
+        ("tokens", _) => include_str!("../shaders/shared/tokens.wgsl"),
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),

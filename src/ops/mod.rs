@@ -1,5 +1,10 @@
 //! RECORD: one file per operation: its public type, its buffers, what it encodes.
 
 mod attention;
+mod launch;
+mod positional;
+mod rotary;
 
 pub use attention::{Attention, AttentionBuffers, Footprint};
+pub use positional::{Positional, PositionalBuffers};
+pub use rotary::{Rotary, RotaryBuffers};

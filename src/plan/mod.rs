@@ -3,17 +3,22 @@
 
 mod dispatch;
 mod kernels;
+mod launch;
 mod params;
 mod split;
 mod storage;
 mod tiles;
+mod tokens;
 mod variant;
 
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
+pub(crate) use launch::{Launch, largest_of};
 pub use params::{Params, ViewParams};
 pub(crate) use split::largest;
 pub use storage::Storage;
 pub use tiles::Tiles;
+pub(crate) use tokens::TokenTensor;
+pub use tokens::{TokenParams, TokenPlan};
 pub use variant::{Access, Constant, Entry, Variant};
 
 use crate::device::Capabilities;

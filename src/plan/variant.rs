@@ -19,6 +19,10 @@ pub enum Entry {
     WeightedSum,
     /// Outputs of 16 bits into words that rows share.
     Pack,
+    /// Rotary encoding.
+    Rotary,
+    /// An encoding that is added.
+    Positional,
 }
 
 /// How a shader uses a storage buffer.
@@ -32,13 +36,15 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
         Self::Pack,
+        Self::Rotary,
+        Self::Positional,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -51,6 +57,8 @@ impl Entry {
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
+            Self::Rotary => "rotary",
+            Self::Positional => "positional",
         }
     }
 
@@ -73,6 +81,8 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
+            Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
         };

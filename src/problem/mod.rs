@@ -7,6 +7,7 @@ mod shape;
 mod slice;
 mod strides;
 mod tensors;
+mod tokens;
 
 pub use element::{Element, ElementType};
 pub use options::{Align, AttentionOptions};
@@ -14,6 +15,10 @@ pub use pieces::{Piece, Sequence};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
+pub(crate) use tokens::{Encoding, TokenProblem};
+pub use tokens::{
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+};
 
 use crate::error::Error;
 use strides::{resolve, resolve_broadcast, resolve_output};
