@@ -11,6 +11,7 @@ mod device;
 mod dims;
 mod encode;
 mod encode_errors;
+mod encodings;
 mod errors;
 mod extremes;
 mod faults;
