@@ -16,6 +16,7 @@ const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
+const HAS_SEGMENTS = false;
 const HAS_LSE = false;
 alias Stored = f32;
 alias StoredOut = f32;

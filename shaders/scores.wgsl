@@ -13,6 +13,7 @@ const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
+const HAS_SEGMENTS = false;
 // Whether hidden keys are marked, and by which bits.
 const MARKS_HIDDEN = true;
 const HIDDEN_BITS = 0xff800000u;

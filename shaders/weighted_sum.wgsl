@@ -10,6 +10,7 @@ const ROWS = 64u;
 const KEYS = 32u;
 const HAS_BIAS = false;
 const HAS_MASK = false;
+const HAS_SEGMENTS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -19,6 +20,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
 @group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
 // use params, rows, visibility, value_tile, store(out)

@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
     pub(crate) unpacked: Scratch,
+    /// Small tensors that share a binding.
+    pub(crate) small: Scratch,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
     /// bindings may overlap, one for each binding that may be written.
     unread: wgpu::Buffer,
@@ -48,16 +50,18 @@ impl Context {
             uniforms: Uniforms::new(device, queue, &capabilities),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
+            small: Scratch::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],
         }
     }
 
-    /// Records `steps` in one compute pass. Nothing is recorded if anything fails.
+    /// Records `copies`, then `steps` in one compute pass. Nothing is recorded if anything fails.
     pub(crate) fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &str,
+        copies: &[Transfer],
         steps: &[Step<'_>],
     ) -> Result<(), Error> {
         if steps.is_empty() {
@@ -80,6 +84,9 @@ impl Context {
         });
         if let Some(message) = if_ready(error).flatten() {
             return Err(Error::Device { action: "binding buffers", message });
+        }
+        for Transfer { source, target, start, size } in copies {
+            encoder.copy_buffer_to_buffer(source, 0, target, *start, *size);
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(label),
@@ -146,6 +153,16 @@ pub(crate) struct Step<'a> {
     pub(crate) grid: [u32; 3],
 }
 
+/// All of a small tensor into a buffer of our own.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) source: wgpu::Buffer,
+    pub(crate) target: wgpu::Buffer,
+    /// First byte in the target.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
 /// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue runs them
 /// one after the other.
 #[derive(Debug, Default)]
@@ -164,7 +181,7 @@ impl Scratch {
                 device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some("wgpu-attention workspace"),
                     size,
-                    usage: wgpu::BufferUsages::STORAGE,
+                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
                 })
             });

@@ -148,6 +148,9 @@ impl Gpu {
         let bias = inputs.bias.map(|bias| floats("bias", bias)).transpose()?;
         let slopes =
             inputs.alibi_slopes.map(|slopes| floats("alibi_slopes", slopes)).transpose()?;
+        let segments =
+            inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
+        let segments = segments.transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -155,6 +158,7 @@ impl Gpu {
             mask: mask.as_ref(),
             bias: bias.as_ref(),
             alibi_slopes: slopes.as_ref(),
+            segments: segments.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };
         operator.encode(&mut encoder, &plan, &buffers)?;

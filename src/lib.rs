@@ -85,9 +85,11 @@ pub use plan::{
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, PositionalInputs,
-    PositionalShape, Problem, RotaryInputs, RotaryPairs, RotaryShape, Sequence, Strides, TableRows,
-    View,
+    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, SegmentLayout,
+    Segments, Sequence, Strides, View,
+};
+pub use problem::{
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};

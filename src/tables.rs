@@ -12,11 +12,11 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// Angles `position / base^(2i / rotary_dim)` of the positions from `offset` on; the base is 10000 in the paper.
+    /// Angles `position / base^(2i / rotary_dim)`, a row for each of the positions; the base is 10000 in the paper.
     ///
     /// ```
     /// use wgpu_attention::RotaryTable;
-    /// let table = RotaryTable::new(4, 10_000.0, 0, 3)?;
+    /// let table = RotaryTable::new(4, 10_000.0, 0..3)?;
     /// assert_eq!(table.sin[2..4], [1_f32.sin(), 0.01_f32.sin()]);
     /// # Ok::<(), wgpu_attention::Error>(())
     /// ```
@@ -26,8 +26,12 @@ impl RotaryTable {
     /// more.
     ///
     /// Source: Su et al., "RoFormer", arXiv 2104.09864, section 3.2.2.
-    pub fn new(rotary_dim: usize, base: f64, offset: u64, positions: usize) -> Result<Self, Error> {
-        Self::from_frequencies(&rotary_frequencies(rotary_dim, base)?, offset, positions)
+    pub fn new(
+        rotary_dim: usize,
+        base: f64,
+        positions: impl IntoIterator<Item = u64>,
+    ) -> Result<Self, Error> {
+        Self::from_frequencies(&rotary_frequencies(rotary_dim, base)?, positions)
     }
 
     /// Angles `position * frequencies[i]`: for scaled encodings. Frequencies divided by `s` stretch a model's context `s`
@@ -37,8 +41,8 @@ impl RotaryTable {
     /// use wgpu_attention::{RotaryTable, rotary_frequencies};
     /// let mut frequencies = rotary_frequencies(8, 10_000.0)?;
     /// frequencies.iter_mut().for_each(|frequency| *frequency /= 4.0);
-    /// let stretched = RotaryTable::from_frequencies(&frequencies, 0, 9)?;
-    /// let plain = RotaryTable::new(8, 10_000.0, 0, 3)?;
+    /// let stretched = RotaryTable::from_frequencies(&frequencies, 0..9)?;
+    /// let plain = RotaryTable::new(8, 10_000.0, 0..3)?;
     /// assert_eq!(stretched.cos[8 * 4..], plain.cos[2 * 4..]);
     /// # Ok::<(), wgpu_attention::Error>(())
     /// ```
@@ -47,14 +51,16 @@ impl RotaryTable {
     /// [`Error::Invalid`] if there are 2^32 elements or more.
     pub fn from_frequencies(
         frequencies: &[f64],
-        offset: u64,
-        positions: usize,
+        positions: impl IntoIterator<Item = u64>,
     ) -> Result<Self, Error> {
-        let mut cos = room(positions, frequencies.len())?;
-        let mut sin = room(positions, frequencies.len())?;
-        for position in places(offset, positions, frequencies.len()) {
+        let positions = positions.into_iter();
+        let rows = positions.size_hint().0;
+        let mut cos = room(rows, frequencies.len())?;
+        let mut sin = room(rows, frequencies.len())?;
+        // Without columns there is nothing to go through.
+        for position in positions.take_while(|_| !frequencies.is_empty()) {
             for frequency in frequencies {
-                let angle = position * frequency;
+                let angle = position as f64 * frequency;
                 cos.push(round(angle.cos()));
                 sin.push(round(angle.sin()));
             }
@@ -99,9 +105,10 @@ pub fn sinusoidal(len: usize, dim: usize, base: f64, offset: u64) -> Result<Vec<
         0 => Vec::new(),
         _ => (0..dim.div_ceil(2)).map(|i| frequency(i, dim, base)).collect(),
     };
-    for position in places(offset, len, dim) {
+    let rows = if dim == 0 { 0 } else { len as u64 };
+    for position in (0..rows).map(|i| offset.saturating_add(i)) {
         for column in 0..dim {
-            let angle = position * frequencies[column / 2];
+            let angle = position as f64 * frequencies[column / 2];
             table.push(round(if column % 2 == 0 { angle.sin() } else { angle.cos() }));
         }
     }
@@ -129,12 +136,6 @@ pub fn alibi_slopes(num_heads: usize) -> Vec<f32> {
 
 fn frequency(i: usize, dim: usize, base: f64) -> f64 {
     1.0 / base.powf(2.0 * i as f64 / dim as f64)
-}
-
-/// The positions of rows that are not empty, as f64, in which those below 2^53 are exact.
-fn places(offset: u64, count: usize, columns: usize) -> impl Iterator<Item = f64> {
-    let count = if columns == 0 { 0 } else { count };
-    (0..count as u64).map(move |i| offset.saturating_add(i) as f64)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]

@@ -5,7 +5,8 @@ use crate::failure::Failure;
 use crate::stderr;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
+    RotaryInputs, RotaryShape, cpu,
 };
 
 /// What computes.
@@ -44,17 +45,42 @@ impl Machine {
         options: &AttentionOptions,
         inputs: &Inputs<'_, T>,
     ) -> Result<Outputs<T, f32>, Failure> {
+        self.compute(
+            |gpu| gpu.attention_blocking(shape, options, inputs),
+            || cpu::attention_rounded(shape, options, inputs),
+        )
+    }
+
+    /// What `on_gpu` computes, or `on_cpu` if that is what the flags ask for, or what they leave open and the device is too
+    /// small.
+    pub(crate) fn compute<R>(
+        &self,
+        on_gpu: impl FnOnce(&Gpu) -> Result<R, Error>,
+        on_cpu: impl FnOnce() -> Result<R, Error>,
+    ) -> Result<R, Failure> {
         let computed = match self {
-            Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
+            Self::Gpu { gpu, or_cpu } => match on_gpu(gpu) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
-                    cpu::attention_rounded(shape, options, inputs)
+                    on_cpu()
                 }
                 computed => computed,
             },
-            Self::Cpu => cpu::attention_rounded(shape, options, inputs),
+            Self::Cpu => on_cpu(),
         };
         Ok(computed?)
+    }
+
+    /// A rotary encoding from slices to a vector.
+    pub(crate) fn rotary<T: Element>(
+        &self,
+        shape: &RotaryShape,
+        inputs: &RotaryInputs<'_, T>,
+    ) -> Result<Vec<T>, Failure> {
+        self.compute(
+            |gpu| gpu.rotary_blocking(shape, inputs),
+            || Ok(cpu::rotary(shape, inputs)?.into_iter().map(T::from_f64).collect()),
+        )
     }
 
     /// Its name, backend and driver.

@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// Rotary positional encoding of the tensors of a safetensors file
+    Rope(RopeArgs),
+    /// A sinusoidal positional encoding
+    Posenc(PosencArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -93,7 +97,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, past_k, past_v
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, seg_q, seg_k, kv_len, past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go
@@ -132,8 +136,67 @@ pub(crate) struct RunArgs {
     /// More outputs
     #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) emit: Vec<Emit>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) rope: Option<OsString>,
+    /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k on; with `--layout thd`
+    /// from 0 on in each sequence
+    #[arg(long, value_enum, value_name = "PAIRS")]
+    pub(crate) rope: Option<RopeChoice>,
+}
+
+/// Which columns are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RopeChoice {
+    /// i and i + R/2
+    Half,
+    /// 2i and 2i + 1
+    Interleaved,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RopeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Tensors x, and optionally cos, sin, position_ids
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the output goes
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Heads of an x [B,S,H*D]
+    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
+    pub(crate) heads: Option<usize>,
+    /// Columns that are rotated; all if not given
+    #[arg(long, value_name = "R", value_parser = rotary_dim, allow_hyphen_values = true)]
+    pub(crate) rotary_dim: Option<usize>,
+    /// Pairs are columns 2i and 2i + 1, not i and i + R/2
+    #[arg(long)]
+    pub(crate) interleaved: bool,
+    /// Without cos and sin: the angles are position / base^(2i/R)
+    #[arg(long, value_name = "F", value_parser = base, default_value = "10000", allow_hyphen_values = true)]
+    pub(crate) base: f64,
+    /// Without cos, sin and position_ids: position of the first token
+    #[arg(long, value_name = "N", value_parser = count, default_value = "0", allow_hyphen_values = true)]
+    pub(crate) offset: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PosencArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Where the output goes
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Number of positions
+    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true)]
+    pub(crate) seq: u64,
+    /// Columns of a position
+    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
+    pub(crate) dim: usize,
+    /// The angles are position / base^(2i/dim)
+    #[arg(long, value_name = "F", value_parser = base, default_value = "10000", allow_hyphen_values = true)]
+    pub(crate) base: f64,
+    /// The first position
+    #[arg(long, value_name = "N", value_parser = count, default_value = "0", allow_hyphen_values = true)]
+    pub(crate) offset: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -230,6 +293,30 @@ fn heads(text: &str) -> Result<usize, String> {
     }
 }
 
+fn rotary_dim(text: &str) -> Result<usize, String> {
+    match text.parse::<u128>() {
+        Ok(columns @ 2..) if columns % 2 == 0 => {
+            Ok(usize::try_from(columns).unwrap_or(usize::MAX - 1))
+        }
+        _ => Err("expected an even integer, at least 2".to_owned()),
+    }
+}
+
+/// Positions beyond u64 are nobody's.
+fn count(text: &str) -> Result<u64, String> {
+    match text.parse::<u128>() {
+        Ok(count) => Ok(u64::try_from(count).unwrap_or(u64::MAX)),
+        _ => Err("expected an integer, at least 0".to_owned()),
+    }
+}
+
+fn base(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(base) if base.is_finite() && base > 0.0 => Ok(base),
+        _ => Err("expected a finite number above 0".to_owned()),
+    }
+}
+
 /// Reads the process's arguments.
 pub(crate) fn parse() -> Result<Command, Failure> {
     match Arguments::try_parse() {
@@ -277,7 +364,7 @@ fn refusal(error: &clap::Error) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "plot" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
+        "bench" | "plot" | "additive" | "mha" | "selfattn" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -285,5 +372,9 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input("subcommand", "demo, info, check or run", format_args!("\"{name}\""))
+    Failure::input(
+        "subcommand",
+        "demo, info, check, run, rope or posenc",
+        format_args!("\"{name}\""),
+    )
 }

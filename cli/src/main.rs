@@ -8,6 +8,8 @@ mod failure;
 mod info;
 mod output;
 mod picture;
+mod posenc;
+mod rope;
 mod run;
 mod stderr;
 mod tensors;
@@ -35,6 +37,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
+        Command::Rope(args) => rope::rope(&args),
+        Command::Posenc(args) => posenc::posenc(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

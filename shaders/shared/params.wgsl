@@ -14,6 +14,10 @@ struct Params {
     bias_column: u32,
     alibi_offset: u32,
     alibi_batch: u32,
+    query_segment_offset: u32,
+    query_segment_batch: u32,
+    key_segment_offset: u32,
+    key_segment_batch: u32,
     q_len: u32,
     kv_len: u32,
     // Keys from here on are hidden.

@@ -18,7 +18,7 @@ fn key_range(first_query: u32, last_query: u32) -> KeyRange {
 // Whether every one of these queries sees every key of the tile.
 fn sees_whole_tile(first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
-    return !HAS_MASK && !HAS_BIAS && last_key < params.seen_len
+    return !HAS_MASK && !HAS_BIAS && !HAS_SEGMENTS && last_key < params.seen_len
         && i32(first_key) - i32(last_query) >= params.band_lower
         && i32(last_key) - i32(first_query) <= params.band_upper;
 }
@@ -34,6 +34,9 @@ fn visible_keys(row: Row, first_key: u32) -> u32 {
     }
     if HAS_BIAS {
         visible &= ~infinite_bias_bits(row, first_key);
+    }
+    if HAS_SEGMENTS {
+        visible &= segment_bits(row, first_key);
     }
     return visible;
 }
@@ -66,6 +69,17 @@ fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {
         hidden |= select(0u, 1u, value == MINUS_INFINITY_BITS) << j;
     }
     return hidden;
+}
+
+fn segment_bits(row: Row, first_key: u32) -> u32 {
+    let own = aux[params.query_segment_offset + row.batch * params.query_segment_batch + row.query];
+    let start = params.key_segment_offset + row.batch * params.key_segment_batch + first_key;
+    let count = min(KEYS, params.kv_len - first_key);
+    var same = 0u;
+    for (var j = 0u; j < count; j++) {
+        same |= select(0u, 1u, aux[start + j] == own) << j;
+    }
+    return same;
 }
 
 // The four bits from `slot * 4` on.

@@ -3,7 +3,7 @@
 use super::data::Data;
 use crate::problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, CuSeqlens, Layout,
-    Strides,
+    SegmentLayout, Strides,
 };
 
 /// One call that every kernel has to get right.
@@ -125,6 +125,11 @@ fn options_by_element(list: &mut Cases) {
     }
     let mask = Some(BroadcastLayout::Sizes([1, 1, 40, 101]));
     list.poisoned("mask over NaN", AttentionShape { mask, ..base() }, plain);
+    let segments = Some(SegmentLayout::PerSide);
+    list.add("segments", AttentionShape { segments, ..base() }, plain);
+    list.poisoned("segments", AttentionShape { segments, ..base() }, plain);
+    let shared = AttentionShape { segments: Some(SegmentLayout::Shared), kv_len: 40, ..base() };
+    list.add("segments", shared, AttentionOptions { causal: true, ..plain });
     for alibi in [AlibiLayout::PerHead, AlibiLayout::PerBatchAndHead] {
         list.add("ALiBi", AttentionShape { alibi: Some(alibi), ..base() }, plain);
     }
@@ -132,6 +137,7 @@ fn options_by_element(list: &mut Cases) {
         mask,
         bias: Some(BroadcastLayout::Sizes([2, 4, 40, 101])),
         alibi: Some(AlibiLayout::PerHead),
+        segments,
         ..base()
     };
     let options = AttentionOptions {

@@ -22,6 +22,7 @@ pub(super) struct Tensors<T> {
     mask: Option<Vec<bool>>,
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
+    segments: Option<Vec<u32>>,
 }
 
 impl<T: Element> Tensors<T> {
@@ -39,6 +40,7 @@ impl<T: Element> Tensors<T> {
             mask: p.mask.map(|view| mask(&mut numbers, view.extent)),
             bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
             alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
+            segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
         };
         if data == Data::Poisoned {
             tensors.poison(p);
@@ -54,6 +56,7 @@ impl<T: Element> Tensors<T> {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
+            segments: self.segments.as_deref(),
         }
     }
 
@@ -86,6 +89,18 @@ fn mask(numbers: &mut Numbers, extent: u32) -> Vec<bool> {
         hidden_run == 0 && numbers.unit() > -0.5
     };
     (0..extent).map(visible).collect()
+}
+
+/// Runs of a few documents, which may come back.
+fn segments(numbers: &mut Numbers, extent: u32) -> Vec<u32> {
+    let mut id = 0;
+    let next = |_| {
+        if numbers.unit() > 0.8 {
+            id = numbers.unit().to_bits() % 3;
+        }
+        id
+    };
+    (0..extent).map(next).collect()
 }
 
 /// Some `-inf`, some low but finite.

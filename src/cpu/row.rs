@@ -49,6 +49,15 @@ impl<'a> Row<'a> {
         self.problem.sequence(self.batch).contains(self.i, j)
             && self.mask(j).unwrap_or(true)
             && self.bias(j) != Some(f32::NEG_INFINITY)
+            && self.is_of_its_segment(j)
+    }
+
+    fn is_of_its_segment(&self, j: usize) -> bool {
+        let (Some(places), Some(ids)) = (&self.problem.segments, self.inputs.segments) else {
+            return true;
+        };
+        let id = |view: &View, row| ids[view.index(self.batch, 0, row, 0) - places.first as usize];
+        id(&places.query, self.i) == id(&places.key, j)
     }
 
     fn mask(&self, j: usize) -> Option<bool> {

@@ -1,10 +1,10 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
-use crate::context::{Context, Scratch, Step};
+use crate::context::{Context, Scratch, Step, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
-use crate::problem::{AttentionOptions, AttentionShape, Problem};
+use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments};
 use crate::uniforms::MOST_PARAMS;
 use std::sync::Arc;
 
@@ -40,7 +40,11 @@ pub struct AttentionBuffers<'a> {
     /// f32, as the shape's bias.
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
+    ///
+    /// Slopes and segments of one call also need [`wgpu::BufferUsages::COPY_SRC`].
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
+    /// u32 ids, as the shape's segments.
+    pub segments: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len]`, written.
     pub lse: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len, kv_len]`, written.
@@ -164,15 +168,38 @@ impl Attention {
             return Err(Error::invalid("plan", expected, found));
         }
         buffers.validate(&plan.problem)?;
-        let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "attention", &steps)
+        let copies = self.join(plan, buffers)?;
+        let small = copies.first().map(|copy| &copy.target);
+        let steps = self.steps(plan, buffers, small)?;
+        self.context.record(encoder, "attention", &copies, &steps)
+    }
+
+    /// The buffer of slopes and segment ids, if there are both, and what has to be copied into it: shaders have
+    /// one binding for them.
+    fn join(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Vec<Transfer>, Error> {
+        let (Some(ids), Some(slopes), Some(segments)) =
+            (&plan.problem.segments, buffers.alibi_slopes, buffers.segments)
+        else {
+            return Ok(Vec::new());
+        };
+        let Context { device, small, .. } = &*self.context;
+        let (first, rest) = (u64::from(ids.first) * 4, u64::from(ids.ids().extent) * 4);
+        let Some(target) = small.get(device, first + rest)? else { return Ok(Vec::new()) };
+        let copy = |source: &wgpu::Buffer, start, size| Transfer {
+            source: source.clone(),
+            target: target.clone(),
+            start,
+            size,
+        };
+        Ok(vec![copy(slopes, 0, first), copy(segments, first, rest)])
     }
 
     /// The plan's dispatches with the buffers they bind, the operator's own among them.
-    pub(crate) fn steps<'a>(
+    fn steps<'a>(
         &self,
         plan: &'a Plan,
         buffers: &AttentionBuffers<'_>,
+        small: Option<&wgpu::Buffer>,
     ) -> Result<Vec<Step<'a>>, Error> {
         let Context { device, workspace, unpacked, .. } = &*self.context;
         let own =
@@ -182,6 +209,7 @@ impl Attention {
         let find = |tensor| match tensor {
             Tensor::Workspace => workspace.as_ref(),
             Tensor::Unpacked => unpacked.as_ref(),
+            Tensor::SlopesAndSegments => small,
             tensor => buffers.get(tensor),
         };
         let step = |dispatch: &'a Dispatch| {
@@ -217,6 +245,7 @@ impl<'a> AttentionBuffers<'a> {
             mask: None,
             bias: None,
             alibi_slopes: None,
+            segments: None,
             lse: None,
             weights: None,
             raw_scores: None,
@@ -235,11 +264,12 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Mask => self.mask,
             Tensor::Bias => self.bias,
             Tensor::AlibiSlopes => self.alibi_slopes,
+            Tensor::Segments => self.segments,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
             Tensor::MaskedScores => self.masked_scores,
-            Tensor::Workspace | Tensor::Unpacked => None,
+            Tensor::Workspace | Tensor::Unpacked | Tensor::SlopesAndSegments => None,
         }
     }
 
@@ -251,7 +281,9 @@ impl<'a> AttentionBuffers<'a> {
             ("mask", Tensor::Mask, p.mask),
             ("bias", Tensor::Bias, p.bias),
             ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
+            ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
         ];
+        let are_joined = p.alibi.is_some() && p.segments.is_some();
         let outputs = [
             ("out", Tensor::Out, Some(p.out)),
             ("lse", Tensor::Lse, p.lse),
@@ -266,6 +298,11 @@ impl<'a> AttentionBuffers<'a> {
             let Some(buffer) = check_buffer(name, bytes, self.get(tensor))? else {
                 continue;
             };
+            let is_joined = are_joined && matches!(tensor, Tensor::AlibiSlopes | Tensor::Segments);
+            if is_joined && !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+                let found = format!("{:?}", buffer.usage());
+                return Err(Error::invalid(name, "a buffer with usage COPY_SRC", found));
+            }
             let is_output = index >= inputs.len();
             if let Some((other, _)) =
                 earlier.iter().find(|(_, other)| is_output && *other == buffer)

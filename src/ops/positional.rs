@@ -96,6 +96,6 @@ impl Positional {
             TokenTensor::Table | TokenTensor::Sines => Some(table),
             TokenTensor::Positions => positions,
         })?;
-        self.context.record(encoder, "positional", &steps)
+        self.context.record(encoder, "positional", &[], &steps)
     }
 }

@@ -104,7 +104,7 @@ impl Rotary {
             TokenTensor::Sines => Some(buffers.sin),
             TokenTensor::Positions => positions,
         })?;
-        self.context.record(encoder, "rotary", &steps)
+        self.context.record(encoder, "rotary", &[], &steps)
     }
 }
 

@@ -18,6 +18,7 @@ pub enum Tensor {
     Mask,
     Bias,
     AlibiSlopes,
+    Segments,
     Weights,
     RawScores,
     CappedScores,
@@ -26,6 +27,8 @@ pub enum Tensor {
     Workspace,
     /// Out before it is packed into words that rows share; the operator's own buffer.
     Unpacked,
+    /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.
+    SlopesAndSegments,
 }
 
 impl Tensor {
@@ -41,7 +44,7 @@ impl Tensor {
             Self::Lse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes => 8,
+            Self::AlibiSlopes | Self::Segments | Self::SlopesAndSegments => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -144,13 +147,13 @@ impl Dispatch {
             (Tensor::Lse, problem.lse),
             (Tensor::Mask, problem.mask),
             (Tensor::Bias, problem.bias),
-            (Tensor::AlibiSlopes, problem.alibi),
         ];
         let views = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
-        for (tensor, view) in views.chain(scores) {
+        for (tensor, view) in views.chain(auxiliary(problem)).chain(scores) {
             // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing is masked.
-            let is_of_keys = matches!(tensor, Tensor::Mask | Tensor::Bias | Tensor::AlibiSlopes);
+            let is_of_keys = matches!(tensor.binding(variant.entry), 6..=8);
             let is_unused = is_of_keys && problem.kv_len == 0
+                || tensor == Tensor::AlibiSlopes && variant.entry == Entry::WeightedSum
                 || !variant.entry.bindings().contains_key(&tensor.binding(variant.entry));
             if view.extent == 0 || is_unused {
                 continue;
@@ -175,12 +178,26 @@ impl Dispatch {
                 Tensor::Lse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes => {
-                    (params.alibi_offset, params.alibi_batch) = (place.offset, place.batch);
+                Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
+                    params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
             }
         }
         Self { variant, params, bound, grid }
+    }
+}
+
+/// What stands in the buffer of small tensors.
+fn auxiliary(problem: &Problem) -> Option<(Tensor, View)> {
+    match (problem.alibi, &problem.segments) {
+        (None, None) => None,
+        (Some(slopes), None) => Some((Tensor::AlibiSlopes, slopes)),
+        (None, Some(ids)) => Some((Tensor::Segments, ids.within())),
+        (Some(slopes), Some(ids)) => {
+            let View { offset, extent, .. } = ids.within();
+            let (offset, extent) = (offset.min(slopes.offset), extent.max(slopes.extent));
+            Some((Tensor::SlopesAndSegments, View { offset, extent, ..slopes }))
+        }
     }
 }

@@ -51,7 +51,14 @@ pub(super) fn three_stage(
     tiles: &Tiles,
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
-    let raw = Problem { softcap: None, mask: None, bias: None, alibi: None, ..part.clone() };
+    let raw = Problem {
+        softcap: None,
+        mask: None,
+        bias: None,
+        alibi: None,
+        segments: None,
+        ..part.clone()
+    };
     let capped = Problem { softcap: part.softcap, ..raw.clone() };
     let weights = match part.weights {
         Some(view) => (Tensor::Weights, view),
@@ -201,9 +208,10 @@ fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
     ]
 }
 
-fn masks(part: &Problem) -> [(&'static str, Constant); 2] {
+fn masks(part: &Problem) -> [(&'static str, Constant); 3] {
     [
         ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ("HAS_MASK", Constant::Flag(part.mask.is_some())),
+        ("HAS_SEGMENTS", Constant::Flag(part.segments.is_some())),
     ]
 }

@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Problem, View};
+use crate::problem::{Problem, Segments, View};
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -34,6 +34,10 @@ pub struct Params {
     pub bias_column: u32,
     pub alibi_offset: u32,
     pub alibi_batch: u32,
+    pub query_segment_offset: u32,
+    pub query_segment_batch: u32,
+    pub key_segment_offset: u32,
+    pub key_segment_batch: u32,
     pub q_len: u32,
     pub kv_len: u32,
     pub seen_len: u32,
@@ -60,6 +64,18 @@ impl Params {
             scale: problem.scale_f32(),
             softcap: problem.softcap.unwrap_or_default(),
             ..Self::default()
+        }
+    }
+
+    /// Places within the window onto the buffer of small tensors.
+    pub(super) fn set_auxiliary(&mut self, problem: &Problem, window: &Window) {
+        let within = |view: View| (view.offset - window.first_element, view.batch);
+        if let Some(slopes) = problem.alibi {
+            (self.alibi_offset, self.alibi_batch) = within(slopes);
+        }
+        if let Some(Segments { query, key, .. }) = problem.segments {
+            (self.query_segment_offset, self.query_segment_batch) = within(query);
+            (self.key_segment_offset, self.key_segment_batch) = within(key);
         }
     }
 }

@@ -84,7 +84,9 @@ impl Entry {
             Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
             Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
-            Self::WeightedSum => &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (9, Read)],
+            Self::WeightedSum => {
+                &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]
+            }
         };
         list.iter().copied().collect()
     }

@@ -3,6 +3,7 @@
 mod element;
 mod options;
 mod pieces;
+mod segments;
 mod shape;
 mod slice;
 mod strides;
@@ -12,7 +13,8 @@ mod tokens;
 pub use element::{Element, ElementType};
 pub use options::{Align, AttentionOptions};
 pub use pieces::{Piece, Sequence};
-pub use shape::{AlibiLayout, AttentionShape, CuSeqlens};
+pub use segments::Segments;
+pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
 pub(crate) use tokens::{Encoding, TokenProblem};
@@ -56,6 +58,8 @@ pub struct Problem {
     pub bias: Option<View>,
     /// Place of the ALiBi slopes, if there are any: batch and head strides.
     pub alibi: Option<View>,
+    /// Places of the segment ids, if there are any.
+    pub segments: Option<Segments>,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
     /// Place of the weights, if asked for.
@@ -145,7 +149,7 @@ impl Problem {
         let sequences = pieces::sequences(s, options)?;
         let pieces = pieces::pieces(s, options)?;
         let slopes_batch = pieces.as_ref().map_or(s.batch, Vec::len);
-        let slopes = s.alibi.map(|layout| {
+        let alibi = s.alibi.map(|layout| {
             let batch = match layout {
                 AlibiLayout::PerHead => 1,
                 AlibiLayout::PerBatchAndHead => slopes_batch,
@@ -156,6 +160,8 @@ impl Problem {
                 BroadcastLayout::Sizes([batch, s.num_heads, 1, 1]),
             )
         });
+        let alibi = alibi.transpose()?;
+        let segments = Segments::new(s, alibi.map_or(0, |slopes| slopes.extent))?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -171,7 +177,8 @@ impl Problem {
             out: resolve_output("out", outs, s.out)?,
             mask: bit_strides(broadcast("mask", s.mask)?)?,
             bias: broadcast("bias", s.bias)?,
-            alibi: slopes.transpose()?,
+            alibi,
+            segments,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,

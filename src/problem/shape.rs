@@ -58,6 +58,8 @@ pub struct AttentionShape {
     pub bias: Option<BroadcastLayout>,
     /// ALiBi slopes: `score -= slope * |i + offset - j|`.
     pub alibi: Option<AlibiLayout>,
+    /// Documents: a query sees the keys that have its segment id, and no others. Not beside `cu_seqlens`.
+    pub segments: Option<SegmentLayout>,
     /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
     pub lse: Option<Layout>,
     /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`; this takes the three-stage path.
@@ -94,6 +96,15 @@ pub enum AlibiLayout {
     PerBatchAndHead,
 }
 
+/// How the segment ids lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentLayout {
+    /// `[batch, q_len]` of the queries, then `[batch, kv_len]` of the keys.
+    PerSide,
+    /// `[batch, len]`, the same for queries and keys, which are as many.
+    Shared,
+}
+
 impl AttentionShape {
     /// Self-attention over contiguous `[batch, num_heads, len, head_dim]` tensors; change any field
     /// from there.
@@ -117,6 +128,7 @@ impl AttentionShape {
             mask: None,
             bias: None,
             alibi: None,
+            segments: None,
             lse: None,
             weights: None,
             raw_scores: None,

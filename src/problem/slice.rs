@@ -1,6 +1,6 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Problem, View};
+use super::{Band, Problem, Segments, View};
 use std::ops::Range;
 
 impl Problem {
@@ -32,6 +32,11 @@ impl Problem {
             mask: rows(self.mask, self.kv_len),
             bias: rows(self.bias, self.kv_len),
             alibi: self.alibi.map(|v| moved(v, &heads, &(0..1), 1)),
+            segments: self.segments.map(|ids| Segments {
+                query: moved(ids.query, &(0..1), &queries, 1),
+                key: moved(ids.key, &(0..1), &keys, 1),
+                ..ids
+            }),
             lse: rows(self.lse, 1),
             weights: rows(self.weights, self.kv_len),
             raw_scores: rows(self.raw_scores, self.kv_len),

@@ -1,6 +1,6 @@
 //! The slices that go into a one-shot call or the CPU reference, and the vectors that come back.
 
-use super::{Element, Problem, View};
+use super::{Element, Problem, Segments, View};
 use crate::error::Error;
 
 /// The tensors of one call, as slices of `T` (the shape's element type) laid out as its [`AttentionShape`](crate::AttentionShape) says.
@@ -18,6 +18,8 @@ pub struct Inputs<'a, T = f32> {
     pub bias: Option<&'a [f32]>,
     /// Given exactly if the shape has ALiBi slopes.
     pub alibi_slopes: Option<&'a [f32]>,
+    /// Given exactly if the shape has segment ids.
+    pub segments: Option<&'a [u32]>,
 }
 
 /// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
@@ -56,6 +58,7 @@ impl Widened {
             mask: others.mask,
             bias: others.bias,
             alibi_slopes: others.alibi_slopes,
+            segments: others.segments,
         }
     }
 }
@@ -80,7 +83,9 @@ impl<T: Element> Inputs<'_, T> {
         check_len("value", Some(&problem.value), Some(self.value.len()))?;
         check_len("mask", problem.mask.as_ref(), self.mask.map(<[_]>::len))?;
         check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
-        check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))
+        check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
+        let ids = problem.segments.as_ref().map(Segments::ids);
+        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) struct Case {
     pub(crate) mask: Option<Vec<bool>>,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) slopes: Option<Vec<f32>>,
+    pub(crate) segments: Option<Vec<u32>>,
 }
 
 /// What a failure says of a call: all but its numbers, which come from the seed.
@@ -78,7 +79,11 @@ impl Case {
         let mask = other(1, problem.mask).map(|xs| xs.iter().map(|&x| x < 0.4).collect());
         let bias = other(2, problem.bias);
         let slopes = other(3, problem.alibi).map(|xs| xs.iter().map(|x| x * 0.2).collect());
-        Self { shape, options, seed, tensors, mask, bias, slopes }
+        // Three documents, in runs of a few.
+        let segments = other(4, problem.segments.map(|ids| ids.ids())).map(|xs| {
+            xs.chunks(5).flat_map(|run| run.iter().map(|_| run[0].to_bits() % 3)).collect()
+        });
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -86,6 +91,7 @@ impl Case {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             alibi_slopes: self.slopes.as_deref(),
+            segments: self.segments.as_deref(),
             ..self.tensors.inputs()
         }
     }

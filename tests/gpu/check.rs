@@ -96,6 +96,12 @@ fn an_option_that_is_ignored_is_found() {
             cases: "mask",
             kernels: &["forward", "three-stage"],
         },
+        Break {
+            find: "visible &= segment_bits(row, first_key);",
+            replacement: "",
+            cases: "segments",
+            kernels: &["forward", "three-stage"],
+        },
     ]);
 }
 

@@ -7,7 +7,7 @@ use crate::errors::text;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     AlibiLayout, Attention, AttentionBuffers, AttentionShape, BroadcastLayout, Capabilities,
-    Layout, wgpu,
+    Layout, SegmentLayout, wgpu,
 };
 
 /// A call that asks for everything, and buffers that are right for it.
@@ -15,10 +15,10 @@ struct Call {
     app: App,
     case: Case,
     operator: Attention,
-    buffers: [wgpu::Buffer; 12],
+    buffers: [wgpu::Buffer; 13],
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "query",
     "key",
     "value",
@@ -26,6 +26,7 @@ const NAMES: [&str; 12] = [
     "mask",
     "bias",
     "alibi_slopes",
+    "segments",
     "lse",
     "weights",
     "raw_scores",
@@ -44,6 +45,7 @@ impl Call {
             mask: Some(BroadcastLayout::Sizes([1, 1, 3, 5])),
             bias: Some(BroadcastLayout::Sizes([1, 2, 1, 5])),
             alibi: Some(AlibiLayout::PerHead),
+            segments: Some(SegmentLayout::PerSide),
             weights: stored,
             raw_scores: stored,
             capped_scores: stored,
@@ -55,6 +57,8 @@ impl Call {
         let seen = case.mask.iter().flatten().enumerate();
         let bits = seen.fold(0, |bits, (at, &seen)| bits | u32::from(seen) << at);
         let mask = [f32::from_bits(bits)];
+        let segments: Vec<f32> =
+            case.segments.iter().flatten().map(|&id| f32::from_bits(id)).collect();
         let (bias, slopes) = (case.bias.clone().unwrap(), case.slopes.clone().unwrap());
         let buffers = [
             app.buffer(&case.tensors.query),
@@ -64,6 +68,7 @@ impl Call {
             app.buffer(&mask),
             app.buffer(&bias),
             app.buffer(&slopes),
+            app.buffer(&segments),
             app.output(6),
             app.output(30),
             app.output(30),
@@ -93,8 +98,8 @@ impl Call {
     }
 }
 
-fn given<'a>(list: [Option<&'a wgpu::Buffer>; 12], or: &'a wgpu::Buffer) -> AttentionBuffers<'a> {
-    let [query, key, value, out, mask, bias, alibi_slopes, rest @ ..] = list;
+fn given<'a>(list: [Option<&'a wgpu::Buffer>; 13], or: &'a wgpu::Buffer) -> AttentionBuffers<'a> {
+    let [query, key, value, out, mask, bias, alibi_slopes, segments, rest @ ..] = list;
     let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
     AttentionBuffers {
         query: query.unwrap_or(or),
@@ -104,6 +109,7 @@ fn given<'a>(list: [Option<&'a wgpu::Buffer>; 12], or: &'a wgpu::Buffer) -> Atte
         mask,
         bias,
         alibi_slopes,
+        segments,
         lse,
         weights,
         raw_scores,
@@ -117,12 +123,18 @@ fn encode_refuses_each_buffer_that_is_wrong() {
     let call = Call::new();
     let right = call.buffers.each_ref().map(Some);
     for (at, name) in NAMES.into_iter().enumerate() {
+        let bytes = call.buffers[at].size();
+        let sealed = call.app.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
         let with = |buffer| {
             let mut list = right;
             list[at] = buffer;
             given(list, &call.buffers[0])
         };
-        let bytes = call.buffers[at].size();
         let small = call.app.output(usize::try_from(bytes / 4 - 1).unwrap());
         if bytes > 4 {
             let expected = format!(
@@ -139,11 +151,17 @@ fn encode_refuses_each_buffer_that_is_wrong() {
             "{name}: expected a buffer with usage STORAGE, found BufferUsages(COPY_SRC | VERTEX)"
         );
         call.refuses(&with(Some(&not_storage)), &expected);
+        if let "alibi_slopes" | "segments" = name {
+            let expected = format!(
+                "{name}: expected a buffer with usage COPY_SRC, found BufferUsages(STORAGE)"
+            );
+            call.refuses(&with(Some(&sealed)), &expected);
+        }
         if at >= 4 {
             let expected = format!("{name}: expected a buffer, as the shape has one, found none");
             call.refuses(&with(None), &expected);
         }
-        if name == "out" || at >= 7 {
+        if name == "out" || at >= 8 {
             let expected = format!("{name}: expected a buffer of its own, found that of value");
             let large = call.app.output(100);
             let mut list = right;
@@ -153,7 +171,7 @@ fn encode_refuses_each_buffer_that_is_wrong() {
     }
     // Two outputs in one buffer.
     let mut list = right;
-    list[9] = Some(&call.buffers[8]);
+    list[10] = Some(&call.buffers[9]);
     let expected = "raw_scores: expected a buffer of its own, found that of weights";
     call.refuses(&given(list, &call.buffers[0]), expected);
     call.check();
@@ -163,10 +181,10 @@ fn encode_refuses_each_buffer_that_is_wrong() {
 fn encode_refuses_buffers_that_the_shape_does_not_have() {
     let mut call = Call::new();
     let everything = call.case.shape.clone();
-    for at in 4..12 {
+    for at in 4..13 {
         call.case.shape = AttentionShape { lse: None, ..AttentionShape::new(1, 2, 3, 8) };
         call.case.shape.kv_len = 5;
-        let mut list = [None; 12];
+        let mut list = [None; 13];
         list[..4].copy_from_slice(&call.buffers.each_ref().map(Some)[..4]);
         list[at] = Some(&call.buffers[at]);
         let plan = call.operator.plan(&call.case.shape).unwrap();

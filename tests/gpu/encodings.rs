@@ -60,7 +60,7 @@ fn check_rotary<T: Element>(gpu: &Gpu, shape: &RotaryShape, seed: u64) -> Result
     let s = shape;
     let sizes = [s.batch, s.num_heads, s.len, s.head_dim];
     let x: Vec<T> = round(numbers(seed, extent(s.x, sizes)));
-    let tables = RotaryTable::new(s.rotary_dim, 100.0, 0, ROWS).unwrap();
+    let tables = RotaryTable::new(s.rotary_dim, 100.0, 0..ROWS as u64).unwrap();
     let (width, tokens) = (s.rotary_dim / 2, s.batch * s.len);
     let [cos, sin] = [tables.cos, tables.sin].map(|shared| table(s.rows, shared, width, tokens));
     let positions = positions(s.rows, seed + 1, tokens);
@@ -205,7 +205,7 @@ fn keys_are_rotated_on_their_way_into_a_cache() {
     let app = App::open();
     let operator = wgpu_attention::Rotary::new(&app.device, &app.queue);
     let (heads, dim, room) = (2, 6, 5);
-    let table = RotaryTable::new(dim, 10_000.0, 0, room).unwrap();
+    let table = RotaryTable::new(dim, 10_000.0, 0..room as u64).unwrap();
     let [cos, sin] = [app.buffer(&table.cos), app.buffer(&table.sin)];
     let cache = app.buffer(&vec![7.0; heads * room * dim]);
     let keys: [Vec<f32>; 2] = [numbers(1, heads * 2 * dim), numbers(2, heads * dim)];

@@ -7,7 +7,8 @@ use crate::case::{Case, PLAIN, full, shape};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Layout, Strides,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Layout, SegmentLayout,
+    Strides,
 };
 
 /// How each tensor lies: contiguous either way, or with gaps.
@@ -64,6 +65,7 @@ fn with_extras(shape: AttentionShape) -> impl Strategy<Value = AttentionShape> {
         mask: (extras > 0).then_some(mask),
         bias: (extras > 1).then_some(bias),
         alibi: (extras > 1).then_some(alibi),
+        segments: (extras > 1).then_some(SegmentLayout::PerSide),
         ..shape.clone()
     })
 }

@@ -84,7 +84,7 @@ fn angles_are_exact_at_large_positions() {
     let position = 1_000_000_007_u64;
     let expected = [(position as f64).sin(), (position as f64).cos()];
     close(&sinusoidal(1, 2, 10_000.0, position).unwrap(), &expected);
-    let table = RotaryTable::new(2, 10_000.0, position, 1).unwrap();
+    let table = RotaryTable::new(2, 10_000.0, [position]).unwrap();
     close(&[table.sin, table.cos].concat(), &expected);
 }
 
@@ -96,7 +96,7 @@ fn tables_that_cannot_be_are_refused() {
         assert_eq!(rotary_frequencies(2, base).unwrap_err().to_string(), refused);
     }
     for dim in [0, 3] {
-        let refused = RotaryTable::new(dim, 1e4, 0, 1).unwrap_err().to_string();
+        let refused = RotaryTable::new(dim, 1e4, [0]).unwrap_err().to_string();
         assert!(refused.starts_with("rotary_dim: expected an even number"), "{refused}");
     }
     for (len, dim) in [(usize::MAX, 2), (1 << 31, 2)] {
@@ -108,7 +108,7 @@ fn tables_that_cannot_be_are_refused() {
 #[test]
 fn a_rotation_keeps_lengths_and_adds_angles() {
     let x: Vec<f32> = crate::data::numbers(1, 8);
-    let table = RotaryTable::new(8, 10_000.0, 0, 10).unwrap();
+    let table = RotaryTable::new(8, 10_000.0, 0..10).unwrap();
     for pairs in [RotaryPairs::Half, RotaryPairs::Interleaved] {
         let turn = |x: &[f32], start| -> Vec<f32> {
             let rows = TableRows::From { start, rows: 10 };

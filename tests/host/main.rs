@@ -9,6 +9,7 @@ mod cpu_layouts;
 mod cpu_stages;
 mod data;
 mod encodings;
+mod encodings_reference;
 mod parts;
 mod plan;
 mod problem;

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
-    ElementType, Kernel, Layout, Plan, Problem, Strides, View,
+    ElementType, Kernel, Layout, Plan, Problem, SegmentLayout, Strides, View,
 };
 
 /// Outputs need not be contiguous, only free of overlap.
@@ -53,7 +53,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
             any_layout([batch, heads, q_len, 1]),
             any_layout(scores),
         );
-        let asked = prop::array::uniform5(any::<bool>());
+        let asked = prop::array::uniform6(any::<bool>());
         let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
         let element = select(vec![ElementType::F32, ElementType::F16, ElementType::Bf16]);
         let kv_lens = prop::option::of(prop::collection::vec(0..=kv_len, batch));
@@ -61,7 +61,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
         (layouts, extras, kinds).prop_map(move |(layouts, (mask, bias, alibi, asked), kinds)| {
             let (element, kv_lens) = kinds;
             let (query, key, value, out, lse, matrix) = layouts;
-            let [has_lse, weights, raw, capped, masked] = asked;
+            let [has_lse, weights, raw, capped, masked, segments] = asked;
             // Most problems keep nothing, so that both kernels have their share.
             let matrix = |asked: bool| (asked && has_lse).then_some(matrix);
             AttentionShape {
@@ -78,6 +78,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
                 bias,
                 alibi: [None, Some(AlibiLayout::PerHead), Some(AlibiLayout::PerBatchAndHead)]
                     [alibi],
+                segments: segments.then_some(SegmentLayout::PerSide),
                 lse: has_lse.then_some(lse),
                 weights: matrix(weights),
                 raw_scores: matrix(raw),
@@ -112,7 +113,8 @@ fn least_binding(p: &Problem, alignment: u32) -> u64 {
     let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
     let elements =
         [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
-    let elements = elements.into_iter().chain(p.bias.map(|view| row(view, p.kv_len)));
+    let elements = elements.into_iter().chain(p.segments.map(|ids| ids.key.extent));
+    let elements = elements.chain(p.bias.map(|view| row(view, p.kv_len)));
     let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
     // Elements of 16 bits are unpacked into twice as many bytes, with what lies before them.
     u64::from(most.unwrap() + alignment) * 4

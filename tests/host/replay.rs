@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Tensor, View,
-    ViewParams,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Segments, Tensor,
+    View, ViewParams,
 };
 
 /// A query, as the whole problem counts.
@@ -136,7 +136,15 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             assert!(end <= plan.workspace && end <= 64 << 20, "{bound:?}");
             continue;
         }
-        let extent = view(&plan.problem, bound.tensor).unwrap().extent;
+        let extent = match bound.tensor {
+            Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
+                let p = &plan.problem;
+                let ends =
+                    [p.alibi, p.segments.map(|ids| ids.key), p.segments.map(|ids| ids.query)];
+                ends.iter().flatten().map(|view| view.extent).max().unwrap()
+            }
+            tensor => view(&plan.problem, tensor).unwrap().extent,
+        };
         let bytes = |elements: u32| elements.div_ceil(per_word(&plan.problem, bound.tensor)) * 4;
         assert_eq!(window.start, u64::from(bytes(window.first_element)), "{bound:?}");
         assert!(end <= u64::from(bytes(extent)), "{bound:?}");
@@ -157,17 +165,26 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     // What the caller sees of the scores before masks and biases is computed without them.
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
     let late = early == [None; 2];
+    let flags = ["HAS_ALIBI", "HAS_SEGMENTS"].map(|name| dispatch.variant.constants.get(name));
+    let small = match (p.alibi, p.segments) {
+        (Some(_), Some(_)) => Tensor::SlopesAndSegments,
+        (None, Some(_)) => Tensor::Segments,
+        _ => Tensor::AlibiSlopes,
+    };
     for (name, tensor, view, column) in [
         ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
         ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
-        ("HAS_ALIBI", Tensor::AlibiSlopes, p.alibi.filter(|_| late), 0),
+        ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
+        ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
         ("HAS_LSE", Tensor::Lse, p.lse, 0),
     ] {
         let Some(flag) = dispatch.variant.constants.get(name) else { continue };
         assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
         let is_bound = find(dispatch, tensor).is_some();
         let is_needed = view.is_some() && (p.kv_len > 0 || tensor == Tensor::Lse);
-        assert_eq!(is_bound, is_needed, "{name}");
+        // Slopes and segment ids share a binding.
+        let is_wanted = flags.contains(&Some(&Constant::Flag(true))) && p.kv_len > 0;
+        assert_eq!(is_bound, if tensor == small { is_wanted } else { is_needed }, "{name}");
         let strided = view.filter(|_| is_bound && [Tensor::Mask, Tensor::Bias].contains(&tensor));
         assert!(strided.is_none_or(|view| view.column == column), "{name}");
     }
@@ -196,7 +213,6 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let (expected, columns) = match bound.tensor {
             Tensor::Key => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.head_dim)),
             Tensor::Value => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.value_dim)),
-            Tensor::AlibiSlopes => (view.index(batch, head, 0, 0), 1),
             Tensor::Lse => (view.index(batch, head, query, 0), 1),
             Tensor::Query => (view.index(batch, head, query, 0), p.head_dim as usize),
             Tensor::Out | Tensor::Unpacked => {
@@ -212,6 +228,25 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let first = bound.window.first_element as usize;
         let held = bound.window.size as usize / 4 * per_word(p, bound.tensor) as usize;
         assert!(found >= first && found + columns <= first + held, "{bound:?} for {place:?}");
+    }
+    let small =
+        dispatch.bound.iter().find(|bound| bound.tensor.binding(dispatch.variant.entry) == 8);
+    if let Some(Bound { window, .. }) = small {
+        let at = |offset: u32, stride: u32, batch: usize, index: usize| {
+            (window.first_element + offset + stride * batch as u32) as usize + index
+        };
+        let own = row.place.batch;
+        if let Some(view) = p.alibi {
+            let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
+            assert_eq!(found, view.index(batch, head, 0, 0), "slope of {place:?}");
+        }
+        if let Some(Segments { query: ids, key, .. }) = p.segments {
+            let (offset, stride) = (params.query_segment_offset, params.query_segment_batch);
+            let found = at(offset, stride, own, row.place.query);
+            assert_eq!(found, ids.index(batch, 0, query, 0), "segment of {place:?}");
+            let found = at(params.key_segment_offset, params.key_segment_batch, own, 0);
+            assert_eq!(found, key.index(batch, 0, 0, 0), "segments of the keys of {place:?}");
+        }
     }
     if row.piece == 0 {
         let band = Band { lower: params.band_lower, upper: params.band_upper };
@@ -284,9 +319,6 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
         Tensor::Lse => at(params.lse, head, query),
         Tensor::Mask => at(params.mask, head, query),
         Tensor::Bias => at(params.bias, head, query),
-        Tensor::AlibiSlopes => {
-            (params.alibi_offset + params.alibi_batch * batch as u32) as usize + head
-        }
         _ => at(params.scores, head, query),
     };
     bound.window.first_element as usize + inside
@@ -342,12 +374,13 @@ fn view(p: &Problem, tensor: Tensor) -> Option<View> {
         Tensor::Lse => p.lse,
         Tensor::Mask => p.mask,
         Tensor::Bias => p.bias,
-        Tensor::AlibiSlopes => p.alibi,
         Tensor::Weights => p.weights,
         Tensor::RawScores => p.raw_scores,
         Tensor::CappedScores => p.capped_scores,
         Tensor::MaskedScores => p.masked_scores,
         Tensor::Unpacked => Some(p.out),
-        Tensor::Workspace => None,
+        Tensor::Workspace | Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
+            None
+        }
     }
 }

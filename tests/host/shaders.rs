@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, Kernel, Layout, Plan, Problem, Strides, Tiles, Variant, assemble,
+    Entry, Kernel, Layout, Plan, Problem, SegmentLayout, Strides, Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
@@ -74,7 +74,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
         };
         // Only the three stages can show their scores.
-        let flags = if kernel == Kernel::ThreeStage { 0..64 } else { 0..32 };
+        let flags = if kernel == Kernel::ThreeStage { 0..128 } else { 0..64 };
         let all = flags.end - 1;
         for aligned in [false, true] {
             flags.clone().for_each(|flags| add((64, 64), 300, aligned, flags, PORTABLE));
@@ -124,10 +124,11 @@ fn call(
         lse: asked,
         mask: on(1).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
         bias: on(2).then_some(BroadcastLayout::Sizes([1, 1, len, len])),
-        raw_scores: on(5).then_some(Layout::Bhsd),
-        capped_scores: on(5).then_some(Layout::Bhsd),
-        masked_scores: on(5).then_some(Layout::Bhsd),
+        raw_scores: on(6).then_some(Layout::Bhsd),
+        capped_scores: on(6).then_some(Layout::Bhsd),
+        masked_scores: on(6).then_some(Layout::Bhsd),
         alibi: on(3).then_some(AlibiLayout::PerHead),
+        segments: on(5).then_some(SegmentLayout::Shared),
         ..shape
     };
     (shape, AttentionOptions { softcap: on(4).then_some(20.0), ..AttentionOptions::default() })

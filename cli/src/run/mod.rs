@@ -3,6 +3,8 @@
 mod lengths;
 mod mask;
 mod request;
+mod rope;
+mod segments;
 mod sequence;
 mod sizes;
 
@@ -29,10 +31,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
 /// With q, k, v and out as `T`.
 fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
-    let request = Request::<T>::new(args, tensors)?;
+    let mut request = Request::<T>::new(args, tensors)?;
     let file = OutputFile::create(&args.out)?;
 
     let machine = Machine::open(&args.device)?;
+    request.rotate(&machine)?;
     let outputs = machine.attention(&request.shape, &request.options, &request.inputs())?;
 
     let mut named = vec![Named::new("out", &request.out_sizes, &outputs.out)];

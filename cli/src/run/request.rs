@@ -2,14 +2,18 @@
 
 use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
+use super::rope::Rope;
+use super::segments::segments;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
+use crate::adapter::Machine;
 use crate::args::{AlignChoice, Emit, RunArgs};
 use crate::failure::Failure;
-use crate::tensors::{Tensor, Tensors};
+use crate::tensors::{FLOATS, Tensor, Tensors};
 use safetensors::Dtype;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem,
+    SegmentLayout,
 };
 
 /// One attention call: what the library is asked, the elements it reads, and the sizes of its answers.
@@ -20,6 +24,7 @@ pub(super) struct Request<T> {
     pub(super) out_sizes: Vec<usize>,
     /// The other outputs and their sizes, each once.
     pub(super) emits: Vec<(Emit, Vec<usize>)>,
+    rope: Option<Rope>,
     query: Vec<T>,
     /// All keys, the cached ones included.
     pub(super) key: Vec<T>,
@@ -28,12 +33,13 @@ pub(super) struct Request<T> {
     mask: Option<Vec<bool>>,
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
+    segments: Option<Vec<u32>>,
 }
 
 impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
-        refuse_what_comes_later(args, tensors)?;
+        refuse_what_comes_later(args)?;
         let [order, kv_order] = Order::new(args)?;
         let (q, k, v) = vectors(tensors, [order, kv_order])?;
         let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
@@ -47,6 +53,7 @@ impl<T: Element> Request<T> {
         let slopes = tensors.get("alibi_slopes");
         let lens = tensors.get("kv_len");
         let cu_seqlens = cu_seqlens(tensors, order)?;
+        let segments = segments(tensors, order, batch, [query.len, key.len])?;
         if let (Some(_), Some(past)) = (&lens, &k.past) {
             let expected = format!("none, as there is {}", past.tensor.name);
             return Err(Failure::input("kv_len", expected, "a tensor"));
@@ -70,6 +77,7 @@ impl<T: Element> Request<T> {
             mask: mask.as_ref().map(Mask::layout).transpose()?,
             bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
+            segments: segments.as_ref().map(|_| SegmentLayout::PerSide),
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
             raw_scores: asked(Emit::Qk),
@@ -86,6 +94,8 @@ impl<T: Element> Request<T> {
         let options = options(args, auto);
         // Before elements are put together: with sizes that are refused, that could be endless work.
         let problem = Problem::new(&shape, &options)?;
+        let rope =
+            args.rope.map(|choice| Rope::new(choice, tensors, &q, &k, shape.cu_seqlens.as_ref()));
         let rank = match order {
             Order::Bhsd => [&q, &k.new, &v.new].map(|x| x.tensor.sizes.len()).into_iter().max(),
             Order::Bshd | Order::Packed { .. } => None,
@@ -96,17 +106,27 @@ impl<T: Element> Request<T> {
         let request = Self {
             out_sizes: order.write(out, rank),
             emits: emits(args, out, [&k, &v], rank)?,
+            rope: rope.transpose()?,
             query: q.tensor.floats()?,
             key: k.elements()?,
             value: v.elements()?,
             mask: mask.map(|mask| mask.bools()).transpose()?,
             bias: bias.map(|bias| bias.floats()).transpose()?,
             alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
+            segments,
             shape,
             options,
         };
         request.inputs().validate(&problem)?;
         Ok(request)
+    }
+
+    /// Rotates q and the new k, if that is asked for.
+    pub(super) fn rotate(&mut self, machine: &Machine) -> Result<(), Failure> {
+        match &self.rope {
+            Some(rope) => rope.rotate(machine, [&mut self.query, &mut self.key]),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_, T> {
@@ -117,15 +137,13 @@ impl<T: Element> Request<T> {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
+            segments: self.segments.as_deref(),
         }
     }
 }
 
-/// Flags, outputs and tensors that the interface knows and this version does not have.
-fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
-    if args.rope.is_some() {
-        return Err(Failure::unsupported("--rope"));
-    }
+/// Flags and outputs that the interface knows and this version does not have.
+fn refuse_what_comes_later(args: &RunArgs) -> Result<(), Failure> {
     for &emit in &args.emit {
         match emit {
             Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
@@ -134,11 +152,7 @@ fn refuse_what_comes_later(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), 
             _ => {}
         }
     }
-    let names = ["seg_q", "seg_k"];
-    match names.into_iter().find(|name| tensors.get(name).is_some()) {
-        Some(name) => Err(Failure::unsupported(format_args!("tensor {name}"))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// q, and k and v with what is cached of them: of one element type.
@@ -148,7 +162,7 @@ fn vectors<'a>(
 ) -> Result<(Vectors<'a>, Sequence<'a>, Sequence<'a>), Failure> {
     let [q, k, v] = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
     let past = tensors.pair(["past_k", "past_v"])?;
-    q.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
+    q.require_dtype(&FLOATS)?;
     for other in [&k, &v].into_iter().chain(past.iter().flatten()) {
         other.require_dtype(&[q.dtype])?;
     }

@@ -1,15 +1,7 @@
 //! `kv_len`: a number of keys per sequence.
 
-use crate::support::{Folder, Tensor, assert_close};
+use crate::support::{Folder, Tensor, assert_close, integers};
 use safetensors::Dtype;
-
-fn integers(name: &'static str, dtype: Dtype, sizes: &[usize], elements: &[i64]) -> Tensor {
-    let bytes = match dtype {
-        Dtype::I32 => elements.iter().flat_map(|x| x.to_le_bytes().into_iter().take(4)).collect(),
-        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    };
-    Tensor::new(name, dtype, sizes, bytes)
-}
 
 /// Two queries and three keys of one element in each of three sequences; the scores are the keys: 0, ln 2,
 /// ln 5, and their exponentials 1, 2, 5.

@@ -6,4 +6,5 @@ mod info;
 mod lengths;
 mod refusals;
 mod run;
+mod segments;
 mod support;

@@ -70,6 +70,20 @@ impl Tensor {
     }
 }
 
+/// A tensor of I32 or I64.
+pub(crate) fn integers(
+    name: &'static str,
+    dtype: Dtype,
+    sizes: &[usize],
+    elements: &[i64],
+) -> Tensor {
+    let bytes = match dtype {
+        Dtype::I32 => elements.iter().flat_map(|x| x.to_le_bytes().into_iter().take(4)).collect(),
+        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Tensor::new(name, dtype, sizes, bytes)
+}
+
 /// The bytes of a file that holds these tensors.
 pub(crate) fn file(tensors: &[Tensor]) -> Vec<u8> {
     let views = tensors.iter().map(|tensor| {

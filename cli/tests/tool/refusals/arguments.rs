@@ -1,7 +1,7 @@
 //! Subcommands, flags and their values.
 
-use super::{Refused, refuse_flags, refuse_tensors, tensors};
-use crate::support::{Folder, Tensor};
+use super::{Refused, refuse_flags, tensors};
+use crate::support::Folder;
 
 #[test]
 fn what_is_no_command_line() {
@@ -115,11 +115,6 @@ fn what_comes_later_is_refused_by_name() {
         (&["--emit", "dv"], &["--emit dv is not supported yet"]),
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
-    let names = ["seg_q", "seg_k"];
-    for name in names {
-        let says = format!("tensor {name} is not supported yet");
-        refuse_tensors(&[(&[Tensor::wave(name, &[2])], &[&says])]);
-    }
     let folder = Folder::with(&tensors());
     for name in ["bench", "plot", "rope", "additive", "mha", "selfattn", "posenc"] {
         let says = format!("subcommand {name} is not supported yet");
