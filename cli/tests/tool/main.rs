@@ -5,6 +5,7 @@ mod demo;
 mod info;
 mod lengths;
 mod refusals;
+mod rope;
 mod run;
 mod segments;
 mod support;

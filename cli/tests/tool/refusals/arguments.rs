@@ -6,7 +6,10 @@ use crate::support::Folder;
 #[test]
 fn what_is_no_command_line() {
     let cases: &[Refused<'_>] = &[
-        (&["nonsense"], &["subcommand", "expected demo, info, check or run", "nonsense"]),
+        (
+            &["nonsense"],
+            &["subcommand", "expected demo, info, check, run, rope or posenc", "nonsense"],
+        ),
         (&["nonsense", "--help"], &["subcommand", "nonsense"]),
         (&["Run"], &["subcommand", "Run"]),
         (&["line\nbreak\u{2028}and\x1b[31mcolour"], &["subcommand", "line break and [31mcolour"]),
@@ -108,15 +111,13 @@ fn values_that_no_flag_of_run_takes() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     refuse_flags(&[
-        (&["--rope", "half"], &["--rope is not supported yet"]),
-        (&["--rope=interleaved"], &["--rope is not supported yet"]),
         (&["--emit", "lse,dq"], &["--emit dq is not supported yet"]),
         (&["--emit", "dk"], &["--emit dk is not supported yet"]),
         (&["--emit", "dv"], &["--emit dv is not supported yet"]),
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
     let folder = Folder::with(&tensors());
-    for name in ["bench", "plot", "rope", "additive", "mha", "selfattn", "posenc"] {
+    for name in ["bench", "plot", "additive", "mha", "selfattn"] {
         let says = format!("subcommand {name} is not supported yet");
         folder.refuses(&[name, "in.safetensors", "--out", "out.safetensors"], &[&says]);
     }
