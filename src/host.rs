@@ -1,6 +1,7 @@
 //! ONE-SHOT: from slices to vectors.
 
 mod encodings;
+mod layers;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;

@@ -76,17 +76,16 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{
-    Attention, AttentionBuffers, Footprint, Positional, PositionalBuffers, Rotary, RotaryBuffers,
-};
+pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
+pub use ops::{Positional, PositionalBuffers, Rotary, RotaryBuffers};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, Storage, Tensor, Tiles,
-    TokenParams, TokenPlan, Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
+    Storage, Tensor, Tiles, TokenParams, TokenPlan, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, SegmentLayout,
-    Segments, Sequence, Strides, View,
+    CuSeqlens, Element, ElementType, Inputs, Layout, LinearInputs, LinearShape, Outputs, Piece,
+    Problem, SegmentLayout, Segments, Sequence, Strides, View,
 };
 pub use problem::{
     PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,

@@ -16,6 +16,7 @@ fn file(entry: Entry) -> &'static str {
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
+        Entry::Linear => include_str!("../shaders/linear.wgsl"),
         Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
         Entry::Positional => include_str!("../shaders/positional.wgsl"),
     }

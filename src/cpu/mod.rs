@@ -4,9 +4,11 @@
 //! its answer for whoever has no GPU; [`stages`] holds the f32 twins of the three-stage path's kernels.
 
 mod attention;
+mod linear;
 mod rotary;
 mod row;
 pub mod stages;
 
 pub use attention::{attention, attention_rounded};
+pub use linear::linear;
 pub use rotary::{positional, rotary};

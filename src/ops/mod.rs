@@ -2,9 +2,11 @@
 
 mod attention;
 mod launch;
+mod linear;
 mod positional;
 mod rotary;
 
 pub use attention::{Attention, AttentionBuffers, Footprint};
+pub use linear::{Linear, LinearBuffers};
 pub use positional::{Positional, PositionalBuffers};
 pub use rotary::{Rotary, RotaryBuffers};

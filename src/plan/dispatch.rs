@@ -82,7 +82,12 @@ pub struct Window {
 }
 
 impl Window {
-    fn new(tensor: Tensor, element: ElementType, view: &View, capabilities: &Capabilities) -> Self {
+    pub(super) fn new(
+        tensor: Tensor,
+        element: ElementType,
+        view: &View,
+        capabilities: &Capabilities,
+    ) -> Self {
         Self::onto(tensor.elements_per_word(element), view, capabilities)
     }
 

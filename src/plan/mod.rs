@@ -4,6 +4,7 @@
 mod dispatch;
 mod kernels;
 mod launch;
+mod linear;
 mod params;
 mod split;
 mod storage;
@@ -13,6 +14,8 @@ mod variant;
 
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
 pub(crate) use launch::{Launch, largest_of};
+pub(crate) use linear::{LinearDispatch, LinearTensor};
+pub use linear::{LinearParams, LinearPlan};
 pub use params::{Params, ViewParams};
 pub(crate) use split::largest;
 pub use storage::Storage;

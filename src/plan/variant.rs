@@ -19,6 +19,8 @@ pub enum Entry {
     WeightedSum,
     /// Outputs of 16 bits into words that rows share.
     Pack,
+    /// A linear layer.
+    Linear,
     /// Rotary encoding.
     Rotary,
     /// An encoding that is added.
@@ -36,13 +38,14 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
         Self::Pack,
+        Self::Linear,
         Self::Rotary,
         Self::Positional,
     ];
@@ -57,6 +60,7 @@ impl Entry {
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
+            Self::Linear => "linear",
             Self::Rotary => "rotary",
             Self::Positional => "positional",
         }
@@ -81,6 +85,7 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
             Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
             Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],

@@ -1,6 +1,7 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod element;
+mod linear;
 mod options;
 mod pieces;
 mod segments;
@@ -11,6 +12,8 @@ mod tensors;
 mod tokens;
 
 pub use element::{Element, ElementType};
+pub(crate) use linear::LinearProblem;
+pub use linear::{LinearInputs, LinearShape};
 pub use options::{Align, AttentionOptions};
 pub use pieces::{Piece, Sequence};
 pub use segments::Segments;

@@ -16,6 +16,7 @@ mod errors;
 mod extremes;
 mod faults;
 mod layouts;
+mod linear;
 mod limits;
 mod lost;
 mod masks;
