@@ -1,5 +1,6 @@
 //! ONE-SHOT: from slices to vectors.
 
+mod additive;
 mod encodings;
 mod layers;
 

@@ -76,19 +76,21 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
+pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
 pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
-pub use ops::{Positional, PositionalBuffers, Rotary, RotaryBuffers};
+pub use plan::AdditivePlan;
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
     Storage, Tensor, Tiles, TokenParams, TokenPlan, Variant, ViewParams, Window,
 };
 pub use problem::{
+    AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
+    RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+};
+pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, Inputs, Layout, LinearInputs, LinearShape, Outputs, Piece,
     Problem, SegmentLayout, Segments, Sequence, Strides, View,
-};
-pub use problem::{
-    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};

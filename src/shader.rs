@@ -17,6 +17,7 @@ fn file(entry: Entry) -> &'static str {
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
         Entry::Linear => include_str!("../shaders/linear.wgsl"),
+        Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
         Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
         Entry::Positional => include_str!("../shaders/positional.wgsl"),
     }
@@ -31,6 +32,8 @@ fn part(name: &str, storage: Storage) -> Option<&'static str> {
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
         ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
+        ("mask_bits", _) => include_str!("../shaders/shared/mask_bits.wgsl"),
+        ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),
         ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
         ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),

@@ -1,6 +1,7 @@
 //! HOW: from a problem and a device's capabilities to kernels, tiles, grids and workspace. Pure
 //! functions over plain data, so that every choice can be tested on any machine.
 
+mod additive;
 mod dispatch;
 mod kernels;
 mod launch;
@@ -12,6 +13,8 @@ mod tiles;
 mod tokens;
 mod variant;
 
+pub use additive::AdditivePlan;
+pub(crate) use additive::AdditiveTensor;
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
 pub(crate) use launch::{Launch, largest_of};
 pub(crate) use linear::{LinearDispatch, LinearTensor};

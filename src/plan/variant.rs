@@ -21,6 +21,8 @@ pub enum Entry {
     Pack,
     /// A linear layer.
     Linear,
+    /// Fused additive attention.
+    AdditiveForward,
     /// Rotary encoding.
     Rotary,
     /// An encoding that is added.
@@ -38,7 +40,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
@@ -46,6 +48,7 @@ impl Entry {
         Self::WeightedSum,
         Self::Pack,
         Self::Linear,
+        Self::AdditiveForward,
         Self::Rotary,
         Self::Positional,
     ];
@@ -61,6 +64,7 @@ impl Entry {
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
             Self::Linear => "linear",
+            Self::AdditiveForward => "additive_forward",
             Self::Rotary => "rotary",
             Self::Positional => "positional",
         }
@@ -86,6 +90,15 @@ impl Entry {
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
             Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
+            Self::AdditiveForward => &[
+                (1, Read),
+                (2, Read),
+                (3, Read),
+                (4, ReadWrite),
+                (5, Read),
+                (6, Read),
+                (9, ReadWrite),
+            ],
             Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
             Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],

@@ -35,6 +35,8 @@ pub struct LinearShape {
     pub out_features: usize,
     /// What all four tensors are stored as.
     pub element: ElementType,
+    /// Whether out is f32 all the same, the sums not rounded.
+    pub out_f32: bool,
     /// Where x `[batch, len, in_features]` lies; its head stride is not used.
     pub x: Layout,
     /// Where out `[batch, len, out_features]` goes; its head stride is not used.
@@ -55,6 +57,7 @@ impl LinearShape {
             in_features,
             out_features,
             element: ElementType::F32,
+            out_f32: false,
             x: Layout::Bhsd,
             out: Layout::Bhsd,
             weight: 0,
@@ -82,6 +85,7 @@ pub(crate) struct LinearProblem {
     pub(crate) in_features: u32,
     pub(crate) out_features: u32,
     pub(crate) element: ElementType,
+    pub(crate) out_element: ElementType,
     /// Rows of `in_features`.
     pub(crate) x: View,
     /// Rows of `in_features`, one for each column of out.
@@ -110,6 +114,7 @@ impl LinearProblem {
             in_features: length("in_features", s.in_features)?,
             out_features: length("out_features", s.out_features)?,
             element: s.element,
+            out_element: if s.out_f32 { ElementType::F32 } else { s.element },
             x: resolve("x", [s.batch, 1, s.len, s.in_features], s.x)?,
             weight: resolve("weight", [1, 1, s.out_features, s.in_features], weight)?,
             bias: s.bias.map(bias).transpose()?,
@@ -118,12 +123,7 @@ impl LinearProblem {
     }
 
     /// Some of the rows and columns of out, which is not empty.
-    pub(crate) fn part(
-        &self,
-        batches: Range<u32>,
-        rows: Range<u32>,
-        columns: Range<u32>,
-    ) -> Self {
+    pub(crate) fn part(&self, batches: Range<u32>, rows: Range<u32>, columns: Range<u32>) -> Self {
         let count = |range: &Range<u32>| range.end - range.start;
         let one = 0..1;
         let by_column = |view, width| move_view(view, &one, &one, &columns, width);
@@ -155,9 +155,12 @@ impl<T: Element> LinearInputs<'_, T> {
                 let found = format!("{} elements", bias.len());
                 return Err(Error::invalid("bias", "none, as the shape has none", found));
             }
-            (view, slice) => view.as_ref().zip(slice).map(|(view, bias)| ("bias", view, bias.len())),
+            (view, slice) => {
+                view.as_ref().zip(slice).map(|(view, bias)| ("bias", view, bias.len()))
+            }
         };
-        let tensors = [("x", &problem.x, self.x.len()), ("weight", &problem.weight, self.weight.len())];
+        let tensors =
+            [("x", &problem.x, self.x.len()), ("weight", &problem.weight, self.weight.len())];
         for (argument, view, found) in tensors.into_iter().chain(bias) {
             let extent = view.extent as usize;
             if found < extent || view.exact && found > extent {

@@ -1,5 +1,6 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
+mod additive;
 mod element;
 mod linear;
 mod options;
@@ -11,6 +12,8 @@ mod strides;
 mod tensors;
 mod tokens;
 
+pub(crate) use additive::AdditiveProblem;
+pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};

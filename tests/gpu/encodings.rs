@@ -266,3 +266,25 @@ fn buffers_that_do_not_fit_are_refused() {
     let refused = operator.encode(&mut encoder, &positional, &good).unwrap_err().to_string();
     assert!(refused.contains("another operation"), "{refused}");
 }
+
+/// The tests above would notice.
+#[test]
+fn a_kernel_that_is_broken_is_found() {
+    let named = TableRows::Named { rows: ROWS };
+    let halves = RotaryShape { rotary_dim: 6, rows: named, ..RotaryShape::new(2, 2, 9, 9) };
+    let neighbours = RotaryShape { pairs: RotaryPairs::Interleaved, out: None, ..halves };
+    for (shape, find, replacement) in [
+        (halves, "first * sines + second", "first * sines - second"),
+        (halves, "half + column, left, first", "half + column, 4u, first"),
+        (halves, "copy(token, params.rotary_dim + (part - params.rotating) * 4u);", ""),
+        (halves, "positions[start(params.positions, batch, 0u, i)]", "i"),
+        (neighbours, "vec4(first.x, second.x, first.y, second.y)", "vec4(first, second)"),
+        (neighbours, "return load_out(token.out + column, left);", ""),
+    ] {
+        let broken = gpu().broken(find, replacement);
+        assert!(check_rotary::<f32>(&broken, &shape, 1).is_err(), "{find}");
+    }
+    let shape = PositionalShape::new(2, 9, 6);
+    let broken = gpu().broken("four += load_token", "four -= load_token");
+    assert!(check_positional::<f32>(&broken, &shape, 1).is_err());
+}

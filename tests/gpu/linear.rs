@@ -5,9 +5,7 @@ use crate::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{
-    Capabilities, Element, Gpu, Layout, LinearInputs, LinearShape, Strides, cpu,
-};
+use wgpu_attention::{Capabilities, Element, Gpu, Layout, LinearInputs, LinearShape, Strides, cpu};
 
 fn check<T: Element>(gpu: &Gpu, shape: &LinearShape, bounds: &Bounds) {
     let shape = &LinearShape { element: T::TYPE, ..shape.clone() };
@@ -26,7 +24,8 @@ fn check<T: Element>(gpu: &Gpu, shape: &LinearShape, bounds: &Bounds) {
     let bias = s.bias.map(|start| round(numbers(3, start + s.out_features)));
     let inputs = LinearInputs { x: &x, weight: &weight, bias: bias.as_deref() };
     let expected = cpu::linear(shape, &inputs).unwrap_or_else(|error| panic!("{s:?}: {error}"));
-    let found = gpu.linear_blocking(shape, &inputs).unwrap_or_else(|error| panic!("{s:?}: {error}"));
+    let found =
+        gpu.linear_blocking(shape, &inputs).unwrap_or_else(|error| panic!("{s:?}: {error}"));
     let found: Vec<f32> = found.into_iter().map(T::to_f32).collect();
     check_tensor(&format!("{s:?}"), &found, &expected, bounds);
 }
@@ -75,11 +74,8 @@ fn sixteen_bit_elements_are_summed_in_f32() {
 /// Rows and columns are cut until bindings and grids are small enough.
 #[test]
 fn what_is_too_large_for_a_device_is_cut() {
-    let small = Capabilities {
-        binding_size: 16 << 10,
-        workgroups_per_axis: 3,
-        ..Capabilities::PORTABLE
-    };
+    let small =
+        Capabilities { binding_size: 16 << 10, workgroups_per_axis: 3, ..Capabilities::PORTABLE };
     let small = gpu().masked(&small);
     let shape = LinearShape { batch: 2, bias: Some(0), ..LinearShape::new(300, 20, 260) };
     let plan = small.linear_operator().plan(&shape).unwrap();
@@ -98,7 +94,10 @@ fn slices_and_sizes_that_do_not_fit_are_refused() {
     for (inputs, says) in [
         (LinearInputs { x: &x[1..], ..good }, "x: expected 6 elements, found 5"),
         (LinearInputs { weight: &weight[1..], ..good }, "weight: expected 12 elements, found 11"),
-        (LinearInputs { bias: None, ..good }, "bias: expected a slice, as the shape has one, found none"),
+        (
+            LinearInputs { bias: None, ..good },
+            "bias: expected a slice, as the shape has one, found none",
+        ),
         (LinearInputs { bias: Some(&x), ..good }, "bias: expected 4 elements, found 6"),
     ] {
         assert_eq!(gpu().linear_blocking(&shape, &inputs).unwrap_err().to_string(), says);

@@ -1,6 +1,7 @@
 //! Tests on a real adapter. Without one they fail.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod additive;
 mod app;
 mod bands;
 mod case;
@@ -16,8 +17,8 @@ mod errors;
 mod extremes;
 mod faults;
 mod layouts;
-mod linear;
 mod limits;
+mod linear;
 mod lost;
 mod masks;
 mod one_shot;

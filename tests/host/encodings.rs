@@ -2,12 +2,12 @@
 
 use crate::plan::PORTABLE;
 use wgpu_attention::{
-    Capabilities, ElementType, Layout, PositionalInputs, PositionalShape, RotaryInputs,
-    RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows, TokenPlan, Variant, alibi_slopes,
-    cpu, rotary_frequencies, sinusoidal,
+    AdditivePlan, AdditiveShape, Capabilities, ElementType, Entry, Layout, PositionalInputs,
+    PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows,
+    TokenPlan, Variant, alibi_slopes, cpu, rotary_frequencies, sinusoidal,
 };
 
-/// Every variant of both shaders that a plan can ask for.
+/// Every variant of these shaders that a plan can ask for.
 pub(crate) fn variants() -> Vec<Variant> {
     let mut variants = Vec::new();
     for (element, shader_f16) in [
@@ -37,7 +37,16 @@ pub(crate) fn variants() -> Vec<Variant> {
                 }
             }
         }
+        for (hidden, value_dim) in [(8, 8), (6, 6), (5, 7), (70, 300)] {
+            for (bias, mask, weights) in [(false, None, true), (true, Some([1, 1, 9]), false)] {
+                let shape = AdditiveShape::new(1, [5, 9], [4, 6, value_dim], hidden);
+                let shape = AdditiveShape { element, bias, mask, weights, ..shape };
+                variants.extend(AdditivePlan::new(&shape, &device).unwrap().variants());
+            }
+        }
     }
+    // The projections are those of the linear layer.
+    variants.retain(|variant| variant.entry != Entry::Linear);
     variants
 }
 

@@ -4,7 +4,8 @@ use crate::reference::{floats, singles};
 use serde_json::Value;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows, alibi_slopes, cpu, sinusoidal,
+    AdditiveInputs, AdditiveShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
+    alibi_slopes, cpu, sinusoidal,
 };
 
 fn cases(kind: &str) -> Vec<Value> {
@@ -56,5 +57,49 @@ fn sinusoids_and_slopes_are_those_of_pytorch() {
     for case in cases("slopes") {
         let heads = case["heads"].as_u64().unwrap();
         check(&case, &alibi_slopes(heads as usize), &floats(&case["out"]));
+    }
+}
+
+#[test]
+fn the_reference_adds_queries_and_keys_as_pytorch_does() {
+    for case in cases("additive") {
+        let sizes = sizes(&case);
+        let [batch, q_len, kv_len, query_dim, key_dim, value_dim, hidden] = sizes[..] else {
+            panic!()
+        };
+        let [query, key, value, w_q, w_k, w_v] =
+            ["query", "keys", "values", "w_q", "w_k", "w_v"].map(|name| singles(&case[name]));
+        let b = case["b"].as_array().map(|_| singles(&case["b"]));
+        let flags = case["mask"]["data"].as_array();
+        let mask = flags.map(|data| data.iter().map(|m| m.as_bool().unwrap()).collect::<Vec<_>>());
+        let dims = mask.as_ref().map(|_| {
+            let dims = floats(&case["mask"]["dims"]);
+            let mut sizes = [1; 3];
+            for (size, dim) in sizes[3 - dims.len()..].iter_mut().zip(dims) {
+                *size = dim as usize;
+            }
+            sizes
+        });
+        let shape = AdditiveShape {
+            bias: b.is_some(),
+            mask: dims,
+            weights: true,
+            ..AdditiveShape::new(batch, [q_len, kv_len], [query_dim, key_dim, value_dim], hidden)
+        };
+        let inputs = AdditiveInputs {
+            query: &query,
+            key: &key,
+            value: &value,
+            w_q: &w_q,
+            w_k: &w_k,
+            w_v: &w_v,
+            b: b.as_deref(),
+            mask: mask.as_deref(),
+        };
+        let found = cpu::additive(&shape, &inputs).unwrap();
+        for (name, found) in [("out", found.out), ("weights", found.weights.unwrap())] {
+            let found: Vec<f32> = found.into_iter().map(|x| x as f32).collect();
+            check(&case["name"], &found, &floats(&case[name]));
+        }
     }
 }

@@ -82,6 +82,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
             Entry::Softmax | Entry::Pack | Entry::Rotary | Entry::Positional => 64,
+            Entry::AdditiveForward => 64,
             _ => tiles.unwrap().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -112,6 +113,9 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
                 panic!("{variant}: {name} is no array");
             };
             let storage = match name {
+                // Projected.
+                "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
+                "w_v" => variant.storage,
                 "query" | "key" | "value" | "x" => variant.storage,
                 "out" => variant.out,
                 "lse" | "mask" | "aux" | "unpacked" | "positions" => Storage::Unpacked,
@@ -142,6 +146,7 @@ fn number(entry: Entry, name: &str) -> u32 {
         "cosine" | "table" => return 6,
         "sine" => return 7,
         "positions" => return 8,
+        "w_v" => return 5,
         "query" => Tensor::Query,
         "key" => Tensor::Key,
         "value" => Tensor::Value,
@@ -168,7 +173,8 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             .sum();
         assert!(bytes <= *workgroup_memory, "{variant}: {bytes} of {workgroup_memory} bytes");
         let Some(tiles) = tiles else {
-            assert_eq!(bytes, 0, "{variant}");
+            let is_additive = variant.entry == Entry::AdditiveForward;
+            assert_eq!(bytes, if is_additive { 12_192 } else { 0 }, "{variant}");
             continue;
         };
         let planned = match variant.entry {

@@ -36,7 +36,7 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         }
     }
     for variant in encodings::variants() {
-        variants.insert(variant, (None, PORTABLE.workgroup_memory));
+        variants.entry(variant).or_insert((None, PORTABLE.workgroup_memory));
     }
     let variants: Vec<(Variant, (Option<Tiles>, u32))> = variants.into_iter().collect();
     on_all_cores(&variants, |(variant, (tiles, workgroup_memory))| {
