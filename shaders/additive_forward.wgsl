@@ -21,7 +21,7 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, rows, mask_bits, tanh, softmax_state, load(value), load(w_v), store(out)
+// use params, sequence, rows, mask_bits, tanh, softmax_state, load(value), load(w_v), store(out)
 
 const THREADS = 64u;
 const ROWS = 8u;
@@ -53,11 +53,11 @@ fn additive_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let first = Row(workgroup.z, 0u, workgroup.x * ROWS, true);
+    let sequence = locate_sequence(workgroup);
+    let first_row = workgroup.x * ROWS;
     let column = (workgroup.y * THREADS + lane) * 4u;
     let left = columns_left(VALUE_DIM, column);
-    let key_start = head_start(params.key, first.batch, 0u);
-    let value_start = head_start(params.value, first.batch, 0u);
+    let value_start = head_start(params.value, sequence, 0u);
     if lane < ROWS {
         seen[lane] = 0u;
         maxima[lane] = LOWEST;
@@ -70,13 +70,13 @@ fn additive_forward(
 
     for (var first_key = 0u; first_key < params.kv_len; first_key += KEYS) {
         if lane < ROWS {
-            visible[lane] = visible_keys(later(first, lane), first_key);
+            visible[lane] = visible_keys(locate_row(first_row + lane, sequence, 0u), first_key);
             seen[lane] |= visible[lane];
         }
-        score_tile(first, key_start, first_key, lane);
+        score_tile(sequence, first_row, first_key, lane);
         workgroupBarrier();
         if STORES_SCORES && workgroup.y == 0u {
-            store_scores(first, first_key, lane);
+            store_scores(sequence, first_row, first_key, lane);
             workgroupBarrier();
         }
         if lane < ROWS {
@@ -88,17 +88,12 @@ fn additive_forward(
     }
 
     for (var r = 0u; r < ROWS; r++) {
-        let row = later(first, r);
+        let row = locate_row(first_row + r, sequence, 0u);
         if row.live {
             let columns = select(acc[r] * (1.0 / sums[r]), vec4(0.0), seen[r] == 0u);
             store_out(row_start(params.out, row) + column, left, columns);
         }
     }
-}
-
-fn later(first: Row, count: u32) -> Row {
-    let query = first.query + count;
-    return Row(first.batch, 0u, min(query, params.q_len - 1u), query < params.q_len);
 }
 
 fn visible_keys(row: Row, first_key: u32) -> u32 {
@@ -110,7 +105,8 @@ fn visible_keys(row: Row, first_key: u32) -> u32 {
 }
 
 // An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three tiles.
-fn score_tile(first: Row, key_start: u32, first_key: u32, lane: u32) {
+fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
+    let key_start = head_start(params.key, sequence, 0u);
     let own_key = lane % KEYS;
     let own_row = lane / KEYS * OWN_ROWS;
     var sums_of_rows = vec4(0.0);
@@ -122,8 +118,8 @@ fn score_tile(first: Row, key_start: u32, first_key: u32, lane: u32) {
             key_tile[place] = four_of_key(key_start + j * params.key.row, at);
         }
         for (var slot = lane; slot < ROWS * CHUNK; slot += THREADS) {
-            let start = row_start(params.query, later(first, slot / CHUNK));
-            query_tile[slot] = four_of_query(start, column + slot % CHUNK * 4u);
+            let row = locate_row(first_row + slot / CHUNK, sequence, 0u);
+            query_tile[slot] = four_of_query(row_start(params.query, row), column + slot % CHUNK * 4u);
         }
         if lane < CHUNK {
             let at = column + lane * 4u;
@@ -169,9 +165,9 @@ fn four_tanh(x: vec4<f32>) -> vec4<f32> {
 }
 
 // Of the rows of this tile, for the softmax: no visible score may look like the mark of a hidden one.
-fn store_scores(first: Row, first_key: u32, lane: u32) {
+fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < ROWS * KEYS; slot += THREADS) {
-        let row = later(first, slot / KEYS);
+        let row = locate_row(first_row + slot / KEYS, sequence, 0u);
         let j = slot % KEYS;
         if row.live && first_key + j < params.kv_len {
             let bits = bitcast<u32>(scores[slot]);

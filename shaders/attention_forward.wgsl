@@ -24,6 +24,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
+// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
+const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -36,7 +38,7 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
+// use params, sequence, rows, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
@@ -60,14 +62,14 @@ fn attention_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let batch = workgroup.z;
+    let sequence = locate_sequence(workgroup);
     let kv_head = workgroup.y;
-    let first_row = workgroup.x * ROWS;
-    let first_query = locate_row(first_row, batch, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, batch, kv_head).query;
+    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
+    let first_query = locate_row(first_row, sequence, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let start = row_start(params.query, locate_row(first_row + r * THREADS + lane, batch, kv_head));
+        let start = row_start(params.query, locate_row(first_row + r * THREADS + lane, sequence, kv_head));
         for (var d = 0u; d < HEAD_VECTORS; d++) {
             queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
         }
@@ -79,23 +81,23 @@ fn attention_forward(
         seen[r] = 0u;
     }
 
-    let keys = key_range(first_query, last_query);
+    let keys = key_range(sequence, first_query, last_query);
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        stage(batch, kv_head, first_key, lane);
+        stage(sequence, kv_head, first_key, lane);
         workgroupBarrier();
-        let whole = sees_whole_tile(first_query, last_query, first_key);
+        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = 0xffffffffu;
             if !whole {
-                let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
-                visible[r] = visible_keys(row, first_key);
+                let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
+                visible[r] = visible_keys(sequence, row, first_key);
             }
             seen[r] |= visible[r];
         }
         for (var j = 0u; j < KEYS; j += KEYS_EACH) {
             multiply(j);
             for (var r = 0u; r < ROWS_EACH; r++) {
-                let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
+                let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
                 for (var c = 0u; c < KEYS_EACH; c++) {
                     let score = transform_score(row, first_key + j + c, weights[c * ROWS_EACH + r]);
                     weights[c * ROWS_EACH + r] = score;
@@ -121,7 +123,7 @@ fn attention_forward(
     }
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(first_row + r * THREADS + lane, batch, kv_head);
+        let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
         let empty = seen[r] == 0u;
         let factor = 1.0 / l[r];
         let start = row_start(params.out, row);
@@ -136,16 +138,16 @@ fn attention_forward(
 }
 
 // Keys past the end repeat the last one; they are hidden.
-fn stage(batch: u32, kv_head: u32, first_key: u32, lane: u32) {
-    let key_start = head_start(params.key, batch, kv_head);
+fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
+    let key_start = head_start(params.key, sequence, kv_head);
     for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
-        let j = min(first_key + slot / HEAD_VECTORS, params.kv_len - 1u);
+        let j = min(first_key + slot / HEAD_VECTORS, sequence.seen_len - 1u);
         let column = slot % HEAD_VECTORS * 4u;
         key_tile[slot] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
     }
-    let value_start = head_start(params.value, batch, kv_head);
+    let value_start = head_start(params.value, sequence, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
-        let j = min(first_key + slot / VALUE_VECTORS, params.kv_len - 1u);
+        let j = min(first_key + slot / VALUE_VECTORS, sequence.seen_len - 1u);
         let column = slot % VALUE_VECTORS * 4u;
         value_tile[slot] = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
     }

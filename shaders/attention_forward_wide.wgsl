@@ -18,6 +18,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
+// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
+const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -32,7 +34,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, visibility, softmax_state, score_tile, value_tile, store(out)
+// use params, sequence, rows, visibility, softmax_state, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -41,15 +43,16 @@ fn attention_forward_wide(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let batch = workgroup.z;
+    let sequence = locate_sequence(workgroup);
+    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
     let kv_head = workgroup.y / VALUE_CHUNKS;
     let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
-    let first_query = locate_row(workgroup.x * ROWS, batch, kv_head).query;
-    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, batch, kv_head).query;
+    let row = locate_row(first_row + lane, sequence, kv_head);
+    let first_query = locate_row(first_row, sequence, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
     let query_start = row_start(params.query, row);
-    let key_start = head_start(params.key, batch, kv_head);
-    let value_start = head_start(params.value, batch, kv_head);
+    let key_start = head_start(params.key, sequence, kv_head);
+    let value_start = head_start(params.value, sequence, kv_head);
 
     load_query_chunk(query_start, 0u);
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
@@ -59,16 +62,16 @@ fn attention_forward_wide(
     var l = 0.0;
     var seen = 0u;
 
-    let keys = key_range(first_query, last_query);
+    let keys = key_range(sequence, first_query, last_query);
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        score_tile(query_start, key_start, first_key, lane);
-        stage_values(value_start, first_key, first_column, lane);
+        score_tile(query_start, key_start, first_key, sequence.seen_len - 1u, lane);
+        stage_values(value_start, first_key, sequence.seen_len - 1u, first_column, lane);
 
         // Scores, and the maximum of those that are visible.
-        let whole = sees_whole_tile(first_query, last_query, first_key);
+        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
         var visible = 0xffffffffu;
         if !whole {
-            visible = visible_keys(row, first_key);
+            visible = visible_keys(sequence, row, first_key);
         }
         seen |= visible;
         var highest = vec4(m);

@@ -28,7 +28,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, rows, visibility, score_tile
+// use params, sequence, rows, visibility, score_tile
 
 const NAN_BITS = 0x7fc00000u;
 
@@ -37,22 +37,23 @@ fn scores(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let batch = workgroup.z;
+    let sequence = locate_sequence(workgroup);
     let tiles = (params.kv_len + KEYS - 1u) / KEYS;
     let kv_head = workgroup.y / tiles;
     let first_key = workgroup.y % tiles * KEYS;
-    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
+    let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
     let query_start = row_start(params.query, row);
 
     load_query_chunk(query_start, 0u);
-    score_tile(query_start, head_start(params.key, batch, kv_head), first_key, lane);
+    let key_start = head_start(params.key, sequence, kv_head);
+    score_tile(query_start, key_start, first_key, params.kv_len - 1u, lane);
 
     if !row.live {
         return;
     }
     var visible = 0xffffffffu;
     if MARKS_HIDDEN {
-        visible = visible_keys(row, first_key);
+        visible = visible_keys(sequence, row, first_key);
     }
     let start = row_start(params.scores, row) + first_key;
     let count = min(KEYS, params.kv_len - first_key);

@@ -13,14 +13,14 @@ const HAS_LSE = false;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, rows, softmax_state
+// use params, sequence, rows, softmax_state
 
 @compute @workgroup_size(THREADS)
 fn softmax(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = Row(workgroup.z, workgroup.y, workgroup.x, true);
+    let row = query_row(workgroup.x, workgroup.y, locate_sequence(workgroup), true);
     let start = row_start(params.scores, row);
 
     var highest = LOWEST;

@@ -23,7 +23,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, rows, visibility, value_tile, store(out)
+// use params, sequence, rows, visibility, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -32,30 +32,30 @@ fn weighted_sum(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let batch = workgroup.z;
+    let sequence = locate_sequence(workgroup);
     let kv_head = workgroup.y / VALUE_CHUNKS;
     let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(workgroup.x * ROWS + lane, batch, kv_head);
-    let first_query = locate_row(workgroup.x * ROWS, batch, kv_head).query;
-    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, batch, kv_head).query;
-    let value_start = head_start(params.value, batch, kv_head);
+    let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
+    let first_query = locate_row(workgroup.x * ROWS, sequence, kv_head).query;
+    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, sequence, kv_head).query;
+    let value_start = head_start(params.value, sequence, kv_head);
     let weights_start = row_start(params.scores, row);
 
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         acc[d] = vec4(0.0);
     }
-    let keys = key_range(first_query, last_query);
+    let keys = key_range(sequence, first_query, last_query);
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        stage_values(value_start, first_key, first_column, lane);
+        stage_values(value_start, first_key, sequence.seen_len - 1u, first_column, lane);
         workgroupBarrier();
-        let whole = sees_whole_tile(first_query, last_query, first_key);
+        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
         let start = weights_start + first_key;
         if whole {
             for (var slot = 0u; slot < KEYS / 4u; slot++) {
                 add_values(slot, four_weights(start + slot * 4u));
             }
         } else {
-            let visible = visible_keys(row, first_key);
+            let visible = visible_keys(sequence, row, first_key);
             for (var slot = 0u; slot < KEYS / 4u; slot++) {
                 add_visible_values(slot, four_weights(start + slot * 4u), four_visible(visible, slot));
             }

@@ -2,10 +2,13 @@
 
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::pipeline::{Edit, Pipelines, if_ready, lock, scoped};
-use crate::plan::{Access, Variant, Window};
-use crate::uniforms::{Slot, Uniforms};
+use crate::pipeline::{Edit, Pipelines, TABLE, if_ready, lock, scoped};
+use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Variant, Window};
+use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
 use std::sync::Mutex;
+
+#[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
+const TABLE_BYTES: u32 = MOST_SEQUENCES * size_of::<SequenceParams>() as u32;
 
 /// One device and what was made for it so far.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub(crate) struct Context {
     pub(crate) capabilities: Capabilities,
     pub(crate) pipelines: Pipelines,
     pub(crate) uniforms: Uniforms,
+    tables: Uniforms,
     /// Scores that nobody keeps.
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
@@ -47,7 +51,14 @@ impl Context {
             queue: queue.clone(),
             capabilities,
             pipelines: Pipelines::new(device, edit),
-            uniforms: Uniforms::new(device, queue, &capabilities),
+            uniforms: Uniforms::new(
+                device,
+                queue,
+                MOST_PARAMS,
+                capabilities.uniform_alignment,
+                256,
+            ),
+            tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
             small: Scratch::default(),
@@ -71,16 +82,29 @@ impl Context {
             .iter()
             .map(|step| self.pipelines.get(step.variant))
             .collect::<Result<Vec<_>, _>>()?;
-        let ((lease, slots, groups), error) = scoped(&self.device, || {
+        let tables: Vec<&[u8]> =
+            steps.iter().map(|step| step.table).filter(|table| !table.is_empty()).collect();
+        let ((leases, offsets, groups), error) = scoped(&self.device, || {
             let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params));
+            let (table_lease, table_slots) = self.tables.lease(tables.into_iter());
+            let mut table_slots = table_slots.into_iter();
+            let slots: Vec<Slots> = slots
+                .into_iter()
+                .zip(steps)
+                .map(|(params, step)| {
+                    let table = if step.table.is_empty() { None } else { table_slots.next() };
+                    Slots { params, table }
+                })
+                .collect();
             let layouts = pipelines.iter().map(|pipeline| &pipeline.layout);
             let groups: Vec<_> = steps
                 .iter()
                 .zip(layouts)
                 .zip(&slots)
-                .map(|((step, layout), slot)| self.bind(step, layout, slot))
+                .map(|((step, layout), slots)| self.bind(step, layout, slots))
                 .collect();
-            (lease, slots, groups)
+            let offsets: Vec<Vec<u32>> = slots.iter().map(Slots::offsets).collect();
+            ((lease, table_lease), offsets, groups)
         });
         if let Some(message) = if_ready(error).flatten() {
             return Err(Error::Device { action: "binding buffers", message });
@@ -92,31 +116,33 @@ impl Context {
             label: Some(label),
             timestamp_writes: None,
         });
-        for (((step, pipeline), slot), group) in
-            steps.iter().zip(&pipelines).zip(&slots).zip(&groups)
+        for (((step, pipeline), offsets), group) in
+            steps.iter().zip(&pipelines).zip(&offsets).zip(&groups)
         {
             let [x, y, z] = step.grid;
             pass.set_pipeline(&pipeline.compute);
-            pass.set_bind_group(0, group, &[slot.offset]);
+            pass.set_bind_group(0, group, offsets);
             pass.dispatch_workgroups(x, y, z);
         }
         drop(pass);
-        encoder.on_submitted_work_done(move || drop(lease));
+        encoder.on_submitted_work_done(move || drop(leases));
         Ok(())
     }
 
     /// Bindings of the shader that the step does not have get a dummy.
-    fn bind(
-        &self,
-        step: &Step<'_>,
+    fn bind<'a>(
+        &'a self,
+        step: &'a Step<'_>,
         layout: &wgpu::BindGroupLayout,
-        slot: &Slot,
+        slots: &'a Slots,
     ) -> wgpu::BindGroup {
         let mut unwritten = self.unwritten.iter();
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
+        let uniform = |binding, slot: &'a Slot| wgpu::BindGroupEntry {
+            binding,
             resource: wgpu::BindingResource::Buffer(slot.binding()),
-        }];
+        };
+        let mut entries = vec![uniform(0, &slots.params)];
+        entries.extend(slots.table.as_ref().map(|table| uniform(TABLE, table)));
         for (number, access) in step.variant.entry.bindings() {
             let found = step.buffers.iter().find(|(binding, _, _)| *binding == number);
             let binding = match (found, access) {
@@ -149,8 +175,23 @@ pub(crate) struct Step<'a> {
     pub(crate) params: &'a [u8],
     /// Binding number, buffer, and which part of it.
     pub(crate) buffers: Vec<(u32, wgpu::Buffer, Window)>,
+    /// What each sequence is, for a ragged variant.
+    pub(crate) table: &'a [u8],
     /// Workgroups along each axis.
     pub(crate) grid: [u32; 3],
+}
+
+/// Where the uniform blocks of a step lie.
+struct Slots {
+    params: Slot,
+    table: Option<Slot>,
+}
+
+impl Slots {
+    /// In the order of their bindings.
+    fn offsets(&self) -> Vec<u32> {
+        std::iter::once(&self.params).chain(&self.table).map(|slot| slot.offset).collect()
+    }
 }
 
 /// All of a small tensor into a buffer of our own.

@@ -81,7 +81,7 @@ pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
 pub use plan::AdditivePlan;
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
-    Storage, Tensor, Tiles, TokenParams, TokenPlan, Variant, ViewParams, Window,
+    SequenceParams, Storage, Tensor, Tiles, TokenParams, TokenPlan, Variant, ViewParams, Window,
 };
 pub use problem::{
     AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,

@@ -1,13 +1,16 @@
 //! COMPILE: a pipeline per variant, under an error scope, once.
 
 use crate::error::Error;
-use crate::plan::{Access, Entry, Variant};
+use crate::plan::{Access, Variant};
 use crate::shader;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+/// Binding of the table of sequences.
+pub(crate) const TABLE: u32 = 11;
 
 /// A compiled variant.
 #[derive(Debug)]
@@ -85,11 +88,11 @@ impl Pipelines {
             ..wgpu::ShaderRuntimeChecks::checked()
         };
         // SAFETY: without loop bounding every loop has to end by itself. All of ours count up to a
-        // constant or to kv_len, which is below 2^31, in steps of at least one. Bounds checks stay on.
+        // constant or to kv_len, which is below 2^31, in steps of at least one, or halve a range. Bounds checks stay on.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&name),
-            entries: &layout_entries(variant.entry),
+            entries: &layout_entries(variant),
         });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&name),
@@ -167,17 +170,18 @@ fn refuse(variant: &Variant, error: Option<String>) -> Result<(), Error> {
     }
 }
 
-fn layout_entries(entry: Entry) -> Vec<wgpu::BindGroupLayoutEntry> {
+fn layout_entries(variant: &Variant) -> Vec<wgpu::BindGroupLayoutEntry> {
     let layout_entry = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
         count: None,
     };
-    let storage = entry.bindings().into_iter().map(|(binding, access)| {
+    let storage = variant.entry.bindings().into_iter().map(|(binding, access)| {
         let read_only = access == Access::Read;
         layout_entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
     });
-    let uniform = layout_entry(0, wgpu::BufferBindingType::Uniform, true);
-    std::iter::once(uniform).chain(storage).collect()
+    let uniform = |binding| layout_entry(binding, wgpu::BufferBindingType::Uniform, true);
+    let table = variant.is_ragged().then(|| uniform(TABLE));
+    std::iter::once(uniform(0)).chain(storage).chain(table).collect()
 }

@@ -24,10 +24,16 @@ fn file(entry: Entry) -> &'static str {
 }
 
 /// The text of a shared part.
-fn part(name: &str, storage: Storage) -> Option<&'static str> {
+fn part(name: &str, variant: &Variant) -> Option<&'static str> {
+    let storage = if name == "store" { variant.out } else { variant.storage };
     Some(match (name, storage) {
         ("view", _) => include_str!("../shaders/shared/view.wgsl"),
         ("tokens", _) => include_str!("../shaders/shared/tokens.wgsl"),
+        ("sequence", _) => include_str!("../shaders/shared/sequence.wgsl"),
+        ("locate", _) if variant.is_ragged() => {
+            include_str!("../shaders/shared/locate_ragged.wgsl")
+        }
+        ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
@@ -106,8 +112,7 @@ fn add_parts(source: &str, variant: &Variant, added: &mut BTreeSet<String>, text
                 Some((stem, tensor)) => (stem, Some(tensor)),
                 None => (name, None),
             };
-            let storage = if stem == "store" { variant.out } else { variant.storage };
-            let part = part(stem, storage).unwrap_or_else(|| panic!("no shared part `{name}`"));
+            let part = part(stem, variant).unwrap_or_else(|| panic!("no shared part `{name}`"));
             let part = match tensor {
                 Some(tensor) => part.replace("tensor", tensor),
                 None => part.to_owned(),

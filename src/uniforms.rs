@@ -4,20 +4,20 @@
 //! must not be written again before the GPU is done with it. A lease holds its slots until the work
 //! of its encoder has finished, or the encoder is dropped.
 
-use crate::device::Capabilities;
 use crate::pipeline::lock;
 use std::sync::{Arc, Mutex};
 
-const PAGE_SLOTS: u32 = 256;
-/// Bytes of the largest uniform block of any shader.
+/// Bytes of the largest uniform block of any shader, tables aside.
 pub(crate) const MOST_PARAMS: u32 = 256;
 
-/// The slots of one device: pages of them, added when all are in use.
+/// Slots of one size on one device: pages of them, added when all are in use.
 #[derive(Debug)]
 pub(crate) struct Uniforms {
     device: wgpu::Device,
     queue: wgpu::Queue,
+    size: u32,
     stride: u32,
+    page_slots: u32,
     pages: Mutex<Vec<wgpu::Buffer>>,
     /// Numbers of the slots that nobody holds.
     free: Arc<Mutex<Vec<u32>>>,
@@ -35,6 +35,7 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     page: wgpu::Buffer,
+    size: u32,
     pub(crate) offset: u32,
 }
 
@@ -47,7 +48,7 @@ impl Drop for Lease {
 impl Slot {
     /// What a bind group binds; the offset is dynamic.
     pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
-        let size = wgpu::BufferSize::new(u64::from(MOST_PARAMS));
+        let size = wgpu::BufferSize::new(u64::from(self.size));
         wgpu::BufferBinding { buffer: &self.page, offset: 0, size }
     }
 }
@@ -56,36 +57,41 @@ impl Uniforms {
     pub(crate) fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
-        capabilities: &Capabilities,
+        size: u32,
+        alignment: u32,
+        page_slots: u32,
     ) -> Self {
         Self {
             device: device.clone(),
             queue: queue.clone(),
-            stride: MOST_PARAMS.next_multiple_of(capabilities.uniform_alignment),
+            size,
+            stride: size.next_multiple_of(alignment),
+            page_slots,
             pages: Mutex::default(),
             free: Arc::default(),
         }
     }
 
-    /// Writes each of `params` into a slot of its own.
+    /// Writes each of `blocks` into a slot of its own.
     pub(crate) fn lease<'a>(
         &self,
-        params: impl ExactSizeIterator<Item = &'a [u8]>,
+        blocks: impl ExactSizeIterator<Item = &'a [u8]>,
     ) -> (Lease, Vec<Slot>) {
         let mut pages = lock(&self.pages);
         let mut free = lock(&self.free);
-        while free.len() < params.len() {
-            let first = u32::try_from(pages.len()).unwrap_or(u32::MAX).saturating_mul(PAGE_SLOTS);
+        while free.len() < blocks.len() {
+            let first =
+                u32::try_from(pages.len()).unwrap_or(u32::MAX).saturating_mul(self.page_slots);
             pages.push(self.page());
-            free.extend(first..first.saturating_add(PAGE_SLOTS));
+            free.extend(first..first.saturating_add(self.page_slots));
         }
-        let kept = free.len() - params.len();
+        let kept = free.len() - blocks.len();
         let lease = Lease { slots: free.split_off(kept), home: self.free.clone() };
-        let slots = lease.slots.iter().zip(params).map(|(&number, params)| {
-            let page = pages[(number / PAGE_SLOTS) as usize].clone();
-            let offset = number % PAGE_SLOTS * self.stride;
-            self.queue.write_buffer(&page, u64::from(offset), params);
-            Slot { page, offset }
+        let slots = lease.slots.iter().zip(blocks).map(|(&number, block)| {
+            let page = pages[(number / self.page_slots) as usize].clone();
+            let offset = number % self.page_slots * self.stride;
+            self.queue.write_buffer(&page, u64::from(offset), block);
+            Slot { page, size: self.size, offset }
         });
         let slots = slots.collect();
         (lease, slots)
@@ -93,13 +99,13 @@ impl Uniforms {
 
     /// How many slots there are, in use or not.
     pub(crate) fn capacity(&self) -> usize {
-        lock(&self.pages).len() * PAGE_SLOTS as usize
+        lock(&self.pages).len() * self.page_slots as usize
     }
 
     fn page(&self) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("wgpu-attention uniforms"),
-            size: u64::from(PAGE_SLOTS * self.stride),
+            size: u64::from(self.page_slots * self.stride),
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         })

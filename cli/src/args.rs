@@ -1,6 +1,8 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
 use crate::failure::Failure;
+use crate::posenc::PosencArgs;
+use crate::rope::RopeArgs;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// Heatmaps of attention weights
+    Plot(PlotArgs),
     /// Rotary positional encoding of the tensors of a safetensors file
     Rope(RopeArgs),
     /// A sinusoidal positional encoding
@@ -152,51 +156,28 @@ pub(crate) enum RopeChoice {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RopeArgs {
+pub(crate) struct PlotArgs {
+    // Taken as everywhere, though nothing is computed.
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Tensors x, and optionally cos, sin, position_ids
-    #[arg(value_name = "IN.safetensors")]
+    pub(crate) _device: DeviceArgs,
+    /// Tensor weights, [batch, heads, queries, keys] or less
+    #[arg(value_name = "WEIGHTS.safetensors")]
     pub(crate) input: PathBuf,
-    /// Where the output goes
-    #[arg(long, value_name = "OUT.safetensors")]
+    /// Where the picture goes
+    #[arg(long, value_name = "FILE.png|.svg")]
     pub(crate) out: PathBuf,
-    /// Heads of an x [B,S,H*D]
-    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
-    pub(crate) heads: Option<usize>,
-    /// Columns that are rotated; all if not given
-    #[arg(long, value_name = "R", value_parser = rotary_dim, allow_hyphen_values = true)]
-    pub(crate) rotary_dim: Option<usize>,
-    /// Pairs are columns 2i and 2i + 1, not i and i + R/2
-    #[arg(long)]
-    pub(crate) interleaved: bool,
-    /// Without cos and sin: the angles are position / base^(2i/R)
-    #[arg(long, value_name = "F", value_parser = base, default_value = "10000", allow_hyphen_values = true)]
-    pub(crate) base: f64,
-    /// Without cos, sin and position_ids: position of the first token
-    #[arg(long, value_name = "N", value_parser = count, default_value = "0", allow_hyphen_values = true)]
-    pub(crate) offset: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PosencArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Where the output goes
-    #[arg(long, value_name = "OUT.safetensors")]
-    pub(crate) out: PathBuf,
-    /// Number of positions
-    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true)]
-    pub(crate) seq: u64,
-    /// Columns of a position
-    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
-    pub(crate) dim: usize,
-    /// The angles are position / base^(2i/dim)
-    #[arg(long, value_name = "F", value_parser = base, default_value = "10000", allow_hyphen_values = true)]
-    pub(crate) base: f64,
-    /// The first position
-    #[arg(long, value_name = "N", value_parser = count, default_value = "0", allow_hyphen_values = true)]
-    pub(crate) offset: u64,
+    /// Labels of the queries, and of the keys if they are as many, separated by spaces
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) tokens: Option<String>,
+    /// Labels of the keys
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) key_tokens: Option<String>,
+    /// Only these heads
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) head: Vec<usize>,
+    /// Only these sequences of the batch
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
+    pub(crate) batch: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -285,7 +266,7 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-fn heads(text: &str) -> Result<usize, String> {
+pub(crate) fn heads(text: &str) -> Result<usize, String> {
     match text.parse::<u128>() {
         // More than usize counts are too many for any tensor.
         Ok(heads @ 1..) => Ok(usize::try_from(heads).unwrap_or(usize::MAX)),
@@ -293,44 +274,40 @@ fn heads(text: &str) -> Result<usize, String> {
     }
 }
 
-fn rotary_dim(text: &str) -> Result<usize, String> {
-    match text.parse::<u128>() {
-        Ok(columns @ 2..) if columns % 2 == 0 => {
-            Ok(usize::try_from(columns).unwrap_or(usize::MAX - 1))
-        }
-        _ => Err("expected an even integer, at least 2".to_owned()),
-    }
+/// More than usize counts is too many for any tensor.
+pub(crate) fn place(text: &str) -> Result<usize, String> {
+    position(text).map(|place| usize::try_from(place).unwrap_or(usize::MAX))
 }
 
 /// Positions beyond u64 are nobody's.
-fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn position(text: &str) -> Result<u64, String> {
     match text.parse::<u128>() {
-        Ok(count) => Ok(u64::try_from(count).unwrap_or(u64::MAX)),
+        Ok(position) => Ok(u64::try_from(position).unwrap_or(u64::MAX)),
         _ => Err("expected an integer, at least 0".to_owned()),
     }
 }
 
-fn base(text: &str) -> Result<f64, String> {
+pub(crate) fn base(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(base) if base.is_finite() && base > 0.0 => Ok(base),
         _ => Err("expected a finite number above 0".to_owned()),
     }
 }
 
-/// Reads the process's arguments.
-pub(crate) fn parse() -> Result<Command, Failure> {
-    match Arguments::try_parse() {
+/// Reads a process's arguments, the first of which is its name.
+pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+    match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
         Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
             device: DeviceArgs::default(),
             out: "attention.png".into(),
         })),
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(refusal(&error, words)),
     }
 }
 
 /// clap's refusal in one line, or its answer on stdout.
-fn refusal(error: &clap::Error) -> Failure {
+fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -345,7 +322,8 @@ fn refusal(error: &clap::Error) -> Failure {
         ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
         // clap does not say which argument, and for paths any bytes will do.
         ErrorKind::InvalidUtf8 => {
-            let found: Vec<String> = std::env::args_os()
+            let found: Vec<String> = words
+                .iter()
                 .filter(|argument| argument.to_str().is_none())
                 .map(|argument| format!("\"{}\"", argument.display()))
                 .collect();
@@ -364,7 +342,7 @@ fn refusal(error: &clap::Error) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "plot" | "additive" | "mha" | "selfattn" => {
+        "bench" | "additive" | "mha" | "selfattn" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -372,9 +350,6 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input(
-        "subcommand",
-        "demo, info, check, run, rope or posenc",
-        format_args!("\"{name}\""),
-    )
+    let expected = "demo, info, check, run, plot, rope or posenc";
+    Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

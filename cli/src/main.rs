@@ -5,9 +5,12 @@ mod args;
 mod check;
 mod demo;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod info;
 mod output;
 mod picture;
+mod plot;
 mod posenc;
 mod rope;
 mod run;
@@ -16,11 +19,13 @@ mod tensors;
 
 use args::Command;
 use failure::Failure;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     stderr::silence();
-    match args::parse().and_then(dispatch) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match args::parse(&words).and_then(dispatch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
@@ -37,6 +42,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
+        Command::Plot(args) => plot::plot(&args),
         Command::Rope(args) => rope::rope(&args),
         Command::Posenc(args) => posenc::posenc(&args),
         Command::Other(words) => Err(args::other(&words)),

@@ -1,15 +1,54 @@
 //! `rope`: rotary positional encoding on the tensors of a safetensors file.
 
 use crate::adapter::Machine;
-use crate::args::RopeArgs;
+use crate::args::{DeviceArgs, base, heads, position};
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::tensors::{self, Named, Tensor, Tensors};
+use clap::Args;
 use half::{bf16, f16};
 use safetensors::Dtype;
+use std::path::PathBuf;
 use wgpu_attention::{
     Element, Layout, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
 };
+
+#[derive(Debug, Args)]
+pub(crate) struct RopeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Tensors x, and optionally cos, sin, position_ids
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the output goes
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Heads of an x [B,S,H*D]
+    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
+    pub(crate) heads: Option<usize>,
+    /// Columns that are rotated; all if not given
+    #[arg(long, value_name = "R", value_parser = rotary_dim, allow_hyphen_values = true)]
+    pub(crate) rotary_dim: Option<usize>,
+    /// Pairs are columns 2i and 2i + 1, not i and i + R/2
+    #[arg(long)]
+    pub(crate) interleaved: bool,
+    /// Without cos and sin: the angles are position / base^(2i/R)
+    #[arg(long, value_name = "F", value_parser = base, default_value = "10000", allow_hyphen_values = true)]
+    pub(crate) base: f64,
+    /// Without cos, sin and position_ids: position of the first token
+    #[arg(long, value_name = "N", value_parser = position, default_value = "0", allow_hyphen_values = true)]
+    pub(crate) offset: u64,
+}
+
+/// More than usize counts are too many for any tensor.
+fn rotary_dim(text: &str) -> Result<usize, String> {
+    match text.parse::<u128>() {
+        Ok(columns @ 2..) if columns % 2 == 0 => {
+            Ok(usize::try_from(columns).unwrap_or(usize::MAX - 1))
+        }
+        _ => Err("expected an even integer, at least 2".to_owned()),
+    }
+}
 
 /// Reads, checks everything, rotates, and writes.
 pub(crate) fn rope(args: &RopeArgs) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -28,9 +28,12 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// The tensors of a file, by name.
+/// The tensors of a file, by name, and the texts beside them.
 #[derive(Debug)]
-pub(crate) struct Tensors<'a>(SafeTensors<'a>);
+pub(crate) struct Tensors<'a> {
+    tensors: SafeTensors<'a>,
+    texts: HashMap<String, String>,
+}
 
 impl<'a> Tensors<'a> {
     /// Reads the header of a whole file; `path` is for the error message.
@@ -42,13 +45,23 @@ impl<'a> Tensors<'a> {
             serde_json::from_slice::<DistinctNames>(header).map_err(|error| refuse(&error))?;
         }
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| refuse(&error))?;
-        Ok(Self(tensors))
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| refuse(&error))?;
+        Ok(Self { tensors, texts: header.metadata().clone().unwrap_or_default() })
     }
 
     /// A tensor, if the file has it.
     pub(crate) fn get(&self, name: &'static str) -> Option<Tensor<'a>> {
-        let view = self.0.tensor(name).ok()?;
+        let view = self.tensors.tensor(name).ok()?;
         Some(Tensor { name, dtype: view.dtype(), sizes: view.shape().to_vec(), bytes: view.data() })
+    }
+
+    /// A list of strings that stands as JSON in the file's `__metadata__`, if it does.
+    pub(crate) fn strings(&self, name: &str) -> Result<Option<Vec<String>>, Failure> {
+        let Some(text) = self.texts.get(name) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|error| {
+            let what = format_args!("{name} in __metadata__");
+            Failure::input(what, "a JSON array of strings", error)
+        })
     }
 
     /// Two tensors of which the file has both or none.

@@ -12,6 +12,8 @@ struct Params {
     bias: View,
     mask_column: u32,
     bias_column: u32,
+    // Lines of the table, where sequences differ.
+    sequences: u32,
     alibi_offset: u32,
     alibi_batch: u32,
     query_segment_offset: u32,

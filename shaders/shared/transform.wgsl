@@ -11,7 +11,7 @@ fn transform_score(row: Row, j: u32, product: f32) -> f32 {
     }
     if HAS_ALIBI {
         let slope = bitcast<f32>(aux[params.alibi_offset + row.batch * params.alibi_batch + row.head]);
-        score -= slope * f32(abs(i32(row.query) + params.offset - i32(j)));
+        score -= slope * f32(abs(row.place - i32(j)));
     }
     return score;
 }

@@ -1,7 +1,7 @@
 // Which keys a row sees, as one bit a key: bit j of a word stands for key first_key + j.
 // Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
 // infinities do not exist.
-// use params, rows, mask_bits
+// use params, sequence, rows, mask_bits
 
 struct KeyRange {
     begin: u32,
@@ -9,25 +9,25 @@ struct KeyRange {
 }
 
 // The keys that the band leaves to any of these queries, from the start of a tile.
-fn key_range(first_query: u32, last_query: u32) -> KeyRange {
-    let begin = max(i32(first_query) + params.band_lower, 0);
-    let end = min(i32(last_query) + params.band_upper + 1, i32(params.seen_len));
+fn key_range(sequence: Sequence, first_query: u32, last_query: u32) -> KeyRange {
+    let begin = max(i32(first_query) + sequence.band_lower, 0);
+    let end = min(i32(last_query) + sequence.band_upper + 1, i32(sequence.seen_len));
     return KeyRange(u32(begin) / KEYS * KEYS, u32(max(end, 0)));
 }
 
 // Whether every one of these queries sees every key of the tile.
-fn sees_whole_tile(first_query: u32, last_query: u32, first_key: u32) -> bool {
+fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
-    return !HAS_MASK && !HAS_BIAS && !HAS_SEGMENTS && last_key < params.seen_len
-        && i32(first_key) - i32(last_query) >= params.band_lower
-        && i32(last_key) - i32(first_query) <= params.band_upper;
+    return !HAS_MASK && !HAS_BIAS && !HAS_SEGMENTS && last_key < sequence.seen_len
+        && i32(first_key) - i32(last_query) >= sequence.band_lower
+        && i32(last_key) - i32(first_query) <= sequence.band_upper;
 }
 
-fn visible_keys(row: Row, first_key: u32) -> u32 {
+fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let diagonal = i32(row.query) - i32(first_key);
-    let begin = clamp(diagonal + params.band_lower, 0, i32(KEYS));
-    let left = i32(params.seen_len) - i32(first_key);
-    let end = clamp(min(diagonal + params.band_upper + 1, left), 0, i32(KEYS));
+    let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));
+    let left = i32(sequence.seen_len) - i32(first_key);
+    let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(KEYS));
     var visible = lowest_bits(u32(end)) & ~lowest_bits(u32(begin));
     if HAS_MASK {
         visible &= mask_bits(row, first_key);
@@ -53,7 +53,7 @@ fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {
 }
 
 fn segment_bits(row: Row, first_key: u32) -> u32 {
-    let own = aux[params.query_segment_offset + row.batch * params.query_segment_batch + row.query];
+    let own = aux[params.query_segment_offset + row.batch * params.query_segment_batch + row.index];
     let start = params.key_segment_offset + row.batch * params.key_segment_batch + first_key;
     let count = min(KEYS, params.kv_len - first_key);
     var same = 0u;

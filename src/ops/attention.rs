@@ -220,6 +220,7 @@ impl Attention {
             Step {
                 variant: &dispatch.variant,
                 params: bytemuck::bytes_of(&dispatch.params),
+                table: bytemuck::cast_slice(&dispatch.table),
                 buffers: dispatch.bound.iter().filter_map(buffer).collect(),
                 grid: dispatch.grid,
             }

@@ -19,6 +19,7 @@ pub(super) fn steps<'a, T: Copy>(
             .filter_map(|&(number, tensor, window)| Some((number, find(tensor)?, window)))
             .collect(),
         grid: launch.grid,
+        table: &[],
     };
     launches.iter().map(step).collect()
 }

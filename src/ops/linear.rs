@@ -115,6 +115,7 @@ impl Linear {
                 })
                 .collect(),
             grid: dispatch.grid,
+            table: &[],
         };
         Ok(plan.dispatches.iter().map(step).collect())
     }

@@ -1,6 +1,6 @@
 //! One dispatch as plain data: which shader, which parts of which buffers, what grid.
 
-use super::params::{Params, ViewParams};
+use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
@@ -129,6 +129,8 @@ pub struct Dispatch {
     pub params: Params,
     /// What it binds; bindings of the shader that are not listed get a dummy.
     pub bound: Vec<Bound>,
+    /// What each sequence is, if they differ; else empty.
+    pub table: Vec<SequenceParams>,
     /// Workgroups along each axis.
     pub grid: [u32; 3],
 }
@@ -189,7 +191,7 @@ impl Dispatch {
                 _ => params.scores = place,
             }
         }
-        Self { variant, params, bound, grid }
+        Self { variant, params, bound, table: Vec::new(), grid }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The dispatches of each kernel for one part of a problem, as if the device had no limits.
 
 use super::dispatch::{Dispatch, Tensor};
+use super::params::SequenceParams;
 use super::storage::{self, Storage};
 use super::tiles::Tiles;
 use super::variant::{Constant, Entry, Variant};
@@ -33,15 +34,23 @@ fn fused(
 ) -> Vec<Dispatch> {
     let constants = constants
         .into_iter()
-        .chain([("HAS_LSE", Constant::Flag(part.lse.is_some()))])
+        .chain([
+            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("RAGGED", Constant::Flag(part.is_ragged())),
+        ])
         .chain(transforms(part))
         .chain(masks(part))
         .collect();
     let storage = storage::input(part, capabilities);
     let out = storage::output(part, capabilities);
     let variant = Variant { entry, storage, out, constants };
-    let grid = output_grid(part, tiles);
-    packed(Dispatch::new(variant, part, None, grid, capabilities), part, capabilities)
+    let mut dispatch = Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities);
+    if part.is_ragged() {
+        let (table, tiles) = SequenceParams::table(part, tiles.rows());
+        let [_, columns, _] = dispatch.grid;
+        (dispatch.table, dispatch.grid) = (table, [tiles, columns, 1]);
+    }
+    packed(dispatch, part, capabilities)
 }
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in

@@ -19,7 +19,8 @@ pub use dispatch::{Bound, Dispatch, Tensor, Window};
 pub(crate) use launch::{Launch, largest_of};
 pub(crate) use linear::{LinearDispatch, LinearTensor};
 pub use linear::{LinearParams, LinearPlan};
-pub use params::{Params, ViewParams};
+pub(crate) use params::MOST_SEQUENCES;
+pub use params::{Params, SequenceParams, ViewParams};
 pub(crate) use split::largest;
 pub use storage::Storage;
 pub use tiles::Tiles;
@@ -101,11 +102,21 @@ impl Plan {
             Kernel::Forward => Tiles::forward(&problem, capabilities)?,
             Kernel::ForwardWide | Kernel::ThreeStage => Tiles::chunked(&problem, capabilities)?,
         };
-        let parts = split::split(&problem, capabilities, |part| match kernel {
-            Kernel::Forward => kernels::forward(part, &tiles, capabilities),
-            Kernel::ForwardWide => kernels::forward_wide(part, &tiles, capabilities),
-            Kernel::ThreeStage => kernels::three_stage(part, &tiles, capabilities),
-        })?;
+        let parts =
+            split::split(
+                &problem,
+                kernel != Kernel::ThreeStage,
+                capabilities,
+                |part| match kernel {
+                    Kernel::Forward => kernels::forward(part, &tiles, capabilities),
+                    Kernel::ForwardWide => kernels::forward_wide(part, &tiles, capabilities),
+                    // A sequence without keys has no scores.
+                    Kernel::ThreeStage if part.kv_len == 0 => {
+                        kernels::forward_wide(part, &tiles, capabilities)
+                    }
+                    Kernel::ThreeStage => kernels::three_stage(part, &tiles, capabilities),
+                },
+            )?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();
         let dispatches = parts.into_iter().flat_map(|part| part.dispatches).collect();
         Ok(Self {

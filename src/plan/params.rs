@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Problem, Segments, View};
+use crate::problem::{Line, Problem, Segments, View};
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -32,6 +32,7 @@ pub struct Params {
     pub bias: ViewParams,
     pub mask_column: u32,
     pub bias_column: u32,
+    pub sequences: u32,
     pub alibi_offset: u32,
     pub alibi_batch: u32,
     pub query_segment_offset: u32,
@@ -50,6 +51,48 @@ pub struct Params {
     pub words: u32,
 }
 
+/// A line of the table of sequences. Mirrors shaders/shared/locate_ragged.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[expect(missing_docs, reason = "the names are those of shaders/shared/sequence.wgsl")]
+pub struct SequenceParams {
+    pub first_tile: u32,
+    pub first_query: u32,
+    pub first_key: u32,
+    pub q_len: u32,
+    pub seen_len: u32,
+    pub band_lower: i32,
+    pub band_upper: i32,
+    pub offset: i32,
+}
+
+/// Lines of a table, which is as large as any device lets a uniform block be.
+pub(crate) const MOST_SEQUENCES: u32 = 512;
+
+impl SequenceParams {
+    /// The lines of a ragged problem, and its workgroups of `rows` rows in all.
+    pub(super) fn table(problem: &Problem, rows: u32) -> (Vec<Self>, u32) {
+        let mut tiles = 0_u32;
+        let line = |line: Line| {
+            let (first_tile, q_len) = (tiles, line.q_len());
+            let Line { queries, first_key, sequence } = line;
+            tiles = tiles.saturating_add(q_len.saturating_mul(problem.group()).div_ceil(rows));
+            Self {
+                first_tile,
+                first_query: queries.start,
+                first_key,
+                q_len,
+                seen_len: sequence.seen_len,
+                band_lower: sequence.band.lower,
+                band_upper: sequence.band.upper,
+                offset: sequence.offset,
+            }
+        };
+        let lines = problem.lines().map(line).collect();
+        (lines, tiles)
+    }
+}
+
 impl Params {
     /// Everything but the views, which depend on what is bound.
     pub(super) fn new(problem: &Problem) -> Self {
@@ -63,6 +106,7 @@ impl Params {
             offset: problem.offset,
             scale: problem.scale_f32(),
             softcap: problem.softcap.unwrap_or_default(),
+            sequences: problem.sequence_count(),
             ..Self::default()
         }
     }

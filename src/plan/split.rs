@@ -1,10 +1,11 @@
 //! Cutting a problem into parts that a device takes.
 
+use super::MOST_SEQUENCES;
 use super::dispatch::{Bound, Dispatch, Tensor};
 use super::variant::Entry;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::Problem;
+use crate::problem::{Problem, Sequence};
 
 /// One part of a problem.
 pub(super) struct Part {
@@ -33,6 +34,8 @@ enum Excess {
     Memory { bound: Bound, found: u64 },
     /// There are too many words of out to pack at once.
     Words { bound: Bound, expected: u32, found: u32 },
+    /// A table of sequences is too long.
+    Sequences { expected: u32, found: u32 },
     /// A dispatch would take too long.
     Work { expected: u64, found: u64 },
 }
@@ -45,19 +48,24 @@ enum Axis {
     Queries,
 }
 
-/// Halves `problem` until `plan` of each part fits the device; an empty problem has no parts.
+/// Halves `problem` until `plan` of each part fits the device; an empty problem has no parts. Where sequences
+/// differ, `plan` gets them together only if it `takes_ragged`.
 pub(super) fn split(
     problem: &Problem,
+    takes_ragged: bool,
     capabilities: &Capabilities,
     plan: impl Fn(&Problem) -> Vec<Dispatch>,
 ) -> Result<Vec<Part>, Error> {
     let most_work = capabilities.dispatch_work.max(work(problem) / MOST_PARTS_FOR_WORK);
+    let mut wholes: Box<dyn Iterator<Item = Problem>> = match takes_ragged {
+        true => Box::new(std::iter::once(problem.clone())),
+        false => problem.uniform(),
+    };
     let mut parts = Vec::new();
     let mut count = 0;
-    let mut runs = problem.uniform();
     // A stack of parts still to be looked at, the next one last: parts come out in order.
     let mut waiting = Vec::new();
-    while let Some(part) = waiting.pop().or_else(|| runs.next()) {
+    while let Some(part) = waiting.pop().or_else(|| wholes.next()) {
         if part.batch == 0 || part.q_len == 0 {
             continue;
         }
@@ -65,8 +73,7 @@ pub(super) fn split(
         let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, most_work));
         if let Some(excess) = excess {
             let axis = axis_to_cut(&part, &excess).ok_or_else(|| unsupported(&excess))?;
-            let (first, second) = halve(&part, axis);
-            waiting.extend([second, first]);
+            waiting.extend(halve(&part, axis).into_iter().rev());
             continue;
         }
         count += dispatches.len();
@@ -96,6 +103,10 @@ pub(crate) fn largest(dispatches: &[Dispatch], tensor: Tensor) -> u64 {
 
 fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess> {
     for dispatch in dispatches {
+        let (expected, found) = (dispatch.params.sequences, MOST_SEQUENCES);
+        if dispatch.variant.is_ragged() && expected > found {
+            return Some(Excess::Sequences { expected, found });
+        }
         let most = capabilities.workgroups_per_axis;
         if let Some(axis) = dispatch.grid.iter().position(|&size| size > most) {
             let (expected, found) = (dispatch.grid[axis], most);
@@ -126,22 +137,32 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
 /// by cutting.
 fn too_long(part: &Problem, most: u64) -> Option<Excess> {
     let expected = work(part);
-    let is_divisible = part.batch > 1 || part.num_heads > 1 || part.q_len > QUERIES;
+    let is_divisible = part.sequence_count() > 1 || part.num_heads > 1 || part.q_len > QUERIES;
     (expected > most && is_divisible).then_some(Excess::Work { expected, found: most })
 }
 
 /// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
 fn work(part: &Problem) -> u64 {
-    let rows = u64::from(part.batch) * u64::from(part.num_heads) * u64::from(part.q_len);
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
-    let window = i64::from(part.band.upper) - i64::from(part.band.lower) + 1;
-    let keys = u64::from(part.kv_len).min(u64::try_from(window).unwrap_or_default());
-    rows.saturating_mul(keys).saturating_mul(columns)
+    let pairs = |queries: u32, sees: &Sequence| {
+        let window = i64::from(sees.band.upper) - i64::from(sees.band.lower) + 1;
+        let keys = u64::from(sees.seen_len).min(u64::try_from(window).unwrap_or_default());
+        u64::from(queries) * keys
+    };
+    let pairs = part.lines().map(|line| pairs(line.q_len(), &line.sequence));
+    let pairs = pairs.fold(0_u64, u64::saturating_add);
+    pairs.saturating_mul(u64::from(part.num_heads)).saturating_mul(columns)
 }
 
 /// The axis along which a cut brings the part nearest to fitting, if there is any.
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
+    let count = part.sequence_count();
     match excess {
+        _ if part.is_ragged() => match excess {
+            Excess::Grid { axis: 1, .. } if part.num_heads > 1 => Some(Axis::Heads),
+            _ => (count > 0).then_some(Axis::Batch),
+        },
+        Excess::Sequences { .. } => None,
         Excess::Grid { axis: 0, .. } if part.q_len > 1 => Some(Axis::Queries),
         // The heads of a group share the rows of a tile.
         Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
@@ -171,8 +192,16 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     }
 }
 
-/// Two halves. Heads that share a key/value head stay together as long as there are others.
-fn halve(part: &Problem, axis: Axis) -> (Problem, Problem) {
+/// Two halves, in order. Heads that share a key/value head stay together as long as there are others. A sequence that is
+/// left alone differs from no other.
+fn halve(part: &Problem, axis: Axis) -> Vec<Problem> {
+    let count = part.sequence_count();
+    if part.is_ragged() && matches!(axis, Axis::Batch) {
+        return match count {
+            1 => part.uniform().collect(),
+            _ => vec![part.sequences(0..count / 2), part.sequences(count / 2..count)],
+        };
+    }
     let (size, middle) = match axis {
         Axis::Batch => (part.batch, part.batch / 2),
         Axis::Heads if part.num_kv_heads > 1 => {
@@ -192,11 +221,14 @@ fn halve(part: &Problem, axis: Axis) -> (Problem, Problem) {
             Axis::Queries => part.slice(batches, heads, range),
         }
     };
-    (cut(0..middle), cut(middle..size))
+    vec![cut(0..middle), cut(middle..size)]
 }
 
 fn unsupported(excess: &Excess) -> Error {
     let (what, expected, found) = match excess {
+        Excess::Sequences { expected, found } => {
+            ("sequences of one dispatch", u64::from(*expected), u64::from(*found))
+        }
         Excess::Work { expected, found } => ("multiply-adds of one dispatch", *expected, *found),
         Excess::Grid { expected, found, .. } | Excess::Words { expected, found, .. } => {
             let what = "workgroups along one axis of a dispatch";

@@ -142,6 +142,14 @@ pub struct Variant {
     pub constants: BTreeMap<&'static str, Constant>,
 }
 
+impl Variant {
+    /// Whether it reads a table of sequences that differ.
+    #[must_use]
+    pub fn is_ragged(&self) -> bool {
+        self.constants.get("RAGGED") == Some(&Constant::Flag(true))
+    }
+}
+
 impl fmt::Display for Variant {
     /// A name that spells the variant: the counts, then the flags that are on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

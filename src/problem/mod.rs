@@ -18,6 +18,7 @@ pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
 pub use options::{Align, AttentionOptions};
+pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
 pub use segments::Segments;
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};

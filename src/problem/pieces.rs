@@ -33,15 +33,15 @@ impl Sequence {
         q_len: usize,
         kv_len: usize,
     ) -> Result<Self, Error> {
-        let seen_len = length("kv_len", kv_len)?;
+        let (q_len, seen_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
         let offset = match options.align {
             Align::TopLeft => 0,
-            Align::BottomRight => i64::from(seen_len) - i64::from(length("q_len", q_len)?),
+            Align::BottomRight => i64::from(seen_len) - i64::from(q_len),
             Align::Offset(offset) => offset,
         };
         match i32::try_from(offset) {
             Ok(offset) if i64::from(offset).unsigned_abs() <= MAX_LEN as u64 => {
-                Ok(Self { seen_len, offset, band: band(options, q_len, kv_len, offset) })
+                Ok(Self { seen_len, offset, band: band(options, q_len, seen_len, offset) })
             }
             _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
         }
@@ -128,8 +128,8 @@ fn ranges(
 /// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
 /// open, so clamping to them loses nothing and keeps the shader's sums small.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
-fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) -> Band {
-    let (open_lower, open_upper) = (-(q_len as i64), kv_len as i64);
+fn band(options: &AttentionOptions, q_len: u32, kv_len: u32, offset: i32) -> Band {
+    let (open_lower, open_upper) = (-i64::from(q_len), i64::from(kv_len));
     let offset = i64::from(offset);
     let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
     let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));
@@ -144,7 +144,52 @@ fn band(options: &AttentionOptions, q_len: usize, kv_len: usize, offset: i32) ->
     }
 }
 
+/// A sequence of a problem, and where it begins in tensors that hold one after the other.
+pub(crate) struct Line {
+    pub(crate) queries: Range<u32>,
+    pub(crate) first_key: u32,
+    pub(crate) sequence: Sequence,
+}
+
+impl Line {
+    pub(crate) fn q_len(&self) -> u32 {
+        self.queries.end - self.queries.start
+    }
+}
+
 impl Problem {
+    /// Whether sequences may differ.
+    #[must_use]
+    pub fn is_ragged(&self) -> bool {
+        self.sequences.is_some() || self.pieces.is_some()
+    }
+
+    /// Number of sequences, each counted whether in a batch or one after the other.
+    #[must_use]
+    pub fn sequence_count(&self) -> u32 {
+        match &self.pieces {
+            Some(pieces) => u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+            None => self.batch,
+        }
+    }
+
+    /// Its sequences.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
+        let of_piece = |piece: &Piece| Line {
+            queries: piece.queries.clone(),
+            first_key: piece.keys.start,
+            sequence: piece.sequence,
+        };
+        let pieces = self.pieces.iter().flatten().map(of_piece);
+        let of_batch = |batch| Line {
+            queries: 0..self.q_len,
+            first_key: 0,
+            sequence: self.sequence(batch as usize),
+        };
+        let batches = if self.pieces.is_some() { 0..0 } else { 0..self.batch };
+        pieces.chain(batches.map(of_batch))
+    }
+
     /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
     /// sequences of a batch without padding, each a problem of its own.
     pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
@@ -164,25 +209,49 @@ impl Problem {
             Some((first..*start, run[0]))
         });
         runs.map(|(batches, sequence)| {
-            self.slice(batches, 0..self.num_heads, 0..self.q_len).with_sequence(sequence)
+            self.cut(batches, 0..self.num_heads, 0..self.q_len).alike(sequence)
         })
     }
 
     fn piece(&self, at: u32, piece: &Piece) -> Self {
-        let heads = 0..self.num_heads;
-        let kv_heads = 0..self.num_kv_heads;
-        let part = self.slice(0..1, heads.clone(), piece.queries.clone());
-        Self {
-            kv_len: piece.keys.end - piece.keys.start,
-            key: move_view(self.key, &(0..1), &kv_heads, &piece.keys, self.head_dim),
-            value: move_view(self.value, &(0..1), &kv_heads, &piece.keys, self.value_dim),
-            alibi: self.alibi.map(|view| move_view(view, &(at..at + 1), &heads, &(0..1), 1)),
-            ..part
-        }
-        .with_sequence(piece.sequence)
+        self.packed(at..at + 1, &piece.queries, &piece.keys).alike(piece.sequence)
     }
 
-    fn with_sequence(self, sequence: Sequence) -> Self {
+    /// Some of the sequences of a ragged problem.
+    pub(crate) fn sequences(&self, range: Range<u32>) -> Self {
+        let pieces =
+            self.pieces.as_deref().map(|all| &all[range.start as usize..range.end as usize]);
+        let Some(pieces) = pieces else {
+            return self.slice(range, 0..self.num_heads, 0..self.q_len);
+        };
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            return self.clone();
+        };
+        let (queries, keys) =
+            (first.queries.start..last.queries.end, first.keys.start..last.keys.end);
+        let moved = |range: &Range<u32>, start| range.start - start..range.end - start;
+        let pieces = pieces.iter().map(|piece| Piece {
+            queries: moved(&piece.queries, queries.start),
+            keys: moved(&piece.keys, keys.start),
+            sequence: piece.sequence,
+        });
+        Self { pieces: Some(pieces.collect()), ..self.packed(range, &queries, &keys) }
+    }
+
+    /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
+    fn packed(&self, range: Range<u32>, queries: &Range<u32>, keys: &Range<u32>) -> Self {
+        let heads = 0..self.num_heads;
+        let kv_heads = 0..self.num_kv_heads;
+        Self {
+            kv_len: keys.end - keys.start,
+            key: move_view(self.key, &(0..1), &kv_heads, keys, self.head_dim),
+            value: move_view(self.value, &(0..1), &kv_heads, keys, self.value_dim),
+            alibi: self.alibi.map(|view| move_view(view, &range, &heads, &(0..1), 1)),
+            ..self.cut(0..1, heads.clone(), queries.clone())
+        }
+    }
+
+    fn alike(self, sequence: Sequence) -> Self {
         let Sequence { seen_len, offset, band } = sequence;
         Self { seen_len, offset, band, ..self }
     }

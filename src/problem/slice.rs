@@ -4,8 +4,8 @@ use super::{Band, Problem, Segments, View};
 use std::ops::Range;
 
 impl Problem {
-    /// The same attention for some of the sequences, which do not differ, query heads and queries. The
-    /// heads either are all the heads of some key/value heads, or share one.
+    /// The same attention for some of the sequences, query heads and queries; of sequences that differ, for all
+    /// queries. The heads either are all the heads of some key/value heads, or share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
@@ -13,6 +13,16 @@ impl Problem {
         heads: Range<u32>,
         queries: Range<u32>,
     ) -> Self {
+        let sequences = self
+            .sequences
+            .as_ref()
+            .map(|all| all[batches.start as usize..batches.end as usize].to_vec());
+        Self { sequences, pieces: self.pieces.clone(), ..self.cut(batches, heads, queries) }
+    }
+
+    /// As [`Problem::slice`], of sequences that do not differ.
+    #[must_use]
+    pub(super) fn cut(&self, batches: Range<u32>, heads: Range<u32>, queries: Range<u32>) -> Self {
         let group = self.group();
         let kv_heads = heads.start / group..heads.end.div_ceil(group);
         let moved = |view: View, heads: &Range<u32>, rows: &Range<u32>, columns: u32| {

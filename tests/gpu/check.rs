@@ -67,13 +67,13 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
 fn a_key_too_many_or_too_few_is_found() {
     assert_finds(&[
         Break {
-            find: "clamp(min(diagonal + params.band_upper + 1, left)",
-            replacement: "clamp(min(diagonal + params.band_upper, left)",
+            find: "clamp(min(diagonal + sequence.band_upper + 1, left)",
+            replacement: "clamp(min(diagonal + sequence.band_upper, left)",
             cases: "causal",
             kernels: &["forward", "three-stage"],
         },
         Break {
-            find: "let left = i32(params.seen_len) - i32(first_key);",
+            find: "let left = i32(sequence.seen_len) - i32(first_key);",
             replacement: "let left = i32(KEYS);",
             cases: "lengths",
             kernels: &["forward"],
@@ -117,6 +117,25 @@ fn heads_that_read_the_wrong_key_are_found() {
 }
 
 #[test]
+fn a_sequence_that_reads_another_ones_keys_is_found() {
+    for (find, replacement) in [
+        ("let place = table[low * 2u];", "let place = table[0u];"),
+        (" + sequence.first_key * view.row", ""),
+        ("sequence.first_query + query", "query"),
+    ] {
+        let (cases, kernels) = ("sequences without padding", &["forward"][..]);
+        assert_finds(&[Break { find, replacement, cases, kernels }]);
+    }
+    let (cases, kernels) = ("a length per sequence", &["forward"][..]);
+    assert_finds(&[Break {
+        find: "table[low * 2u + 1u]",
+        replacement: "table[1u]",
+        cases,
+        kernels,
+    }]);
+}
+
+#[test]
 fn hidden_nan_that_leaks_is_found() {
     assert_finds(&[
         Break {
@@ -126,7 +145,7 @@ fn hidden_nan_that_leaks_is_found() {
             kernels: &["forward"],
         },
         Break {
-            find: "let visible = visible_keys(row, first_key);",
+            find: "let visible = visible_keys(sequence, row, first_key);",
             replacement: "let visible = 0xffffffffu;",
             cases: "causal over NaN",
             kernels: &["three-stage"],

@@ -28,10 +28,10 @@ fn faults_of_the_running_sums_are_found() {
 
 #[test]
 fn faults_of_the_band_are_found() {
-    finds(&plain(CAUSAL), "params.band_upper + 1", "params.band_upper");
-    finds(&plain(PLAIN), "params.kv_len - 1u", "params.kv_len - 2u");
+    finds(&plain(CAUSAL), "sequence.band_upper + 1", "sequence.band_upper");
+    finds(&plain(PLAIN), "seen_len - 1u", "seen_len - 2u");
     let window = AttentionOptions { window_left: Some(3), ..PLAIN };
-    finds(&plain(window), "params.band_lower", "(params.band_lower + 1)");
+    finds(&plain(window), "sequence.band_lower", "(sequence.band_lower + 1)");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn faults_of_the_transforms_are_found() {
     let options = AttentionOptions { softcap: Some(2.0), align: Align::BottomRight, ..PLAIN };
     let case = Case::new(shape, options, 1);
     finds(&case, "- 1.0 / 3.0", "- 1.01 / 3.0");
-    finds(&case, "+ params.offset -", "-");
+    finds(&case, "row.place - i32(j)", "i32(row.query) - i32(j)");
     finds(&case, "* params.scale", "* params.scale * 1.0001");
 }
 

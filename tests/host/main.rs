@@ -13,6 +13,7 @@ mod encodings_reference;
 mod parts;
 mod plan;
 mod problem;
+mod readme;
 mod reference;
 mod reflection;
 mod replay;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
     ElementType, Kernel, Layout, Plan, Problem, SegmentLayout, Strides, View,
 };
 
@@ -57,14 +57,16 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
         let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
         let element = select(vec![ElementType::F32, ElementType::F16, ElementType::Bf16]);
         let kv_lens = prop::option::of(prop::collection::vec(0..=kv_len, batch));
-        let kinds = (element, kv_lens);
+        let starts = |total: usize| prop::collection::vec(0..=total, 3);
+        let cu_seqlens = prop::option::of((starts(q_len), starts(kv_len)));
+        let kinds = (element, kv_lens, cu_seqlens);
         (layouts, extras, kinds).prop_map(move |(layouts, (mask, bias, alibi, asked), kinds)| {
-            let (element, kv_lens) = kinds;
+            let (element, kv_lens, cu_seqlens) = kinds;
             let (query, key, value, out, lse, matrix) = layouts;
             let [has_lse, weights, raw, capped, masked, segments] = asked;
             // Most problems keep nothing, so that both kernels have their share.
             let matrix = |asked: bool| (asked && has_lse).then_some(matrix);
-            AttentionShape {
+            let shape = AttentionShape {
                 num_kv_heads: kv_heads,
                 kv_len,
                 kv_lens,
@@ -85,9 +87,37 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
                 capped_scores: matrix(capped),
                 masked_scores: matrix(masked),
                 ..AttentionShape::new(batch, heads, q_len, dim)
+            };
+            match cu_seqlens {
+                Some((query, key)) if batch == 1 => without_padding(shape, query, key),
+                _ => shape,
             }
         })
     })
+}
+
+/// The same sizes as sequences one after the other, which begin at these queries and keys.
+fn without_padding(
+    shape: AttentionShape,
+    mut query: Vec<usize>,
+    mut key: Vec<usize>,
+) -> AttentionShape {
+    for (starts, total) in [(&mut query, shape.q_len), (&mut key, shape.kv_len)] {
+        starts.extend([0, total]);
+        starts.sort_unstable();
+    }
+    AttentionShape {
+        cu_seqlens: Some(CuSeqlens { query, key }),
+        kv_lens: None,
+        mask: None,
+        bias: None,
+        segments: None,
+        weights: None,
+        raw_scores: None,
+        capped_scores: None,
+        masked_scores: None,
+        ..shape
+    }
 }
 
 fn any_options() -> impl Strategy<Value = AttentionOptions> {

@@ -51,8 +51,16 @@ fn sizes_that_cannot_be_are_refused() {
             "kv_len: expected at most 2^30, found 1073741825",
         ),
         (
-            AttentionShape { q_len: usize::MAX, ..base },
+            AttentionShape { q_len: usize::MAX, ..base.clone() },
             "q_len: expected at most 2^30, found 18446744073709551615",
+        ),
+        (
+            AttentionShape { q_len: usize::MAX, kv_len: 0, ..base.clone() },
+            "q_len: expected at most 2^30, found 18446744073709551615",
+        ),
+        (
+            AttentionShape { q_len: 1 << 63, ..base },
+            "q_len: expected at most 2^30, found 9223372036854775808",
         ),
     ] {
         assert_refused(Problem::new(&shape, &plain()), message);

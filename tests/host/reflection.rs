@@ -5,7 +5,9 @@ use naga::{AddressSpace, StorageAccess, TypeInner};
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
-use wgpu_attention::{Access, Entry, Params, Storage, Tensor, TokenParams, ViewParams};
+use wgpu_attention::{
+    Access, Entry, Params, SequenceParams, Storage, Tensor, TokenParams, ViewParams,
+};
 
 /// Name, offset, size and type of a field.
 #[derive(Debug, PartialEq)]
@@ -52,7 +54,7 @@ fn members(shader: &Shader, name: &str) -> (Vec<Field>, u32) {
 
 #[test]
 fn parameters_lie_where_rust_puts_them() {
-    let params = fields!(Params: query key value out lse scores mask bias mask_column bias_column
+    let params = fields!(Params: query key value out lse scores mask bias mask_column bias_column sequences
         alibi_offset alibi_batch query_segment_offset
         query_segment_batch key_segment_offset key_segment_batch q_len kv_len seen_len group band_lower band_upper offset scale softcap words);
     let view = fields!(ViewParams: offset batch head row);
@@ -96,6 +98,12 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
         for (_, global) in module.global_variables.iter() {
             let Some(binding) = global.binding else { continue };
             assert_eq!(binding.group, 0, "{variant}");
+            if binding.binding == 11 {
+                assert!(variant.is_ragged() && global.space == AddressSpace::Uniform, "{variant}");
+                let bytes = module.types[global.ty].inner.size(module.to_ctx()) as usize;
+                assert_eq!(bytes, 512 * size_of::<SequenceParams>(), "{variant}");
+                continue;
+            }
             if binding.binding == 0 {
                 assert_eq!(global.space, AddressSpace::Uniform, "{variant}");
                 assert_eq!(module.types[global.ty].name.as_deref(), Some("Params"), "{variant}");

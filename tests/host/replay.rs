@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Segments, Tensor,
-    View, ViewParams,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Segments,
+    SequenceParams, Tensor, View, ViewParams,
 };
 
-/// A query, as the whole problem counts.
+/// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place {
     batch: usize,
@@ -18,6 +18,7 @@ struct Place {
 /// One row of a dispatch, as the dispatch counts, and which columns or keys of it a workgroup computes.
 struct Row {
     place: Place,
+    sequence: SequenceParams,
     kv_head: usize,
     piece: u32,
 }
@@ -87,17 +88,28 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         }
     }
     assert!(unpacked.is_empty(), "nobody packs the last part");
-    let rows = (p.batch * p.num_heads * p.q_len) as usize;
     let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
-    let expected = match plan.kernel {
-        Kernel::Forward | Kernel::ForwardWide => rows * chunks,
-        Kernel::ThreeStage => {
-            let shown = [p.raw_scores, p.capped_scores, p.masked_scores];
-            let matrices = 1 + shown.iter().flatten().count();
-            let tiles = p.kv_len.div_ceil(plan.tiles.keys) as usize;
-            rows * (matrices * tiles + 1 + chunks)
-        }
+    let shown = [p.raw_scores, p.capped_scores, p.masked_scores];
+    let matrices = 1 + shown.iter().flatten().count();
+    let sequences: Vec<(u32, u32)> = match &p.pieces {
+        Some(pieces) => pieces
+            .iter()
+            .map(|piece| {
+                (piece.queries.end - piece.queries.start, piece.keys.end - piece.keys.start)
+            })
+            .collect(),
+        None => vec![(p.q_len, p.kv_len); p.batch as usize],
     };
+    let expected = sequences.into_iter().map(|(q_len, kv_len)| {
+        let per_row = match plan.kernel {
+            Kernel::ThreeStage if kv_len > 0 => {
+                matrices * kv_len.div_ceil(plan.tiles.keys) as usize + 1 + chunks
+            }
+            _ => chunks,
+        };
+        (q_len * p.num_heads) as usize * per_row
+    });
+    let expected: usize = expected.sum();
     assert_eq!(written.len(), expected);
 }
 
@@ -161,7 +173,8 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
 /// Every tensor that the shader looks at is there, as are the numbers that no part changes.
 fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let params = &dispatch.params;
-    assert_eq!((params.kv_len, params.scale), (p.kv_len, p.scale_f32()));
+    assert_eq!(params.scale, p.scale_f32());
+    assert!(p.pieces.is_some() || params.kv_len == p.kv_len);
     // What the caller sees of the scores before masks and biases is computed without them.
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
     let late = early == [None; 2];
@@ -181,9 +194,9 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         let Some(flag) = dispatch.variant.constants.get(name) else { continue };
         assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
         let is_bound = find(dispatch, tensor).is_some();
-        let is_needed = view.is_some() && (p.kv_len > 0 || tensor == Tensor::Lse);
+        let is_needed = view.is_some() && (params.kv_len > 0 || tensor == Tensor::Lse);
         // Slopes and segment ids share a binding.
-        let is_wanted = flags.contains(&Some(&Constant::Flag(true))) && p.kv_len > 0;
+        let is_wanted = flags.contains(&Some(&Constant::Flag(true))) && params.kv_len > 0;
         assert_eq!(is_bound, if tensor == small { is_wanted } else { is_needed }, "{name}");
         let strided = view.filter(|_| is_bound && [Tensor::Mask, Tensor::Bias].contains(&tensor));
         assert!(strided.is_none_or(|view| view.column == column), "{name}");
@@ -195,7 +208,11 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     for tensor in [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Out] {
         let used =
             dispatch.variant.entry.bindings().contains_key(&tensor.binding(dispatch.variant.entry));
+        let of_keys = matches!(tensor, Tensor::Key | Tensor::Value);
         let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
+        if of_keys && params.kv_len == 0 {
+            continue;
+        }
         let unpacked = tensor == Tensor::Out && find(dispatch, Tensor::Unpacked).is_some();
         let is_bound = find(dispatch, tensor).is_some() || unpacked;
         assert_eq!(is_bound, used && !empty, "{tensor:?}");
@@ -206,13 +223,27 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
 fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let Place { batch, head, query } = place;
     let params = &dispatch.params;
-    let sequence = p.sequence(batch);
     let kv_head = head / p.group() as usize;
+    // With `cu_seqlens` a query and its keys count from their own sequence's first on.
+    let of_piece = p.pieces.iter().flatten().enumerate().find_map(|(at, piece)| {
+        let queries = piece.queries.start as usize..piece.queries.end as usize;
+        queries
+            .contains(&query)
+            .then(|| (at, query - queries.start, piece.keys.clone(), piece.sequence))
+    });
+    let (line, own_query, keys, sequence) =
+        of_piece.unwrap_or((batch, query, 0..p.kv_len, p.sequence(batch)));
+    let (first_key, kv_len) = (keys.start as usize, keys.end - keys.start);
     for bound in &dispatch.bound {
         let Some(view) = view(p, bound.tensor) else { continue };
         let (expected, columns) = match bound.tensor {
-            Tensor::Key => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.head_dim)),
-            Tensor::Value => (view.index(batch, kv_head, 0, 0), keys_span(p, &view, p.value_dim)),
+            Tensor::Key | Tensor::Value if kv_len == 0 => continue,
+            Tensor::Key => {
+                (view.index(batch, kv_head, first_key, 0), keys_span(kv_len, &view, p.head_dim))
+            }
+            Tensor::Value => {
+                (view.index(batch, kv_head, first_key, 0), keys_span(kv_len, &view, p.value_dim))
+            }
             Tensor::Lse => (view.index(batch, head, query, 0), 1),
             Tensor::Query => (view.index(batch, head, query, 0), p.head_dim as usize),
             Tensor::Out | Tensor::Unpacked => {
@@ -238,7 +269,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let own = row.place.batch;
         if let Some(view) = p.alibi {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
-            assert_eq!(found, view.index(batch, head, 0, 0), "slope of {place:?}");
+            assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
         }
         if let Some(Segments { query: ids, key, .. }) = p.segments {
             let (offset, stride) = (params.query_segment_offset, params.query_segment_batch);
@@ -248,15 +279,37 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             assert_eq!(found, key.index(batch, 0, 0, 0), "segments of the keys of {place:?}");
         }
     }
+    let found = &row.sequence;
+    let found_query = row.place.query - found.first_query as usize;
     if row.piece == 0 {
-        let band = Band { lower: params.band_lower, upper: params.band_upper };
-        for j in 0..p.kv_len as usize {
-            let visible = j < params.seen_len as usize && band.contains(row.place.query, j);
-            assert_eq!(visible, sequence.contains(query, j), "{place:?}, key {j}");
+        let band = Band { lower: found.band_lower, upper: found.band_upper };
+        for j in 0..kv_len as usize {
+            let visible = j < found.seen_len as usize && band.contains(found_query, j);
+            assert_eq!(visible, sequence.contains(own_query, j), "{place:?}, key {j}");
         }
     }
-    let position = row.place.query as i64 + i64::from(params.offset);
-    assert_eq!(position, query as i64 + i64::from(sequence.offset), "{place:?}");
+    let position = found_query as i64 + i64::from(found.offset);
+    assert_eq!(position, own_query as i64 + i64::from(sequence.offset), "{place:?}");
+}
+
+/// The sequence of a workgroup, as shaders/shared/locate_*.wgsl find it, and its number in the dispatch.
+fn locate(dispatch: &Dispatch, x: u32, z: u32) -> (u32, SequenceParams) {
+    let params = &dispatch.params;
+    if dispatch.table.is_empty() {
+        let same = SequenceParams {
+            q_len: params.q_len,
+            seen_len: params.seen_len,
+            band_lower: params.band_lower,
+            band_upper: params.band_upper,
+            offset: params.offset,
+            ..SequenceParams::default()
+        };
+        return (z, same);
+    }
+    assert_eq!((z, params.sequences as usize), (0, dispatch.table.len()));
+    let (number, line) =
+        (0..).zip(&dispatch.table).filter(|(_, line)| line.first_tile <= x).last().unwrap();
+    (number, *line)
 }
 
 /// The rows of a dispatch, located as shaders/shared/rows.wgsl does.
@@ -279,7 +332,8 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
         let chunks = |whole: u32, chunk| whole.div_ceil(count(chunk));
         let (pieces, tile) = match dispatch.variant.entry {
             Entry::Softmax => {
-                rows.push(Row { place: place(batch, y, x), kv_head: 0, piece: 0 });
+                let (_, sequence) = locate(dispatch, x, batch);
+                rows.push(Row { place: place(batch, y, x), sequence, kv_head: 0, piece: 0 });
                 continue;
             }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
@@ -290,11 +344,14 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             entry => unreachable!("{entry:?} has no rows of attention"),
         };
         let kv_head = y / pieces;
-        for index in x * tile..(x + 1) * tile {
-            if index < params.q_len * params.group {
+        let (batch, sequence) = locate(dispatch, x, batch);
+        let first = (x - sequence.first_tile) * tile;
+        for index in first..first + tile {
+            if index < sequence.q_len * params.group {
                 let head = kv_head * params.group + index % params.group;
-                let place = place(batch, head, index / params.group);
-                rows.push(Row { place, kv_head: kv_head as usize, piece: y % pieces });
+                let place = place(batch, head, sequence.first_query + index / params.group);
+                let kv_head = kv_head as usize;
+                rows.push(Row { place, sequence, kv_head, piece: y % pieces });
             }
         }
     }
@@ -313,8 +370,8 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
     };
     let inside = match bound.tensor {
         Tensor::Query => at(params.query, head, query),
-        Tensor::Key => at(params.key, row.kv_head, 0),
-        Tensor::Value => at(params.value, row.kv_head, 0),
+        Tensor::Key => at(params.key, row.kv_head, row.sequence.first_key as usize),
+        Tensor::Value => at(params.value, row.kv_head, row.sequence.first_key as usize),
         Tensor::Out | Tensor::Unpacked => at(params.out, head, query),
         Tensor::Lse => at(params.lse, head, query),
         Tensor::Mask => at(params.mask, head, query),
@@ -325,8 +382,8 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
 }
 
 /// Elements from the first key's first column to the last key's last.
-fn keys_span(p: &Problem, view: &View, dim: u32) -> usize {
-    view.row as usize * (p.kv_len - 1) as usize + dim as usize
+fn keys_span(kv_len: u32, view: &View, dim: u32) -> usize {
+    view.row as usize * (kv_len - 1) as usize + dim as usize
 }
 
 /// Elements in four bytes.

@@ -45,15 +45,15 @@ fn keys_past_a_sequences_length_are_hidden_and_its_own_end_is_its_alignment() {
 }
 
 #[test]
-fn neighbouring_sequences_of_one_length_share_a_dispatch() {
-    let lens = vec![7, 7, 2, 7];
+fn sequences_share_a_dispatch_whatever_their_lengths() {
+    let lens = vec![7, 7, 2, 0];
     let plain = AttentionShape { kv_lens: Some(lens), ..AttentionShape::new(4, 2, 3, 2) };
     let problem = Problem::new(&AttentionShape { kv_len: 7, ..plain }, &CAUSAL).unwrap();
     let plan = Plan::new(problem, &Capabilities::PORTABLE, None).unwrap();
-    let dispatched: Vec<_> =
-        plan.dispatches.iter().map(|d| (d.grid[2], d.params.seen_len)).collect();
-    assert_eq!(dispatched, [(2, 7), (1, 2), (1, 7)]);
-    assert_eq!(plan.variants().len(), 1, "lengths need no new shader");
+    let [dispatch] = &plan.dispatches[..] else { panic!("{:?}", plan.dispatches) };
+    assert_eq!(dispatch.grid, [4, 2, 1]);
+    let seen: Vec<_> = dispatch.table.iter().map(|line| (line.first_tile, line.seen_len)).collect();
+    assert_eq!(seen, [(0, 7), (1, 7), (2, 2), (3, 0)]);
 }
 
 /// Three sequences of queries 2, 0, 3 and keys 3, 2, 0, and one of 1 and 4.
@@ -115,8 +115,14 @@ fn sequences_without_padding_attend_within_themselves() {
 fn sequences_without_padding_are_not_padded() {
     let problem = Problem::new(&packed(), &CAUSAL).unwrap();
     let plan = Plan::new(problem, &Capabilities::PORTABLE, None).unwrap();
-    let lens: Vec<_> = plan.dispatches.iter().map(|d| (d.params.q_len, d.params.kv_len)).collect();
-    assert_eq!(lens, [(2, 3), (3, 0), (1, 4)], "an empty sequence is no dispatch");
+    let [dispatch] = &plan.dispatches[..] else { panic!("{:?}", plan.dispatches) };
+    assert_eq!(dispatch.grid, [3, 1, 1], "an empty sequence has no workgroup");
+    let lines: Vec<_> = dispatch
+        .table
+        .iter()
+        .map(|line| [line.first_tile, line.first_query, line.q_len, line.first_key, line.seen_len])
+        .collect();
+    assert_eq!(lines, [[0, 0, 2, 0, 3], [1, 2, 0, 3, 2], [1, 2, 3, 5, 0], [2, 5, 1, 5, 4]]);
 }
 
 #[test]

@@ -93,6 +93,9 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
             add((dim, dim), len, true, all, Capabilities { software: true, ..PORTABLE });
         }
+        let (shape, options) = call((64, 64), 300, true, all);
+        let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
+        calls.push((ragged, options, PORTABLE, kernel));
         // 16-bit elements, with and without f16 in the shader, where rows share words and where not.
         for element in [ElementType::F16, ElementType::Bf16] {
             for (shader_f16, dim, flags) in [false, true]
@@ -223,7 +226,7 @@ fn every_shader_translates_to_metal() {
         let mut resources =
             msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
         // As wgpu counts: the buffers of a layout, one after the other.
-        let bindings = [0].into_iter().chain(entry.bindings().into_keys());
+        let bindings = [0].into_iter().chain(entry.bindings().into_keys()).chain([11]);
         for (slot, binding) in (0..).zip(bindings) {
             let target =
                 msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() };

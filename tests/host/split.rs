@@ -182,7 +182,7 @@ fn what_would_take_forever_is_refused_soon() {
     }
     let every_other = (0..1 << 17).map(|batch| batch % 2).collect();
     let lens = AttentionShape { batch: 1 << 17, kv_lens: Some(every_other), ..tiny.clone() };
-    assert_unsupported(planned(&lens, &PORTABLE), message);
+    assert_eq!(planned(&lens, &PORTABLE).unwrap().dispatches.len(), 1 << 8, "512 in each");
     let most = |batch| planned(&AttentionShape { batch, ..tiny.clone() }, &axis(1));
     assert_eq!(most(16_384).unwrap().dispatches.len(), 16_384);
     assert_unsupported(most(16_385), message);

@@ -32,6 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 /// With q, k, v and out as `T`.
 fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
     let mut request = Request::<T>::new(args, tensors)?;
+    require_memory::<T>(request.sizes())?;
     let file = OutputFile::create(&args.out)?;
 
     let machine = Machine::open(&args.device)?;
@@ -47,6 +48,22 @@ fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failu
         });
     }
     file.write(&tensors::serialize(named)?)
+}
+
+/// Refuses outputs that cannot be held: without keys, a few bytes of input ask for any number of them.
+fn require_memory<'a, T>(outputs: impl Iterator<Item = &'a Vec<usize>>) -> Result<(), Failure> {
+    // As computed, and in the file to be written.
+    let bytes = outputs.fold(0, |sum: usize, sizes| {
+        let elements = sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));
+        sum.saturating_add(elements.saturating_mul(2 * size_of::<T>()))
+    });
+    let mut memory: Vec<u8> = Vec::new();
+    let reserved = memory.try_reserve_exact(bytes);
+    // What is never used need not be reserved, thinks the compiler.
+    std::hint::black_box(&memory);
+    reserved.map_err(|error| {
+        Failure::input("memory", format_args!("{bytes} bytes for the outputs"), error)
+    })
 }
 
 /// The output that goes by this name in the file.

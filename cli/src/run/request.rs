@@ -129,6 +129,11 @@ impl<T: Element> Request<T> {
         }
     }
 
+    /// The sizes of all outputs.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = &Vec<usize>> {
+        std::iter::once(&self.out_sizes).chain(self.emits.iter().map(|(_, sizes)| sizes))
+    }
+
     pub(super) fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
             query: &self.query,

@@ -2,8 +2,10 @@
 
 mod check;
 mod demo;
+mod hostile;
 mod info;
 mod lengths;
+mod plot;
 mod refusals;
 mod rope;
 mod run;

@@ -147,6 +147,12 @@ impl Folder {
         ended(Command::new(env!("CARGO_BIN_EXE_wgpu-attention")), self.0.path(), args)
     }
 
+    /// Runs another program in this folder.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, program: &str, args: &[S]) -> Ended {
+        ended(Command::new(program), self.0.path(), args)
+    }
+
     /// As [`Folder::tool`], where it finds an adapter: tests run under a script that brings one, and which
     /// the tool, being a child of the test, has to be started through again.
     pub(crate) fn tool_with_adapter<S: AsRef<OsStr>>(&self, args: &[S]) -> Ended {

@@ -1,0 +1,20 @@
+// What may differ between the sequences of a batch. Counts are a sequence's own: its first query and its
+// first key are 0.
+// use params, locate
+
+struct Sequence {
+    // Which of the batch.
+    batch: u32,
+    // The first of its workgroups along x.
+    first_tile: u32,
+    // Where its queries and keys begin in tensors that hold sequences one after the other.
+    first_query: u32,
+    first_key: u32,
+    q_len: u32,
+    // Keys from here on are hidden.
+    seen_len: u32,
+    // Query i sees key j if i + lower <= j <= i + upper, and stands at key i + offset.
+    band_lower: i32,
+    band_upper: i32,
+    offset: i32,
+}
