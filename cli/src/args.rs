@@ -1,5 +1,6 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
+use crate::additive::AdditiveArgs;
 use crate::failure::Failure;
 use crate::posenc::PosencArgs;
 use crate::rope::RopeArgs;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Rope(RopeArgs),
     /// A sinusoidal positional encoding
     Posenc(PosencArgs),
+    /// Additive attention on the tensors of a safetensors file
+    Additive(AdditiveArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -342,14 +345,12 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "additive" | "mha" | "selfattn" => {
-            Failure::unsupported(format_args!("subcommand {name}"))
-        }
+        "bench" | "mha" | "selfattn" => Failure::unsupported(format_args!("subcommand {name}")),
         name => no_subcommand(name),
     }
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    let expected = "demo, info, check, run, plot, rope or posenc";
+    let expected = "demo, info, check, run, plot, rope, posenc or additive";
     Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

@@ -1,6 +1,7 @@
 //! `wgpu-attention`: attention from the command line, on files any language can write.
 
 mod adapter;
+mod additive;
 mod args;
 mod check;
 mod demo;
@@ -43,6 +44,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
         Command::Plot(args) => plot::plot(&args),
+        Command::Additive(args) => additive::additive(&args),
         Command::Rope(args) => rope::rope(&args),
         Command::Posenc(args) => posenc::posenc(&args),
         Command::Other(words) => Err(args::other(&words)),

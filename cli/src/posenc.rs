@@ -4,6 +4,7 @@ use crate::adapter::Machine;
 use crate::args::{DeviceArgs, base, heads, place, position};
 use crate::failure::Failure;
 use crate::output::OutputFile;
+use crate::run::require_memory;
 use crate::tensors::{self, Named};
 use clap::Args;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(crate) struct PosencArgs {
 /// Makes the table, and writes it from the device.
 pub(crate) fn posenc(args: &PosencArgs) -> Result<(), Failure> {
     let len = args.seq;
+    require_memory::<f32>([&vec![len, args.dim]; 2].into_iter())?;
     let table = sinusoidal(len, args.dim, args.base, args.offset)?;
     let file = OutputFile::create(&args.out)?;
 

@@ -51,7 +51,9 @@ fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failu
 }
 
 /// Refuses outputs that cannot be held: without keys, a few bytes of input ask for any number of them.
-fn require_memory<'a, T>(outputs: impl Iterator<Item = &'a Vec<usize>>) -> Result<(), Failure> {
+pub(crate) fn require_memory<'a, T>(
+    outputs: impl Iterator<Item = &'a Vec<usize>>,
+) -> Result<(), Failure> {
     // As computed, and in the file to be written.
     let bytes = outputs.fold(0, |sum: usize, sizes| {
         let elements = sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));

@@ -207,8 +207,8 @@ fn values_that_posenc_does_not_take_are_refused() {
         (&["--seq=4", "--dim=0"], "expected an integer, at least 1"),
         (&["--seq=4", "--dim=4", "--base=inf"], "expected a finite number above 0"),
         (&["--seq=4", "--dim=4", "--offset=x"], "expected an integer, at least 0"),
-        (&["--seq=99999999999999999999", "--dim=4"], "table: expected fewer than 2^32 elements"),
-        (&["--seq=4", "--dim=99999999999999999999"], "table: expected fewer than 2^32 elements"),
+        (&["--seq=99999999999999999999", "--dim=4"], "memory: expected"),
+        (&["--seq=4", "--dim=99999999999999999999"], "memory: expected"),
     ] {
         let args = ["posenc", "--out", "out.safetensors", "--adapter", "none such"];
         Folder::new().refuses(&[&args, flags].concat(), &[says]);
