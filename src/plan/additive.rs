@@ -83,7 +83,8 @@ impl AdditivePlan {
             }));
         }
         let mut parts = Vec::new();
-        let mut waiting = vec![0..shape.batch];
+        let all = 0..shape.batch;
+        let mut waiting = vec![all];
         while let Some(batches) = waiting.pop() {
             if batches.is_empty() || shape.q_len == 0 {
                 continue;
@@ -158,7 +159,8 @@ fn part(
     let keys = project(s.kv_len, s.key_dim, key_offset, false)?;
 
     let mut launches = Vec::new();
-    let mut waiting = vec![0..s.q_len];
+    let all = 0..s.q_len;
+    let mut waiting = vec![all];
     while let Some(range) = waiting.pop() {
         match launch(p, &batches, &range, key_offset, capabilities) {
             Ok(planned) => launches.extend(planned),

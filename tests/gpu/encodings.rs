@@ -1,4 +1,5 @@
 //! Rotary and added encodings on the GPU agree with their definition, whatever the layout, storage and device.
+#![expect(clippy::cast_possible_truncation, reason = "numbers become positions")]
 
 use crate::app::App;
 use crate::case::check_tensor;

@@ -1,4 +1,5 @@
 //! `rope`, `posenc` and `run --rope`: angles from tables, from positions, and from flags.
+#![expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
 
 use crate::support::{Folder, Tensor, assert_close, integers};
 use safetensors::Dtype;
@@ -119,8 +120,8 @@ fn what_rope_cannot_use_is_refused() {
     let ids = |elements: &[i64]| integers("position_ids", Dtype::I64, &[2, 3], elements);
     let rope = ["rope", "in.safetensors", "--out", "out.safetensors", "--adapter", "none such"];
     let cases: &[(&[Tensor], &[&str], &str)] = &[
-        (&[cos.clone()], &[], "sin: expected a tensor of this name beside cos"),
-        (&[sin.clone()], &[], "cos: expected a tensor of this name beside sin"),
+        (std::slice::from_ref(&cos), &[], "sin: expected a tensor of this name beside cos"),
+        (std::slice::from_ref(&sin), &[], "cos: expected a tensor of this name beside sin"),
         (&[cos.clone(), Tensor::wave("sin", &[3, 3])], &[], "sin: expected [4, 3] as cos"),
         (&tables(&[4, 2], &[0.0; 4]), &[], "cos: expected [positions, 3] or [2, 3, 3]"),
         (&tables(&[2, 3], &[0.0; 2]), &[], "cos: expected at least 3 rows"),
@@ -307,8 +308,18 @@ fn what_run_cannot_rotate_by_is_refused() {
     let [cos, sin] = tables(&[3, 2], &[0.0, 1.0, 2.0]);
     let cases: &[(usize, &[Tensor], &[&str], &str)] = &[
         (0, &[], &["--rope=half"], "--rope: expected tensors cos and sin, found none"),
-        (0, &[cos.clone()], &["--rope=half"], "sin: expected a tensor of this name beside cos"),
-        (0, &[sin.clone()], &["--rope=half"], "cos: expected a tensor of this name beside sin"),
+        (
+            0,
+            std::slice::from_ref(&cos),
+            &["--rope=half"],
+            "sin: expected a tensor of this name beside cos",
+        ),
+        (
+            0,
+            std::slice::from_ref(&sin),
+            &["--rope=half"],
+            "cos: expected a tensor of this name beside sin",
+        ),
         (1, &[cos.clone(), sin.clone()], &["--rope=half"], "cos: expected at least 4 rows"),
         (
             0,
@@ -317,7 +328,12 @@ fn what_run_cannot_rotate_by_is_refused() {
             "cos: expected [positions, R/2] of an R from 2 to 4",
         ),
         (0, &tables(&[1, 3, 2], &[0.0; 3]), &["--rope=half"], "cos: expected [positions, R/2]"),
-        (0, &[cos, Tensor::wave("sin", &[3, 1])], &["--rope=half"], "sin: expected [3, 2] as cos"),
+        (
+            0,
+            &[cos.clone(), Tensor::wave("sin", &[3, 1])],
+            &["--rope=half"],
+            "sin: expected [3, 2] as cos",
+        ),
         (0, &tables(&[3, 2], &[0.0; 3]), &["--rope=both"], "'both'"),
         (0, &tables(&[3, 2], &[0.0; 3]), &["--rope"], "--rope"),
     ];
