@@ -3,6 +3,7 @@
 mod additive;
 mod encodings;
 mod layers;
+mod masks;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;

@@ -77,20 +77,26 @@ pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_bl
 pub use error::Error;
 pub use host::Gpu;
 pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
-pub use ops::{Attention, AttentionBuffers, Footprint, Linear, LinearBuffers};
-pub use plan::AdditivePlan;
-pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, Params, Plan,
-    SequenceParams, Storage, Tensor, Tiles, TokenParams, TokenPlan, Variant, ViewParams, Window,
+pub use ops::{
+    Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
+    MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
 };
+pub use plan::{
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
+    Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
+    Window,
+};
+pub use plan::{AdditivePlan, TokenParams, TokenPlan};
 pub use problem::{
     AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
     RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, LinearInputs, LinearShape, Outputs, Piece,
-    Problem, SegmentLayout, Segments, Sequence, Strides, View,
+    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
+    LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
+    Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
+    SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
 };
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};

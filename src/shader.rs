@@ -17,6 +17,8 @@ fn file(entry: Entry) -> &'static str {
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
         Entry::Linear => include_str!("../shaders/linear.wgsl"),
+        Entry::HeadMean => include_str!("../shaders/head_mean.wgsl"),
+        Entry::UniformRows => include_str!("../shaders/uniform_rows.wgsl"),
         Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
         Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
         Entry::Positional => include_str!("../shaders/positional.wgsl"),

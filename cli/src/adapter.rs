@@ -51,13 +51,12 @@ impl Machine {
         )
     }
 
-    /// What `on_gpu` computes, or `on_cpu` if that is what the flags ask for, or what they leave open and the device is too
-    /// small.
-    pub(crate) fn compute<R>(
+    /// What a GPU computes, or the CPU: in its place, or where it may take over what the device cannot do.
+    pub(crate) fn compute<T>(
         &self,
-        on_gpu: impl FnOnce(&Gpu) -> Result<R, Error>,
-        on_cpu: impl FnOnce() -> Result<R, Error>,
-    ) -> Result<R, Failure> {
+        on_gpu: impl FnOnce(&Gpu) -> Result<T, Error>,
+        on_cpu: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let computed = match self {
             Self::Gpu { gpu, or_cpu } => match on_gpu(gpu) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {

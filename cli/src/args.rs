@@ -2,8 +2,10 @@
 
 use crate::additive::AdditiveArgs;
 use crate::failure::Failure;
+use crate::mha::MhaArgs;
 use crate::posenc::PosencArgs;
 use crate::rope::RopeArgs;
+use crate::selfattn::SelfAttnArgs;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -28,6 +30,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// A multi-head layer with the parameters of an nn.MultiheadAttention
+    Mha(MhaArgs),
+    /// The self-attention module of many tutorials, with its parameters
+    Selfattn(SelfAttnArgs),
     /// Heatmaps of attention weights
     Plot(PlotArgs),
     /// Rotary positional encoding of the tensors of a safetensors file
@@ -345,12 +351,12 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "mha" | "selfattn" => Failure::unsupported(format_args!("subcommand {name}")),
+        "bench" => Failure::unsupported(format_args!("subcommand {name}")),
         name => no_subcommand(name),
     }
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    let expected = "demo, info, check, run, plot, rope, posenc or additive";
+    let expected = "demo, info, check, run, mha, selfattn, plot, rope, posenc or additive";
     Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

@@ -9,12 +9,15 @@ mod failure;
 #[cfg(test)]
 mod fuzz;
 mod info;
+mod mha;
 mod output;
 mod picture;
 mod plot;
 mod posenc;
 mod rope;
 mod run;
+mod selfattn;
+mod state;
 mod stderr;
 mod tensors;
 
@@ -43,6 +46,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
         Command::Run(args) => run::run(&args),
+        Command::Mha(args) => mha::mha(&args),
+        Command::Selfattn(args) => selfattn::selfattn(&args),
         Command::Plot(args) => plot::plot(&args),
         Command::Additive(args) => additive::additive(&args),
         Command::Rope(args) => rope::rope(&args),

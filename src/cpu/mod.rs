@@ -6,11 +6,15 @@
 mod additive;
 mod attention;
 mod linear;
+mod multi_head;
 mod rotary;
 mod row;
+mod self_attention;
 pub mod stages;
 
 pub use additive::additive;
 pub use attention::{attention, attention_rounded};
 pub use linear::linear;
+pub use multi_head::multi_head_attention;
 pub use rotary::{positional, rotary};
+pub use self_attention::self_attention;

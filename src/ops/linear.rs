@@ -107,6 +107,7 @@ impl Linear {
         let step = |dispatch: &'a LinearDispatch| Step {
             variant: &dispatch.variant,
             params: &dispatch.params,
+            table: &[],
             buffers: dispatch
                 .bound
                 .iter()
@@ -115,7 +116,6 @@ impl Linear {
                 })
                 .collect(),
             grid: dispatch.grid,
-            table: &[],
         };
         Ok(plan.dispatches.iter().map(step).collect())
     }

@@ -21,6 +21,10 @@ pub enum Entry {
     Pack,
     /// A linear layer.
     Linear,
+    /// The mean of the weights over the heads.
+    HeadMean,
+    /// Rows that see no key made rows that see all alike.
+    UniformRows,
     /// Fused additive attention.
     AdditiveForward,
     /// Rotary encoding.
@@ -40,7 +44,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
@@ -48,6 +52,8 @@ impl Entry {
         Self::WeightedSum,
         Self::Pack,
         Self::Linear,
+        Self::HeadMean,
+        Self::UniformRows,
         Self::AdditiveForward,
         Self::Rotary,
         Self::Positional,
@@ -64,6 +70,8 @@ impl Entry {
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
             Self::Linear => "linear",
+            Self::HeadMean => "head_mean",
+            Self::UniformRows => "uniform_rows",
             Self::AdditiveForward => "additive_forward",
             Self::Rotary => "rotary",
             Self::Positional => "positional",
@@ -89,6 +97,8 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::HeadMean => &[(4, ReadWrite), (9, Read)],
+            Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
             Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
             Self::AdditiveForward => &[
                 (1, Read),

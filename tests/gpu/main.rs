@@ -16,6 +16,9 @@ mod encodings;
 mod errors;
 mod extremes;
 mod faults;
+#[path = "../host/layer_cases.rs"]
+mod layer_cases;
+mod layers;
 mod layouts;
 mod limits;
 mod linear;

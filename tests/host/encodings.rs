@@ -2,7 +2,7 @@
 
 use crate::plan::PORTABLE;
 use wgpu_attention::{
-    AdditivePlan, AdditiveShape, Capabilities, ElementType, Entry, Layout, PositionalInputs,
+    AdditivePlan, AdditiveShape, Capabilities, ElementType, Layout, PositionalInputs,
     PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows,
     TokenPlan, Variant, alibi_slopes, cpu, rotary_frequencies, sinusoidal,
 };
@@ -45,8 +45,6 @@ pub(crate) fn variants() -> Vec<Variant> {
             }
         }
     }
-    // The projections are those of the linear layer.
-    variants.retain(|variant| variant.entry != Entry::Linear);
     variants
 }
 

@@ -10,6 +10,8 @@ mod cpu_stages;
 mod data;
 mod encodings;
 mod encodings_reference;
+mod layer_cases;
+mod layers;
 mod parts;
 mod plan;
 mod problem;

@@ -6,7 +6,8 @@ use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use wgpu_attention::{
-    Access, Entry, Params, SequenceParams, Storage, Tensor, TokenParams, ViewParams,
+    Access, Constant, Entry, LinearParams, Params, SequenceParams, Storage, Tensor, TokenParams,
+    ViewParams,
 };
 
 /// Name, offset, size and type of a field.
@@ -64,13 +65,21 @@ fn parameters_lie_where_rust_puts_them() {
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
     assert_eq!(tokens.iter().map(|field| field.size).sum::<usize>(), size_of::<TokenParams>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
+    let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
+        weight_offset bias_offset len rows in_features out_features);
+    assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
     for shader in SHADERS.iter() {
         let (found, span) = members(shader, "Params");
         let expected = match shader.variant.entry {
             Entry::Rotary | Entry::Positional => (&tokens, size_of::<TokenParams>()),
+            Entry::Linear => (&linear, size_of::<LinearParams>()),
             _ => (&params, size_of::<Params>()),
         };
         assert_eq!((&found, span as usize), expected, "{}", shader.variant);
+        // It has no views.
+        if shader.variant.entry == Entry::Linear {
+            continue;
+        }
         let (found, span) = members(shader, "View");
         assert_eq!((&found, span as usize), (&view, size_of::<ViewParams>()), "{}", shader.variant);
     }
@@ -83,8 +92,12 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.name, variant.entry.name());
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
-            Entry::Softmax | Entry::Pack | Entry::Rotary | Entry::Positional => 64,
-            Entry::AdditiveForward => 64,
+            Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
+            Entry::Rotary | Entry::Positional | Entry::AdditiveForward => 64,
+            Entry::Linear => match variant.constants["THREADS"] {
+                Constant::Count(threads) => threads,
+                Constant::Flag(_) => panic!("{variant}"),
+            },
             _ => tiles.unwrap().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -116,18 +129,20 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             };
             assert_eq!(found.insert(binding.binding, access), None, "{variant}");
             let name = global.name.as_deref().unwrap();
-            assert_eq!(binding.binding, number(variant.entry, name), "{variant}: {name}");
+            assert_eq!(binding.binding, number(name, variant.entry), "{variant}: {name}");
             let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
                 panic!("{variant}: {name} is no array");
             };
             let storage = match name {
                 // Projected.
                 "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
-                "w_v" => variant.storage,
-                "query" | "key" | "value" | "x" => variant.storage,
+                "query" | "key" | "value" | "x" | "weight" | "w_v" => variant.storage,
+                "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
                 "lse" | "mask" | "aux" | "unpacked" | "positions" => Storage::Unpacked,
-                "weights" if variant.entry != Entry::WeightedSum => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
+                "weights" if variant.entry == Entry::AdditiveForward => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Scores => Storage::Unpacked,
                 _ => Storage::F32,
             };
             let (expected_stride, expected_scalar) = match storage {
@@ -147,14 +162,21 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
     }
 }
 
-/// The binding number of a tensor by its name in a shader.
-fn number(entry: Entry, name: &str) -> u32 {
-    let tensor = match name {
-        "x" => return 1,
-        "cosine" | "table" => return 6,
-        "sine" => return 7,
-        "positions" => return 8,
-        "w_v" => return 5,
+fn number(name: &str, entry: Entry) -> u32 {
+    match (entry, name) {
+        (_, "x") => 1,
+        (Entry::Linear, "weight") => 2,
+        (Entry::Linear, "bias") => 3,
+        (_, "w_v") => 5,
+        (_, "cosine" | "table") => 6,
+        (_, "sine") => 7,
+        (_, "positions") => 8,
+        _ => tensor(name).binding(entry),
+    }
+}
+
+fn tensor(name: &str) -> Tensor {
+    match name {
         "query" => Tensor::Query,
         "key" => Tensor::Key,
         "value" => Tensor::Value,
@@ -166,8 +188,7 @@ fn number(entry: Entry, name: &str) -> u32 {
         "aux" => Tensor::AlibiSlopes,
         "weights" => Tensor::Weights,
         _ => panic!("no tensor is called {name}"),
-    };
-    tensor.binding(entry)
+    }
 }
 
 /// wgpu itself does not check it.
@@ -181,8 +202,12 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             .sum();
         assert!(bytes <= *workgroup_memory, "{variant}: {bytes} of {workgroup_memory} bytes");
         let Some(tiles) = tiles else {
-            let is_additive = variant.entry == Entry::AdditiveForward;
-            assert_eq!(bytes, if is_additive { 12_192 } else { 0 }, "{variant}");
+            let own = match variant.entry {
+                Entry::AdditiveForward => 12_192,
+                Entry::Linear => 8 << 10,
+                _ => 0,
+            };
+            assert_eq!(bytes, own, "{variant}");
             continue;
         };
         let planned = match variant.entry {

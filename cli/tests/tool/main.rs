@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod hostile;
 mod info;
+mod layers;
 mod lengths;
 mod plot;
 mod refusals;
