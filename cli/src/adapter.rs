@@ -3,6 +3,7 @@
 use crate::args::{BackendChoice, DeviceArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
+use crate::tensors::rounded;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
@@ -78,7 +79,7 @@ impl Machine {
     ) -> Result<Vec<T>, Failure> {
         self.compute(
             |gpu| gpu.rotary_blocking(shape, inputs),
-            || Ok(cpu::rotary(shape, inputs)?.into_iter().map(T::from_f64).collect()),
+            || cpu::rotary(shape, inputs).map(rounded),
         )
     }
 

@@ -5,7 +5,7 @@ use crate::args::DeviceArgs;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::run::require_memory;
-use crate::tensors::{self, FLOATS, Named, Tensor, Tensors};
+use crate::tensors::{self, FLOATS, Named, Tensor, Tensors, rounded};
 use clap::{Args, ValueEnum};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -78,19 +78,15 @@ fn attend<T: Element>(args: &AdditiveArgs, tensors: &Tensors<'_>) -> Result<(), 
         |gpu| gpu.additive_blocking(s, &inputs),
         || {
             let AdditiveOutputs { out, weights } = cpu::additive(s, &inputs)?;
-            Ok(AdditiveOutputs { out: round(out), weights: weights.map(round) })
+            Ok(AdditiveOutputs { out: rounded(out), weights: weights.map(rounded) })
         },
     )?;
-    let out: Vec<T> = round(found.out);
+    let out: Vec<T> = rounded(found.out);
     let mut named = vec![Named::new("out", &out_sizes, &out)];
     if let Some(weights) = &found.weights {
         named.push(Named::new("weights", &weights_sizes, weights));
     }
     file.write(&tensors::serialize(named)?)
-}
-
-fn round<S: Into<f64>, T: Element>(numbers: Vec<S>) -> Vec<T> {
-    numbers.into_iter().map(|number| T::from_f64(number.into())).collect()
 }
 
 /// The tensors of a call, whose sizes go together.

@@ -45,11 +45,9 @@ pub(crate) fn posenc(args: &PosencArgs) -> Result<(), Failure> {
         ..PositionalShape::new(1, len, args.dim)
     };
     let inputs = PositionalInputs::<f32> { x: None, table: &table, positions: None };
-    #[expect(clippy::cast_possible_truncation, reason = "the table is f32")]
-    let narrow = |exact: Vec<f64>| exact.into_iter().map(|x| x as f32).collect();
     let out: Vec<f32> = Machine::open(&args.device)?.compute(
         |gpu| gpu.positional_blocking(&shape, &inputs),
-        || cpu::positional(&shape, &inputs).map(narrow),
+        || cpu::positional(&shape, &inputs).map(tensors::rounded),
     )?;
     file.write(&tensors::serialize(vec![Named::new("out", &[len, args.dim], &out)])?)
 }
