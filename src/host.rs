@@ -1,5 +1,7 @@
 //! ONE-SHOT: from slices to vectors.
 
+mod additive;
+mod encodings;
 mod layers;
 mod masks;
 

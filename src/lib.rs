@@ -59,6 +59,7 @@ mod error;
 
 mod device;
 mod problem;
+mod tables;
 
 mod plan;
 mod shader;
@@ -78,6 +79,7 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
+pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
 pub use ops::{
     Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
     MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
@@ -87,6 +89,11 @@ pub use plan::{
     Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
     Window,
 };
+pub use plan::{AdditivePlan, TokenParams, TokenPlan};
+pub use problem::{
+    AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
+    RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+};
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
@@ -95,4 +102,5 @@ pub use problem::{
     SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
 };
 pub use shader::assemble;
+pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

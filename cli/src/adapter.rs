@@ -3,9 +3,11 @@
 use crate::args::{BackendChoice, DeviceArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
+use crate::tensors::rounded;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
+    RotaryInputs, RotaryShape, cpu,
 };
 
 /// What computes.
@@ -67,6 +69,18 @@ impl Machine {
             Self::Cpu => on_cpu(),
         };
         Ok(computed?)
+    }
+
+    /// A rotary encoding from slices to a vector.
+    pub(crate) fn rotary<T: Element>(
+        &self,
+        shape: &RotaryShape,
+        inputs: &RotaryInputs<'_, T>,
+    ) -> Result<Vec<T>, Failure> {
+        self.compute(
+            |gpu| gpu.rotary_blocking(shape, inputs),
+            || cpu::rotary(shape, inputs).map(rounded),
+        )
     }
 
     /// Its name, backend and driver.

@@ -1,6 +1,7 @@
 //! `wgpu-attention`: attention from the command line, on files any language can write.
 
 mod adapter;
+mod additive;
 mod args;
 mod check;
 mod demo;
@@ -12,6 +13,8 @@ mod mha;
 mod output;
 mod picture;
 mod plot;
+mod posenc;
+mod rope;
 mod run;
 mod selfattn;
 mod state;
@@ -46,6 +49,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Mha(args) => mha::mha(&args),
         Command::Selfattn(args) => selfattn::selfattn(&args),
         Command::Plot(args) => plot::plot(&args),
+        Command::Additive(args) => additive::additive(&args),
+        Command::Rope(args) => rope::rope(&args),
+        Command::Posenc(args) => posenc::posenc(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

@@ -11,6 +11,9 @@ use std::fs;
 use std::path::Path;
 use wgpu_attention::{Element, ElementType};
 
+/// What floats come as.
+pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64];
+
 /// Reads a file whole.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |found: &dyn fmt::Display| {

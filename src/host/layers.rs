@@ -34,6 +34,9 @@ impl Gpu {
         let operator = self.linear_operator();
         let plan = operator.plan(shape)?;
         inputs.validate(&plan.problem)?;
+        if plan.problem.out_element != T::TYPE {
+            return Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"));
+        }
         operator.prepare(&plan).await?;
         let device = self.device();
         let x = upload(device, "x", bytemuck::cast_slice(inputs.x))?;

@@ -128,7 +128,8 @@ impl LinearBuffers<'_> {
         check_buffer("x", Some(bytes(p.x.extent)), Some(self.x))?;
         check_buffer("weight", Some(bytes(p.weight.extent)), Some(self.weight))?;
         check_buffer("bias", p.bias.map(|view| bytes(view.extent)), self.bias)?;
-        check_buffer("out", Some(bytes(p.out.extent)), Some(self.out))?;
+        let out_bytes = u64::from(p.out.extent.div_ceil(p.out_element.per_word())) * 4;
+        check_buffer("out", Some(out_bytes), Some(self.out))?;
         let inputs = [("x", Some(self.x)), ("weight", Some(self.weight)), ("bias", self.bias)];
         match inputs.into_iter().find(|(_, input)| *input == Some(self.out)) {
             Some((name, _)) => {

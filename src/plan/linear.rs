@@ -160,7 +160,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         Some((number, tensor, view, window(Tensor::Query, &view)))
     });
     let within = |at: usize| inputs[at].map_or(0, |(_, _, view, w)| view.offset - w.first_element);
-    let out_window = window(Tensor::Out, &p.out);
+    let out_window = Window::new(Tensor::Out, p.out_element, &p.out, capabilities);
     let params = LinearParams {
         x_offset: within(0),
         x_batch: p.x.batch,
@@ -210,13 +210,14 @@ fn storages(p: &LinearProblem, capabilities: &Capabilities) -> (Storage, Storage
         p.bias.is_none_or(|view| view.offset.is_multiple_of(4) && p.out_features.is_multiple_of(4));
     let in_by_four = bias_by_four && fours(p.in_features, &[&p.x, &p.weight]);
     let input = storage::of(p.element, in_by_four, capabilities);
-    let is_words = matches!(input, Storage::F16Words | Storage::Bf16Words);
+    let out_by_four = fours(p.out_features, &[&p.out]);
+    let output = storage::of(p.out_element, out_by_four, capabilities);
+    let is_words = matches!(output, Storage::F16Words | Storage::Bf16Words);
     let parts_words = !storage::starts_on(&p.out, 2) || !p.out_features.is_multiple_of(2);
     if is_words && parts_words {
         return (input, Storage::Unpacked);
     }
-    let out_by_four = fours(p.out_features, &[&p.out]);
-    (input, storage::of(p.element, out_by_four, capabilities))
+    (input, output)
 }
 
 /// Why a part does not fit.

@@ -25,6 +25,12 @@ pub enum Entry {
     HeadMean,
     /// Rows that see no key made rows that see all alike.
     UniformRows,
+    /// Fused additive attention.
+    AdditiveForward,
+    /// Rotary encoding.
+    Rotary,
+    /// An encoding that is added.
+    Positional,
 }
 
 /// How a shader uses a storage buffer.
@@ -38,7 +44,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
@@ -48,6 +54,9 @@ impl Entry {
         Self::Linear,
         Self::HeadMean,
         Self::UniformRows,
+        Self::AdditiveForward,
+        Self::Rotary,
+        Self::Positional,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -63,6 +72,9 @@ impl Entry {
             Self::Linear => "linear",
             Self::HeadMean => "head_mean",
             Self::UniformRows => "uniform_rows",
+            Self::AdditiveForward => "additive_forward",
+            Self::Rotary => "rotary",
+            Self::Positional => "positional",
         }
     }
 
@@ -88,6 +100,17 @@ impl Entry {
             Self::HeadMean => &[(4, ReadWrite), (9, Read)],
             Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
             Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
+            Self::AdditiveForward => &[
+                (1, Read),
+                (2, Read),
+                (3, Read),
+                (4, ReadWrite),
+                (5, Read),
+                (6, Read),
+                (9, ReadWrite),
+            ],
+            Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
+            Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => {
                 &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]

@@ -35,6 +35,8 @@ pub struct LinearShape {
     pub out_features: usize,
     /// What all four tensors are stored as.
     pub element: ElementType,
+    /// Whether out is f32 all the same, the sums not rounded.
+    pub out_f32: bool,
     /// Where x `[batch, len, in_features]` lies; its head stride is not used.
     pub x: Layout,
     /// Where out `[batch, len, out_features]` goes; its head stride is not used.
@@ -55,6 +57,7 @@ impl LinearShape {
             in_features,
             out_features,
             element: ElementType::F32,
+            out_f32: false,
             x: Layout::Bhsd,
             out: Layout::Bhsd,
             weight: 0,
@@ -82,6 +85,7 @@ pub(crate) struct LinearProblem {
     pub(crate) in_features: u32,
     pub(crate) out_features: u32,
     pub(crate) element: ElementType,
+    pub(crate) out_element: ElementType,
     /// Rows of `in_features`.
     pub(crate) x: View,
     /// Rows of `in_features`, one for each column of out.
@@ -110,6 +114,7 @@ impl LinearProblem {
             in_features: length("in_features", s.in_features)?,
             out_features: length("out_features", s.out_features)?,
             element: s.element,
+            out_element: if s.out_f32 { ElementType::F32 } else { s.element },
             x: resolve("x", [s.batch, 1, s.len, s.in_features], s.x)?,
             weight: resolve("weight", [1, 1, s.out_features, s.in_features], weight)?,
             bias: s.bias.map(bias).transpose()?,

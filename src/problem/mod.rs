@@ -1,5 +1,6 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
+mod additive;
 mod element;
 mod linear;
 mod multi_head;
@@ -11,7 +12,10 @@ mod shape;
 mod slice;
 mod strides;
 mod tensors;
+mod tokens;
 
+pub(crate) use additive::AdditiveProblem;
+pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
@@ -29,6 +33,10 @@ pub use self_attention::{
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
+pub(crate) use tokens::{Encoding, TokenProblem};
+pub use tokens::{
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+};
 
 use crate::error::Error;
 use strides::{resolve, resolve_broadcast, resolve_output};

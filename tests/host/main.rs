@@ -8,6 +8,8 @@ mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_stages;
 mod data;
+mod encodings;
+mod encodings_reference;
 mod layer_cases;
 mod layers;
 mod parts;

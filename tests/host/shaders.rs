@@ -1,5 +1,6 @@
 //! Every shader that a plan can ask for compiles for every backend, with nothing but core WebGPU.
 
+use crate::encodings;
 use crate::plan::PORTABLE;
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -16,7 +17,8 @@ use wgpu_attention::{
 /// A shader that some plan asks for.
 pub(crate) struct Shader {
     pub(crate) variant: Variant,
-    pub(crate) tiles: Tiles,
+    /// Attention's alone.
+    pub(crate) tiles: Option<Tiles>,
     /// Of the device that the plan was made for.
     pub(crate) workgroup_memory: u32,
     pub(crate) module: naga::Module,
@@ -30,16 +32,15 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         let problem = Problem::new(&shape, &options).unwrap();
         let plan = Plan::new(problem, &device, Some(kernel)).unwrap();
         for variant in plan.variants() {
-            let least = variants.entry(variant).or_insert((plan.tiles, device.workgroup_memory));
+            let tiles = Some(plan.tiles);
+            let least = variants.entry(variant).or_insert((tiles, device.workgroup_memory));
             least.1 = least.1.min(device.workgroup_memory);
         }
     }
-    // The tiles are those of attention, and no layer's business.
-    let tiles = *variants.values().map(|(tiles, _)| tiles).next().unwrap();
-    for variant in layers() {
-        variants.entry(variant).or_insert((tiles, PORTABLE.workgroup_memory));
+    for variant in layers().into_iter().chain(encodings::variants()) {
+        variants.entry(variant).or_insert((None, PORTABLE.workgroup_memory));
     }
-    let variants: Vec<(Variant, (Tiles, u32))> = variants.into_iter().collect();
+    let variants: Vec<(Variant, (Option<Tiles>, u32))> = variants.into_iter().collect();
     on_all_cores(&variants, |(variant, (tiles, workgroup_memory))| {
         let (module, info) = compile(variant);
         let variant = variant.clone();

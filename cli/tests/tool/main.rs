@@ -1,5 +1,6 @@
 //! The tool as its users meet it: a process, files, exit codes, and what stands on stdout and stderr.
 
+mod additive;
 mod check;
 mod demo;
 mod hostile;
@@ -8,6 +9,7 @@ mod layers;
 mod lengths;
 mod plot;
 mod refusals;
+mod rope;
 mod run;
 mod segments;
 mod support;
