@@ -1,5 +1,6 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Every kernel on this adapter against the CPU reference
     Check(CheckArgs),
+    /// Times on this adapter, against what it can do at most
+    Bench(BenchArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
     /// Heatmaps of attention weights
@@ -312,7 +315,7 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 pub(crate) fn other(words: &[OsString]) -> Failure {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     match name.as_ref() {
-        "bench" | "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
+        "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
             Failure::unsupported(format_args!("subcommand {name}"))
         }
         name => no_subcommand(name),
@@ -320,5 +323,9 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input("subcommand", "demo, info, check, run or plot", format_args!("\"{name}\""))
+    Failure::input(
+        "subcommand",
+        "demo, info, check, bench, run or plot",
+        format_args!("\"{name}\""),
+    )
 }

@@ -2,12 +2,14 @@
 
 mod adapter;
 mod args;
+mod bench;
 mod check;
 mod demo;
 mod failure;
 #[cfg(test)]
 mod fuzz;
 mod info;
+mod noise;
 mod output;
 mod picture;
 mod plot;
@@ -39,6 +41,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::demo(&args),
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Run(args) => run::run(&args),
         Command::Plot(args) => plot::plot(&args),
         Command::Other(words) => Err(args::other(&words)),

@@ -1,5 +1,6 @@
 //! The tool as its users meet it: a process, files, exit codes, and what stands on stdout and stderr.
 
+mod bench;
 mod check;
 mod demo;
 mod hostile;
