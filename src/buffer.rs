@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::pipeline::{if_ready, scoped};
 use futures_intrusive::channel::shared::oneshot_channel;
 
-/// A storage buffer holding `data`; an empty one still has a size that can be bound.
+/// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size that can be bound.
 pub(crate) fn upload(
     device: &wgpu::Device,
     label: &'static str,

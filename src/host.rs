@@ -1,5 +1,10 @@
 //! ONE-SHOT: from slices to vectors.
 
+mod additive;
+mod encodings;
+mod layers;
+mod masks;
+
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};

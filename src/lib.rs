@@ -22,6 +22,9 @@
 //! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
 //! `plan` and `encode`, see `examples/own_encoder.rs`.
 //!
+//! The layers around it have the same verbs: [`Linear`], [`MultiHeadAttention`] with PyTorch's parameters and
+//! masks, and the [`SelfAttention`] of many tutorials.
+//!
 //! # How a call flows
 //!
 //! The modules below stand in the order in which a call passes through them.
@@ -56,6 +59,7 @@ mod error;
 
 mod device;
 mod problem;
+mod tables;
 
 mod plan;
 mod shader;
@@ -75,15 +79,28 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Attention, AttentionBuffers, Footprint};
+pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
+pub use ops::{
+    Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
+    MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
+};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, Params, Plan, SequenceParams, Storage,
-    Tensor, Tiles, Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
+    Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
+    Window,
+};
+pub use plan::{AdditivePlan, TokenParams, TokenPlan};
+pub use problem::{
+    AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
+    RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Outputs, Piece, Problem, SegmentLayout,
-    Segments, Sequence, Strides, View,
+    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
+    LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
+    Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
+    SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
 };
 pub use shader::assemble;
+pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

@@ -16,6 +16,12 @@ fn file(entry: Entry) -> &'static str {
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
         Entry::Pack => include_str!("../shaders/pack.wgsl"),
+        Entry::Linear => include_str!("../shaders/linear.wgsl"),
+        Entry::HeadMean => include_str!("../shaders/head_mean.wgsl"),
+        Entry::UniformRows => include_str!("../shaders/uniform_rows.wgsl"),
+        Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
+        Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
+        Entry::Positional => include_str!("../shaders/positional.wgsl"),
     }
 }
 
@@ -23,6 +29,8 @@ fn file(entry: Entry) -> &'static str {
 fn part(name: &str, variant: &Variant) -> Option<&'static str> {
     let storage = if name == "store" { variant.out } else { variant.storage };
     Some(match (name, storage) {
+        ("view", _) => include_str!("../shaders/shared/view.wgsl"),
+        ("tokens", _) => include_str!("../shaders/shared/tokens.wgsl"),
         ("sequence", _) => include_str!("../shaders/shared/sequence.wgsl"),
         ("locate", _) if variant.is_ragged() => {
             include_str!("../shaders/shared/locate_ragged.wgsl")
@@ -32,6 +40,8 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
         ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
+        ("mask_bits", _) => include_str!("../shaders/shared/mask_bits.wgsl"),
+        ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),
         ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
         ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),

@@ -3,9 +3,11 @@
 use crate::args::{BackendChoice, DeviceArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
+use crate::tensors::rounded;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
+    RotaryInputs, RotaryShape, cpu,
 };
 
 /// What computes.
@@ -44,17 +46,41 @@ impl Machine {
         options: &AttentionOptions,
         inputs: &Inputs<'_, T>,
     ) -> Result<Outputs<T, f32>, Failure> {
+        self.compute(
+            |gpu| gpu.attention_blocking(shape, options, inputs),
+            || cpu::attention_rounded(shape, options, inputs),
+        )
+    }
+
+    /// What a GPU computes, or the CPU: in its place, or where it may take over what the device cannot do.
+    pub(crate) fn compute<T>(
+        &self,
+        on_gpu: impl FnOnce(&Gpu) -> Result<T, Error>,
+        on_cpu: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let computed = match self {
-            Self::Gpu { gpu, or_cpu } => match gpu.attention_blocking(shape, options, inputs) {
+            Self::Gpu { gpu, or_cpu } => match on_gpu(gpu) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
-                    cpu::attention_rounded(shape, options, inputs)
+                    on_cpu()
                 }
                 computed => computed,
             },
-            Self::Cpu => cpu::attention_rounded(shape, options, inputs),
+            Self::Cpu => on_cpu(),
         };
         Ok(computed?)
+    }
+
+    /// A rotary encoding from slices to a vector.
+    pub(crate) fn rotary<T: Element>(
+        &self,
+        shape: &RotaryShape,
+        inputs: &RotaryInputs<'_, T>,
+    ) -> Result<Vec<T>, Failure> {
+        self.compute(
+            |gpu| gpu.rotary_blocking(shape, inputs),
+            || cpu::rotary(shape, inputs).map(rounded),
+        )
     }
 
     /// Its name, backend and driver.

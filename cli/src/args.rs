@@ -1,7 +1,12 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
+use crate::additive::AdditiveArgs;
 use crate::bench::BenchArgs;
 use crate::failure::Failure;
+use crate::mha::MhaArgs;
+use crate::posenc::PosencArgs;
+use crate::rope::RopeArgs;
+use crate::selfattn::SelfAttnArgs;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -28,8 +33,18 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
+    /// A multi-head layer with the parameters of an nn.MultiheadAttention
+    Mha(MhaArgs),
+    /// The self-attention module of many tutorials, with its parameters
+    Selfattn(SelfAttnArgs),
     /// Heatmaps of attention weights
     Plot(PlotArgs),
+    /// Rotary positional encoding of the tensors of a safetensors file
+    Rope(RopeArgs),
+    /// A sinusoidal positional encoding
+    Posenc(PosencArgs),
+    /// Additive attention on the tensors of a safetensors file
+    Additive(AdditiveArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -137,8 +152,19 @@ pub(crate) struct RunArgs {
     /// More outputs
     #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) emit: Vec<Emit>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) rope: Option<OsString>,
+    /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k on; with `--layout thd`
+    /// from 0 on in each sequence
+    #[arg(long, value_enum, value_name = "PAIRS")]
+    pub(crate) rope: Option<RopeChoice>,
+}
+
+/// Which columns are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RopeChoice {
+    /// i and i + R/2
+    Half,
+    /// 2i and 2i + 1
+    Interleaved,
 }
 
 #[derive(Debug, Args)]
@@ -252,7 +278,7 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-fn heads(text: &str) -> Result<usize, String> {
+pub(crate) fn heads(text: &str) -> Result<usize, String> {
     match text.parse::<u128>() {
         // More than usize counts are too many for any tensor.
         Ok(heads @ 1..) => Ok(usize::try_from(heads).unwrap_or(usize::MAX)),
@@ -260,10 +286,23 @@ fn heads(text: &str) -> Result<usize, String> {
     }
 }
 
-fn place(text: &str) -> Result<usize, String> {
+/// More than usize counts is too many for any tensor.
+pub(crate) fn place(text: &str) -> Result<usize, String> {
+    position(text).map(|place| usize::try_from(place).unwrap_or(usize::MAX))
+}
+
+/// Positions beyond u64 are nobody's.
+pub(crate) fn position(text: &str) -> Result<u64, String> {
     match text.parse::<u128>() {
-        Ok(place) => Ok(usize::try_from(place).unwrap_or(usize::MAX)),
+        Ok(position) => Ok(u64::try_from(position).unwrap_or(u64::MAX)),
         _ => Err("expected an integer, at least 0".to_owned()),
+    }
+}
+
+pub(crate) fn base(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(base) if base.is_finite() && base > 0.0 => Ok(base),
+        _ => Err("expected a finite number above 0".to_owned()),
     }
 }
 
@@ -313,19 +352,10 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 
 /// What to say to a subcommand that is not there.
 pub(crate) fn other(words: &[OsString]) -> Failure {
-    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    match name.as_ref() {
-        "rope" | "additive" | "mha" | "selfattn" | "posenc" => {
-            Failure::unsupported(format_args!("subcommand {name}"))
-        }
-        name => no_subcommand(name),
-    }
+    no_subcommand(&words.first().map(|word| word.to_string_lossy()).unwrap_or_default())
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    Failure::input(
-        "subcommand",
-        "demo, info, check, bench, run or plot",
-        format_args!("\"{name}\""),
-    )
+    let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc or additive";
+    Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

@@ -1,6 +1,7 @@
 //! `wgpu-attention`: attention from the command line, on files any language can write.
 
 mod adapter;
+mod additive;
 mod args;
 mod bench;
 mod check;
@@ -9,11 +10,16 @@ mod failure;
 #[cfg(test)]
 mod fuzz;
 mod info;
+mod mha;
 mod noise;
 mod output;
 mod picture;
 mod plot;
+mod posenc;
+mod rope;
 mod run;
+mod selfattn;
+mod state;
 mod stderr;
 mod tensors;
 
@@ -43,7 +49,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Run(args) => run::run(&args),
+        Command::Mha(args) => mha::mha(&args),
+        Command::Selfattn(args) => selfattn::selfattn(&args),
         Command::Plot(args) => plot::plot(&args),
+        Command::Additive(args) => additive::additive(&args),
+        Command::Rope(args) => rope::rope(&args),
+        Command::Posenc(args) => posenc::posenc(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

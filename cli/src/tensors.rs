@@ -11,6 +11,9 @@ use std::fs;
 use std::path::Path;
 use wgpu_attention::{Element, ElementType};
 
+/// What floats come as.
+pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64];
+
 /// Reads a file whole.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |found: &dyn fmt::Display| {
@@ -139,6 +142,23 @@ impl Tensor<'_> {
         })
     }
 
+    /// Of each element, whatever its type, whether it is not 0.
+    pub(crate) fn nonzero(&self) -> Result<Vec<bool>, Failure> {
+        use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        let integers = [BOOL, U8, I8, U16, I16, U32, I32, U64, I64];
+        let floats = [F16, BF16, F32, F64];
+        self.require_dtype(&[&integers[..], &floats].concat())?;
+        // -0.0 is 0.
+        let sign = if floats.contains(&self.dtype) { 0x80 } else { 0 };
+        let elements = self.bytes.chunks_exact(self.dtype.bitsize() / 8);
+        let is_nonzero = |element: &[u8]| {
+            element
+                .split_last()
+                .is_some_and(|(last, rest)| last & !sign != 0 || rest.iter().any(|&byte| byte != 0))
+        };
+        Ok(elements.map(is_nonzero).collect())
+    }
+
     /// The elements of a BOOL tensor; any byte but 0 is true.
     pub(crate) fn bools(&self) -> Result<Vec<bool>, Failure> {
         self.require_dtype(&[Dtype::BOOL])?;
@@ -150,6 +170,16 @@ impl Tensor<'_> {
 /// bias, where only `-inf` may hide a key.
 fn within_f32(number: f64) -> f64 {
     if number.is_finite() { number.clamp(f32::MIN.into(), f32::MAX.into()) } else { number }
+}
+
+/// Each number as the nearest `T`.
+pub(crate) fn rounded<S: Into<f64>, T: Element>(numbers: Vec<S>) -> Vec<T> {
+    numbers.into_iter().map(|number| T::from_f64(number.into())).collect()
+}
+
+/// Refuses a size that is not what another tensor makes it.
+pub(crate) fn require_size(what: &str, expected: usize, found: usize) -> Result<(), Failure> {
+    if expected == found { Ok(()) } else { Err(Failure::input(what, expected, found)) }
 }
 
 /// The type of `T` in a file.

@@ -1,12 +1,5 @@
 // What changes from call to call. Mirrored by `Params` in src/plan/params.rs.
-
-// Where element [batch, head, row, 0] of a tensor lies.
-struct View {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
+// use view
 
 struct Params {
     query: View,

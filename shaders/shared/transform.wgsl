@@ -1,5 +1,5 @@
 // From the product of a query and a key to their score: scale, softcap, bias, ALiBi, in this order.
-// use params, rows
+// use params, rows, tanh
 
 fn transform_score(row: Row, j: u32, product: f32) -> f32 {
     var score = product * params.scale;
@@ -16,20 +16,12 @@ fn transform_score(row: Row, j: u32, product: f32) -> f32 {
     return score;
 }
 
-// Near 0, 1 - exp cancels: there the series of tanh(x) / x multiplies the score itself, which also keeps
-// a score that a huge softcap would scale down into the denormals.
+// Near 0 the series multiplies the score itself, which also keeps a score that a huge softcap would scale down into
+// the denormals.
 fn cap_score(score: f32) -> f32 {
     let x = score / params.softcap;
-    let y = min(x * x, 0.3);
-    var series = -929569.0 / 638512875.0;
-    series = series * y + 21844.0 / 6081075.0;
-    series = series * y - 1382.0 / 155925.0;
-    series = series * y + 62.0 / 2835.0;
-    series = series * y - 17.0 / 315.0;
-    series = series * y + 2.0 / 15.0;
-    series = series * y - 1.0 / 3.0;
-    series = series * y + 1.0;
+    let near = score * tanh_over_x(vec4(min(x * x, 0.3))).x;
     let decay = exp(-2.0 * abs(x));
     let far = params.softcap * sign(x) * (1.0 - decay) / (1.0 + decay);
-    return select(far, score * series, abs(x) < 0.5);
+    return select(far, near, abs(x) < 0.5);
 }

@@ -1,7 +1,7 @@
 // Which keys a row sees, as one bit a key: bit j of a word stands for key first_key + j.
 // Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
 // infinities do not exist.
-// use params, sequence, rows
+// use params, sequence, rows, mask_bits
 
 struct KeyRange {
     begin: u32,
@@ -39,25 +39,6 @@ fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
         visible &= segment_bits(row, first_key);
     }
     return visible;
-}
-
-fn lowest_bits(count: u32) -> u32 {
-    return select((1u << (count & 31u)) - 1u, 0xffffffffu, count >= 32u);
-}
-
-fn mask_bits(row: Row, first_key: u32) -> u32 {
-    let bit = row_start(params.mask, row) + first_key * params.mask_column;
-    let word = bit >> 5u;
-    let shift = bit & 31u;
-    let low = mask[word] >> shift;
-    if params.mask_column == 0u {
-        return select(0u, 0xffffffffu, (low & 1u) != 0u);
-    }
-    if shift == 0u {
-        return low;
-    }
-    // Past the mask's end this reads some other word, for keys past kv_len.
-    return low | (mask[word + 1u] << (32u - shift));
 }
 
 fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {

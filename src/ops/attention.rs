@@ -195,7 +195,7 @@ impl Attention {
     }
 
     /// The plan's dispatches with the buffers they bind, the operator's own among them.
-    fn steps<'a>(
+    pub(crate) fn steps<'a>(
         &self,
         plan: &'a Plan,
         buffers: &AttentionBuffers<'_>,

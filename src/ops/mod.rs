@@ -1,5 +1,18 @@
 //! RECORD: one file per operation: its public type, its buffers, what it encodes.
 
+mod additive;
 mod attention;
+mod launch;
+mod linear;
+mod multi_head;
+mod positional;
+mod rotary;
+mod self_attention;
 
+pub use additive::{Additive, AdditiveBuffers};
 pub use attention::{Attention, AttentionBuffers, Footprint};
+pub use linear::{Linear, LinearBuffers};
+pub use multi_head::{MultiHeadAttention, MultiHeadBuffers};
+pub use positional::{Positional, PositionalBuffers};
+pub use rotary::{Rotary, RotaryBuffers};
+pub use self_attention::{SelfAttention, SelfAttentionBuffers};

@@ -82,18 +82,28 @@ pub struct Window {
 }
 
 impl Window {
-    fn new(tensor: Tensor, element: ElementType, view: &View, capabilities: &Capabilities) -> Self {
-        let per_word = tensor.elements_per_word(element);
+    pub(super) fn new(
+        tensor: Tensor,
+        element: ElementType,
+        view: &View,
+        capabilities: &Capabilities,
+    ) -> Self {
+        Self::onto(tensor.elements_per_word(element), view, capabilities)
+    }
+
+    /// Onto a tensor with so many elements in a 32-bit word.
+    pub(super) fn onto(per_word: u32, view: &View, capabilities: &Capabilities) -> Self {
         let step = capabilities.storage_alignment.max(4) / 4 * per_word;
         let first_element = view.offset / step * step;
-        let start = tensor.bytes(element, first_element);
-        Self { start, size: tensor.bytes(element, view.extent) - start, first_element }
+        let bytes = |elements: u32| u64::from(elements.div_ceil(per_word)) * 4;
+        let start = bytes(first_element);
+        Self { start, size: bytes(view.extent) - start, first_element }
     }
 }
 
 impl Window {
     /// The elements of a window onto out, each as a word of its own at the start of another buffer.
-    fn unpacked(out: &Self, view: &View) -> Self {
+    pub(super) fn unpacked(out: &Self, view: &View) -> Self {
         let elements = u64::from(view.extent - out.first_element).next_multiple_of(2);
         Self { start: 0, size: elements * 4, first_element: out.first_element }
     }

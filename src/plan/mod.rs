@@ -1,20 +1,35 @@
 //! HOW: from a problem and a device's capabilities to kernels, tiles, grids and workspace. Pure
 //! functions over plain data, so that every choice can be tested on any machine.
 
+mod additive;
 mod dispatch;
 mod kernels;
+mod launch;
+mod linear;
+mod multi_head;
 mod params;
+mod self_attention;
 mod split;
 mod storage;
 mod tiles;
+mod tokens;
 mod variant;
 
+pub use additive::AdditivePlan;
+pub(crate) use additive::AdditiveTensor;
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
+pub(crate) use launch::{Launch, largest_of};
+pub(crate) use linear::{LinearDispatch, LinearTensor};
+pub use linear::{LinearParams, LinearPlan};
+pub use multi_head::MultiHeadPlan;
 pub(crate) use params::MOST_SEQUENCES;
 pub use params::{Params, SequenceParams, ViewParams};
+pub use self_attention::SelfAttentionPlan;
 pub(crate) use split::largest;
 pub use storage::Storage;
 pub use tiles::Tiles;
+pub(crate) use tokens::TokenTensor;
+pub use tokens::{TokenParams, TokenPlan};
 pub use variant::{Access, Constant, Entry, Variant};
 
 use crate::device::Capabilities;

@@ -19,6 +19,18 @@ pub enum Entry {
     WeightedSum,
     /// Outputs of 16 bits into words that rows share.
     Pack,
+    /// A linear layer.
+    Linear,
+    /// The mean of the weights over the heads.
+    HeadMean,
+    /// Rows that see no key made rows that see all alike.
+    UniformRows,
+    /// Fused additive attention.
+    AdditiveForward,
+    /// Rotary encoding.
+    Rotary,
+    /// An encoding that is added.
+    Positional,
 }
 
 /// How a shader uses a storage buffer.
@@ -32,13 +44,19 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
         Self::Pack,
+        Self::Linear,
+        Self::HeadMean,
+        Self::UniformRows,
+        Self::AdditiveForward,
+        Self::Rotary,
+        Self::Positional,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -51,6 +69,12 @@ impl Entry {
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
             Self::Pack => "pack",
+            Self::Linear => "linear",
+            Self::HeadMean => "head_mean",
+            Self::UniformRows => "uniform_rows",
+            Self::AdditiveForward => "additive_forward",
+            Self::Rotary => "rotary",
+            Self::Positional => "positional",
         }
     }
 
@@ -73,6 +97,20 @@ impl Entry {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
             Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
+            Self::HeadMean => &[(4, ReadWrite), (9, Read)],
+            Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
+            Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
+            Self::AdditiveForward => &[
+                (1, Read),
+                (2, Read),
+                (3, Read),
+                (4, ReadWrite),
+                (5, Read),
+                (6, Read),
+                (9, ReadWrite),
+            ],
+            Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
+            Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
             Self::WeightedSum => {
                 &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]

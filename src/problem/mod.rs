@@ -1,22 +1,42 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
+mod additive;
 mod element;
+mod linear;
+mod multi_head;
 mod options;
 mod pieces;
 mod segments;
+mod self_attention;
 mod shape;
 mod slice;
 mod strides;
 mod tensors;
+mod tokens;
 
+pub(crate) use additive::AdditiveProblem;
+pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
 pub use element::{Element, ElementType};
+pub(crate) use linear::LinearProblem;
+pub use linear::{LinearInputs, LinearShape};
+pub(crate) use multi_head::MultiHeadSizes;
+pub use multi_head::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
+};
 pub use options::{Align, AttentionOptions};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
 pub use segments::Segments;
+pub use self_attention::{
+    ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
+};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
+pub(crate) use tokens::{Encoding, TokenProblem};
+pub use tokens::{
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+};
 
 use crate::error::Error;
 use strides::{resolve, resolve_broadcast, resolve_output};

@@ -212,14 +212,14 @@ fn view(
     })
 }
 
-fn multiply(argument: &'static str, factors: &[usize]) -> Result<usize, Error> {
+pub(super) fn multiply(argument: &'static str, factors: &[usize]) -> Result<usize, Error> {
     factors
         .iter()
         .try_fold(1_usize, |product, &factor| product.checked_mul(factor))
         .ok_or_else(|| too_large(argument))
 }
 
-fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error> {
+pub(super) fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error> {
     u32::try_from(count)
         .map_err(|_| Error::invalid(argument, "fewer than 2^32 elements", format!("{count}")))
 }

@@ -89,7 +89,11 @@ impl<T: Element> Inputs<'_, T> {
     }
 }
 
-fn check_len(argument: &'static str, view: Option<&View>, len: Option<usize>) -> Result<(), Error> {
+pub(super) fn check_len(
+    argument: &'static str,
+    view: Option<&View>,
+    len: Option<usize>,
+) -> Result<(), Error> {
     match (view, len) {
         (None, None) => Ok(()),
         (Some(_), None) => Err(Error::invalid(argument, "a slice, as the shape has one", "none")),

@@ -1,6 +1,7 @@
 //! Tests on a real adapter. Without one they fail.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod additive;
 mod app;
 mod bands;
 mod case;
@@ -11,11 +12,16 @@ mod device;
 mod dims;
 mod encode;
 mod encode_errors;
+mod encodings;
 mod errors;
 mod extremes;
 mod faults;
+#[path = "../host/layer_cases.rs"]
+mod layer_cases;
+mod layers;
 mod layouts;
 mod limits;
+mod linear;
 mod lost;
 mod masks;
 mod one_shot;

@@ -100,7 +100,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// The same cases each time; a failure shrinks to a small one.
-fn runner(cases: u32) -> TestRunner {
+pub(crate) fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config {
         cases,
         failure_persistence: None,

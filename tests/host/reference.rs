@@ -103,7 +103,7 @@ fn dims(tensor: &Value) -> Option<Vec<usize>> {
     Some(floats(tensor.get("dims")?).into_iter().map(|dim| dim as usize).collect())
 }
 
-fn floats(array: &Value) -> Vec<f64> {
+pub(crate) fn floats(array: &Value) -> Vec<f64> {
     let float = |x: &Value| match x.as_str() {
         Some(infinity) => infinity.parse().unwrap(),
         None => x.as_f64().unwrap(),
@@ -112,6 +112,6 @@ fn floats(array: &Value) -> Vec<f64> {
 }
 
 /// The inputs are exact in f32.
-fn singles(array: &Value) -> Vec<f32> {
+pub(crate) fn singles(array: &Value) -> Vec<f32> {
     floats(array).into_iter().map(|x| x as f32).collect()
 }

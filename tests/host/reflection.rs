@@ -5,7 +5,10 @@ use naga::{AddressSpace, StorageAccess, TypeInner};
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
-use wgpu_attention::{Access, Entry, Params, SequenceParams, Storage, Tensor, ViewParams};
+use wgpu_attention::{
+    Access, Constant, Entry, LinearParams, Params, SequenceParams, Storage, Tensor, TokenParams,
+    ViewParams,
+};
 
 /// Name, offset, size and type of a field.
 #[derive(Debug, PartialEq)]
@@ -57,11 +60,26 @@ fn parameters_lie_where_rust_puts_them() {
         query_segment_batch key_segment_offset key_segment_batch q_len kv_len seen_len group band_lower band_upper offset scale softcap words);
     let view = fields!(ViewParams: offset batch head row);
     // No field is missing above, and none is followed by padding.
+    let tokens = fields!(TokenParams: x out table positions num_heads len dim rotary_dim rotating per_row
+        count last_row);
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
+    assert_eq!(tokens.iter().map(|field| field.size).sum::<usize>(), size_of::<TokenParams>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
+    let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
+        weight_offset bias_offset len rows in_features out_features);
+    assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
     for shader in SHADERS.iter() {
         let (found, span) = members(shader, "Params");
-        assert_eq!((&found, span as usize), (&params, size_of::<Params>()), "{}", shader.variant);
+        let expected = match shader.variant.entry {
+            Entry::Rotary | Entry::Positional => (&tokens, size_of::<TokenParams>()),
+            Entry::Linear => (&linear, size_of::<LinearParams>()),
+            _ => (&params, size_of::<Params>()),
+        };
+        assert_eq!((&found, span as usize), expected, "{}", shader.variant);
+        // It has no views.
+        if shader.variant.entry == Entry::Linear {
+            continue;
+        }
         let (found, span) = members(shader, "View");
         assert_eq!((&found, span as usize), (&view, size_of::<ViewParams>()), "{}", shader.variant);
     }
@@ -74,8 +92,13 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.name, variant.entry.name());
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
-            Entry::Softmax | Entry::Pack => 64,
-            _ => tiles.threads,
+            Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
+            Entry::Rotary | Entry::Positional | Entry::AdditiveForward => 64,
+            Entry::Linear => match variant.constants["THREADS"] {
+                Constant::Count(threads) => threads,
+                Constant::Flag(_) => panic!("{variant}"),
+            },
+            _ => tiles.unwrap().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
     }
@@ -106,15 +129,20 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             };
             assert_eq!(found.insert(binding.binding, access), None, "{variant}");
             let name = global.name.as_deref().unwrap();
-            assert_eq!(binding.binding, tensor(name).binding(variant.entry), "{variant}: {name}");
+            assert_eq!(binding.binding, number(name, variant.entry), "{variant}: {name}");
             let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
                 panic!("{variant}: {name} is no array");
             };
             let storage = match name {
-                "query" | "key" | "value" => variant.storage,
+                // Projected.
+                "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
+                "query" | "key" | "value" | "x" | "weight" | "w_v" => variant.storage,
+                "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
-                "lse" | "mask" | "aux" | "unpacked" => Storage::Unpacked,
-                "weights" if variant.entry != Entry::WeightedSum => Storage::Unpacked,
+                "lse" | "mask" | "aux" | "unpacked" | "positions" => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
+                "weights" if variant.entry == Entry::AdditiveForward => Storage::Unpacked,
+                "weights" if variant.entry == Entry::Scores => Storage::Unpacked,
                 _ => Storage::F32,
             };
             let (expected_stride, expected_scalar) = match storage {
@@ -131,6 +159,19 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
         }
         assert_eq!(found, variant.entry.bindings(), "{variant}");
         assert!(found.len() <= 8, "core WebGPU has no more storage buffers in a stage");
+    }
+}
+
+fn number(name: &str, entry: Entry) -> u32 {
+    match (entry, name) {
+        (_, "x") => 1,
+        (Entry::Linear, "weight") => 2,
+        (Entry::Linear, "bias") => 3,
+        (_, "w_v") => 5,
+        (_, "cosine" | "table") => 6,
+        (_, "sine") => 7,
+        (_, "positions") => 8,
+        _ => tensor(name).binding(entry),
     }
 }
 
@@ -160,13 +201,22 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             .map(|global| module.types[global.ty].inner.size(module.to_ctx()))
             .sum();
         assert!(bytes <= *workgroup_memory, "{variant}: {bytes} of {workgroup_memory} bytes");
+        let Some(tiles) = tiles else {
+            let own = match variant.entry {
+                Entry::AdditiveForward => 12_192,
+                Entry::Linear => 8 << 10,
+                _ => 0,
+            };
+            assert_eq!(bytes, own, "{variant}");
+            continue;
+        };
         let planned = match variant.entry {
             Entry::AttentionForward | Entry::AttentionForwardWide => tiles.workgroup_bytes,
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4,
             Entry::Softmax => 512,
-            Entry::Pack => 0,
+            _ => 0,
         };
         assert_eq!(bytes, planned, "{variant}");
         assert!(variant.entry == Entry::Softmax || planned <= tiles.workgroup_bytes, "{variant}");

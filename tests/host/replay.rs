@@ -56,6 +56,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
                 assert_packs(dispatch, p, std::mem::take(&mut unpacked));
                 continue;
             }
+            _ => unreachable!("{entry:?} is not attention's"),
         };
         assert!(unpacked.is_empty(), "{entry:?} comes before what was written is packed");
         if entry == Entry::Scores && target == Tensor::Workspace {
@@ -335,12 +336,12 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 rows.push(Row { place: place(batch, y, x), sequence, kv_head: 0, piece: 0 });
                 continue;
             }
-            Entry::Pack => unreachable!("it has words, not rows"),
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
             Entry::AttentionForwardWide | Entry::WeightedSum => {
                 (chunks(count("VALUE_DIM"), "VALUE_CHUNK"), count("ROWS"))
             }
+            entry => unreachable!("{entry:?} has no rows of attention"),
         };
         let kv_head = y / pieces;
         let (batch, sequence) = locate(dispatch, x, batch);

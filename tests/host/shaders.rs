@@ -1,5 +1,6 @@
 //! Every shader that a plan can ask for compiles for every backend, with nothing but core WebGPU.
 
+use crate::encodings;
 use crate::plan::PORTABLE;
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -8,13 +9,16 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, Kernel, Layout, Plan, Problem, SegmentLayout, Strides, Tiles, Variant, assemble,
+    Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape,
+    MultiHeadWeights, Plan, Problem, SegmentLayout, SelfAttentionPlan, SelfAttentionShape, Strides,
+    Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
 pub(crate) struct Shader {
     pub(crate) variant: Variant,
-    pub(crate) tiles: Tiles,
+    /// Attention's alone.
+    pub(crate) tiles: Option<Tiles>,
     /// Of the device that the plan was made for.
     pub(crate) workgroup_memory: u32,
     pub(crate) module: naga::Module,
@@ -28,11 +32,15 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         let problem = Problem::new(&shape, &options).unwrap();
         let plan = Plan::new(problem, &device, Some(kernel)).unwrap();
         for variant in plan.variants() {
-            let least = variants.entry(variant).or_insert((plan.tiles, device.workgroup_memory));
+            let tiles = Some(plan.tiles);
+            let least = variants.entry(variant).or_insert((tiles, device.workgroup_memory));
             least.1 = least.1.min(device.workgroup_memory);
         }
     }
-    let variants: Vec<(Variant, (Tiles, u32))> = variants.into_iter().collect();
+    for variant in layers().into_iter().chain(encodings::variants()) {
+        variants.entry(variant).or_insert((None, PORTABLE.workgroup_memory));
+    }
+    let variants: Vec<(Variant, (Option<Tiles>, u32))> = variants.into_iter().collect();
     on_all_cores(&variants, |(variant, (tiles, workgroup_memory))| {
         let (module, info) = compile(variant);
         let variant = variant.clone();
@@ -131,6 +139,53 @@ fn call(
     (shape, AttentionOptions { softcap: on(4).then_some(20.0), ..AttentionOptions::default() })
 }
 
+/// What the layers around attention ask for besides.
+fn layers() -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for element in [ElementType::F32, ElementType::F16, ElementType::Bf16] {
+        for (features, width) in [(8, 8), (8, 7), (7, 8), (7, 7)] {
+            for (rows, bias) in [(8, None), (40, Some(0))] {
+                let shape =
+                    LinearShape { element, bias, ..LinearShape::new(rows, features, width) };
+                for (shader_f16, software) in [(false, false), (true, false), (false, true)] {
+                    let device = Capabilities { shader_f16, software, ..PORTABLE };
+                    variants.extend(LinearPlan::new(&shape, &device).unwrap().variants());
+                }
+            }
+        }
+    }
+    for head_dim in [4, 5] {
+        let matrix = vec![0.0; 4 * head_dim * head_dim];
+        let weights = MultiHeadWeights {
+            embed_dim: 2 * head_dim,
+            num_heads: 2,
+            kdim: 2 * head_dim,
+            vdim: 2 * head_dim,
+            query: &matrix,
+            key: &matrix,
+            value: &matrix,
+            in_bias: None,
+            out: &matrix,
+            out_bias: None,
+            extra: None,
+            add_zero_attn: false,
+        };
+        let shape =
+            MultiHeadShape { weights: Some(HeadWeights::Mean), ..MultiHeadShape::new(1, 9) };
+        variants.extend(MultiHeadPlan::new(&weights, &shape, &PORTABLE).unwrap().variants());
+        for weights in [false, true] {
+            let mask = Some(BroadcastLayout::Sizes([1; 4]));
+            let shape = SelfAttentionShape { weights, mask, ..SelfAttentionShape::new(1, 9) };
+            let plan = SelfAttentionPlan::new(2, head_dim, &shape, &PORTABLE).unwrap();
+            variants.extend(plan.variants());
+        }
+    }
+    // Those of attention are here already, with their own tiles.
+    let own = [Entry::Linear, Entry::HeadMean, Entry::UniformRows];
+    variants.retain(|variant| own.contains(&variant.entry));
+    variants
+}
+
 fn on_all_cores<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let chunks = items.chunks(items.len().div_ceil(cores).max(1));
@@ -182,8 +237,9 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
         let storages = of_entry.iter().map(|variant| variant.storage);
         let storages: std::collections::BTreeSet<_> = storages.collect();
         let expected = match entry {
-            Entry::Softmax => 1,
-            Entry::Pack => 2,
+            Entry::Softmax | Entry::HeadMean => 1,
+            // Layers with f16 inside convert theirs.
+            Entry::Pack | Entry::UniformRows => 2,
             _ => 6,
         };
         assert_eq!(storages.len(), expected, "{}: {storages:?}", entry.name());

@@ -3,6 +3,7 @@
 mod lengths;
 mod mask;
 mod request;
+mod rope;
 mod segments;
 mod sequence;
 mod sizes;
@@ -30,11 +31,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
 /// With q, k, v and out as `T`.
 fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
-    let request = Request::<T>::new(args, tensors)?;
+    let mut request = Request::<T>::new(args, tensors)?;
     require_memory::<T>(request.sizes())?;
     let file = OutputFile::create(&args.out)?;
 
     let machine = Machine::open(&args.device)?;
+    request.rotate(&machine)?;
     let outputs = machine.attention(&request.shape, &request.options, &request.inputs())?;
 
     let mut named = vec![Named::new("out", &request.out_sizes, &outputs.out)];
@@ -49,7 +51,9 @@ fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failu
 }
 
 /// Refuses outputs that cannot be held: without keys, a few bytes of input ask for any number of them.
-fn require_memory<'a, T>(outputs: impl Iterator<Item = &'a Vec<usize>>) -> Result<(), Failure> {
+pub(crate) fn require_memory<'a, T>(
+    outputs: impl Iterator<Item = &'a Vec<usize>>,
+) -> Result<(), Failure> {
     // As computed, and in the file to be written.
     let bytes = outputs.fold(0, |sum: usize, sizes| {
         let elements = sizes.iter().fold(1, |product: usize, &size| product.saturating_mul(size));

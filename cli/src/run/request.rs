@@ -2,12 +2,14 @@
 
 use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
+use super::rope::Rope;
 use super::segments::segments;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
+use crate::adapter::Machine;
 use crate::args::{AlignChoice, Emit, RunArgs};
 use crate::failure::Failure;
-use crate::tensors::{Tensor, Tensors};
+use crate::tensors::{FLOATS, Tensor, Tensors};
 use safetensors::Dtype;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem,
@@ -22,6 +24,7 @@ pub(super) struct Request<T> {
     pub(super) out_sizes: Vec<usize>,
     /// The other outputs and their sizes, each once.
     pub(super) emits: Vec<(Emit, Vec<usize>)>,
+    rope: Option<Rope>,
     query: Vec<T>,
     /// All keys, the cached ones included.
     pub(super) key: Vec<T>,
@@ -91,6 +94,8 @@ impl<T: Element> Request<T> {
         let options = options(args, auto);
         // Before elements are put together: with sizes that are refused, that could be endless work.
         let problem = Problem::new(&shape, &options)?;
+        let rope =
+            args.rope.map(|choice| Rope::new(choice, tensors, &q, &k, shape.cu_seqlens.as_ref()));
         let rank = match order {
             Order::Bhsd => [&q, &k.new, &v.new].map(|x| x.tensor.sizes.len()).into_iter().max(),
             Order::Bshd | Order::Packed { .. } => None,
@@ -101,6 +106,7 @@ impl<T: Element> Request<T> {
         let request = Self {
             out_sizes: order.write(out, rank),
             emits: emits(args, out, [&k, &v], rank)?,
+            rope: rope.transpose()?,
             query: q.tensor.floats()?,
             key: k.elements()?,
             value: v.elements()?,
@@ -113,6 +119,14 @@ impl<T: Element> Request<T> {
         };
         request.inputs().validate(&problem)?;
         Ok(request)
+    }
+
+    /// Rotates q and the new k, if that is asked for.
+    pub(super) fn rotate(&mut self, machine: &Machine) -> Result<(), Failure> {
+        match &self.rope {
+            Some(rope) => rope.rotate(machine, [&mut self.query, &mut self.key]),
+            None => Ok(()),
+        }
     }
 
     /// The sizes of all outputs.
@@ -135,9 +149,6 @@ impl<T: Element> Request<T> {
 
 /// Flags and outputs that the interface knows and this version does not have.
 fn refuse_what_comes_later(args: &RunArgs) -> Result<(), Failure> {
-    if args.rope.is_some() {
-        return Err(Failure::unsupported("--rope"));
-    }
     for &emit in &args.emit {
         match emit {
             Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
@@ -156,7 +167,7 @@ fn vectors<'a>(
 ) -> Result<(Vectors<'a>, Sequence<'a>, Sequence<'a>), Failure> {
     let [q, k, v] = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
     let past = tensors.pair(["past_k", "past_v"])?;
-    q.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
+    q.require_dtype(&FLOATS)?;
     for other in [&k, &v].into_iter().chain(past.iter().flatten()) {
         other.require_dtype(&[q.dtype])?;
     }

@@ -3,7 +3,7 @@
 use super::sizes::{Order, Sizes};
 use crate::failure::Failure;
 use crate::tensors::Tensor;
-use wgpu_attention::{Element, Layout};
+use wgpu_attention::{Element, Layout, Strides};
 
 /// A tensor of vectors and how it lies.
 #[derive(Debug)]
@@ -16,6 +16,11 @@ pub(super) struct Vectors<'a> {
 impl<'a> Vectors<'a> {
     pub(super) fn new(tensor: Tensor<'a>, order: Order) -> Result<Self, Failure> {
         Ok(Self { sizes: order.read(&tensor)?, tensor, order })
+    }
+
+    /// Where the elements of the file lie.
+    pub(super) fn layout(&self) -> Layout {
+        self.order.layout(self.sizes, self.sizes.batch)
     }
 }
 
@@ -41,6 +46,17 @@ impl Sequence<'_> {
     pub(super) fn layout(&self, batch: usize) -> Layout {
         let order = if self.past.is_some() { Order::Bhsd } else { self.new.order };
         order.layout(self.sizes(), batch)
+    }
+
+    /// The new ones and where they lie among the [`elements`](Self::elements).
+    pub(super) fn new_rows(&self) -> (Sizes, Layout) {
+        let Some(past) = &self.past else { return (self.new.sizes, self.new.layout()) };
+        let whole = self.sizes();
+        let strides = Order::Bhsd.strides(whole);
+        // Saturated products are of tensors without elements, or too large for the library.
+        let offset = past.sizes.len.saturating_mul(strides.row);
+        let rows = Sizes { len: self.new.sizes.len, ..whole };
+        (rows, Layout::Strided(Strides { offset, ..strides }))
     }
 
     /// The elements: as in the file, or with a past [batch, heads, len, dim].

@@ -186,9 +186,16 @@ impl Folder {
 
     /// `run in.safetensors --out out.safetensors --device cpu` and more flags, which has to succeed
     /// without a word.
+    #[track_caller]
     pub(crate) fn run(&self, flags: &[&str]) -> BTreeMap<String, Found> {
-        let args = ["run", "in.safetensors", "--out", "out.safetensors", "--device", "cpu"];
-        let ended = self.tool(&[&args[..], flags].concat());
+        self.compute(&["run", "in.safetensors"], flags)
+    }
+
+    /// As [`Folder::run`], of any command and its input.
+    #[track_caller]
+    pub(crate) fn compute(&self, command: &[&str], flags: &[&str]) -> BTreeMap<String, Found> {
+        let args = ["--out", "out.safetensors", "--device", "cpu"];
+        let ended = self.tool(&[command, &args, flags].concat());
         assert_eq!(ended.code, Some(0), "{flags:?}: {ended:?}");
         assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{flags:?}");
         self.outputs("out.safetensors")
@@ -198,9 +205,20 @@ impl Folder {
     /// where `out` is concerned, and to what F32 gives elsewhere.
     #[track_caller]
     pub(crate) fn run_on_both(&self, flags: &[&str], tolerance: f32) -> BTreeMap<String, Found> {
-        let expected = self.run(flags);
-        let args = ["run", "in.safetensors", "--out", "gpu.safetensors", "--device", "gpu"];
-        let ended = self.tool_with_adapter(&[&args[..], flags].concat());
+        self.compute_on_both(&["run", "in.safetensors"], flags, tolerance)
+    }
+
+    /// As [`Folder::run_on_both`], of any command and its input.
+    #[track_caller]
+    pub(crate) fn compute_on_both(
+        &self,
+        command: &[&str],
+        flags: &[&str],
+        tolerance: f32,
+    ) -> BTreeMap<String, Found> {
+        let expected = self.compute(command, flags);
+        let args = ["--out", "gpu.safetensors", "--device", "gpu"];
+        let ended = self.tool_with_adapter(&[command, &args, flags].concat());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{flags:?}: {ended:?}");
         let found = self.outputs("gpu.safetensors");
         assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());

@@ -1,0 +1,67 @@
+//! `mha`: a multi-head layer with the parameters of PyTorch's `nn.MultiheadAttention`.
+
+mod args;
+mod request;
+
+pub(crate) use args::{LayerEmit, MhaArgs};
+
+use crate::adapter::Machine;
+use crate::failure::Failure;
+use crate::output::OutputFile;
+use crate::state::StateDict;
+use crate::tensors::{self, Named, Tensors};
+use half::{bf16, f16};
+use request::Request;
+use safetensors::Dtype;
+use wgpu_attention::{Element, MultiHeadWeights, cpu};
+
+/// Reads, checks everything, computes, and writes all outputs at once.
+pub(crate) fn mha(args: &MhaArgs) -> Result<(), Failure> {
+    let bytes = tensors::read(&args.input)?;
+    let tensors = Tensors::parse(&args.input, &bytes)?;
+    match tensors.require("query")?.dtype {
+        Dtype::F16 => attend::<f16>(args, &tensors),
+        Dtype::BF16 => attend::<bf16>(args, &tensors),
+        _ => attend::<f32>(args, &tensors),
+    }
+}
+
+/// With out as `T`.
+fn attend<T: Element>(args: &MhaArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+    let state = StateDict::read(&args.weights, &NAMES)?;
+    let weights = MultiHeadWeights::from_state_dict(args.heads, |name| state.find(name))?;
+    let weights = MultiHeadWeights { add_zero_attn: args.add_zero_attn, ..weights };
+    let request = Request::new(args, &weights, tensors)?;
+    let file = OutputFile::create(&args.out)?;
+
+    let machine = Machine::open(&args.device)?;
+    let (shape, inputs) = (&request.shape, request.inputs());
+    let (out, head_weights) = machine.compute(
+        |gpu| {
+            let found = gpu.multi_head_attention_blocking(&weights, shape, &inputs)?;
+            Ok((tensors::rounded::<_, T>(found.out), found.weights))
+        },
+        || {
+            let found = cpu::multi_head_attention(&weights, shape, &inputs)?;
+            Ok((tensors::rounded::<_, T>(found.out), found.weights.map(tensors::rounded)))
+        },
+    )?;
+    let mut named = vec![Named::new("out", &request.out_sizes, &out)];
+    if let Some(head_weights) = &head_weights {
+        named.push(Named::new("weights", &request.weights_sizes, head_weights));
+    }
+    file.write(&tensors::serialize(named)?)
+}
+
+/// What a state_dict may hold.
+const NAMES: [&str; 9] = [
+    "in_proj_weight",
+    "q_proj_weight",
+    "k_proj_weight",
+    "v_proj_weight",
+    "in_proj_bias",
+    "out_proj.weight",
+    "out_proj.bias",
+    "bias_k",
+    "bias_v",
+];

@@ -1,0 +1,217 @@
+// Fused additive attention of projected queries and keys: online softmax, no tensor of hidden vectors.
+//
+// A workgroup owns a few queries and a chunk of out's columns. For a tile of keys its invocations share the scores
+// among them, which is where the work is; then each owns four columns of out for all the queries.
+// Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running sums as in Milakov and Gimelshein 2018,
+// arXiv 1805.02867.
+
+const HIDDEN_DIM = 64u;
+const VALUE_DIM = 64u;
+const HAS_MASK = false;
+// Whether scores are stored for the softmax that turns them into weights.
+const STORES_SCORES = false;
+alias Stored = f32;
+alias StoredOut = f32;
+
+@group(0) @binding(1) var<storage, read> query: array<f32>;
+@group(0) @binding(2) var<storage, read> key: array<f32>;
+@group(0) @binding(3) var<storage, read> value: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(5) var<storage, read> w_v: array<Stored>;
+@group(0) @binding(6) var<storage, read> mask: array<u32>;
+@group(0) @binding(9) var<storage, read_write> weights: array<u32>;
+
+// use params, sequence, rows, mask_bits, tanh, softmax_state, load(value), load(w_v), store(out)
+
+const THREADS = 64u;
+const ROWS = 8u;
+const KEYS = 32u;
+// Queries whose scores with one key an invocation computes at once.
+const OWN_ROWS = ROWS * KEYS / THREADS;
+// Vectors of four hidden columns that are staged at once; keys lie one apart, for memory banks.
+const CHUNK = 16u;
+const KEY_STRIDE = CHUNK + 1u;
+// No computed score is this NaN.
+const HIDDEN_BITS = 0xffffffffu;
+const NAN_BITS = 0x7fc00000u;
+
+var<workgroup> query_tile: array<vec4<f32>, ROWS * CHUNK>;
+var<workgroup> key_tile: array<vec4<f32>, KEYS * KEY_STRIDE>;
+var<workgroup> factor_tile: array<vec4<f32>, CHUNK>;
+// Scores, then exponentials.
+var<workgroup> scores: array<f32, ROWS * KEYS>;
+var<workgroup> visible: array<u32, ROWS>;
+var<workgroup> seen: array<u32, ROWS>;
+var<workgroup> maxima: array<f32, ROWS>;
+var<workgroup> sums: array<f32, ROWS>;
+var<workgroup> rescales: array<f32, ROWS>;
+
+var<private> acc: array<vec4<f32>, ROWS>;
+
+@compute @workgroup_size(THREADS)
+fn additive_forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sequence = locate_sequence(workgroup);
+    let first_row = workgroup.x * ROWS;
+    let column = (workgroup.y * THREADS + lane) * 4u;
+    let left = columns_left(VALUE_DIM, column);
+    let value_start = head_start(params.value, sequence, 0u);
+    if lane < ROWS {
+        seen[lane] = 0u;
+        maxima[lane] = LOWEST;
+        sums[lane] = 0.0;
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        acc[r] = vec4(0.0);
+    }
+    workgroupBarrier();
+
+    for (var first_key = 0u; first_key < params.kv_len; first_key += KEYS) {
+        if lane < ROWS {
+            visible[lane] = visible_keys(locate_row(first_row + lane, sequence, 0u), first_key);
+            seen[lane] |= visible[lane];
+        }
+        score_tile(sequence, first_row, first_key, lane);
+        workgroupBarrier();
+        if STORES_SCORES && workgroup.y == 0u {
+            store_scores(sequence, first_row, first_key, lane);
+            workgroupBarrier();
+        }
+        if lane < ROWS {
+            add_exponentials(lane);
+        }
+        workgroupBarrier();
+        add_values(value_start + column, left, first_key);
+        workgroupBarrier();
+    }
+
+    for (var r = 0u; r < ROWS; r++) {
+        let row = locate_row(first_row + r, sequence, 0u);
+        if row.live {
+            let columns = select(acc[r] * (1.0 / sums[r]), vec4(0.0), seen[r] == 0u);
+            store_out(row_start(params.out, row) + column, left, columns);
+        }
+    }
+}
+
+fn visible_keys(row: Row, first_key: u32) -> u32 {
+    var bits = lowest_bits(params.kv_len - first_key);
+    if HAS_MASK {
+        bits &= mask_bits(row, first_key);
+    }
+    return bits;
+}
+
+// An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three tiles.
+fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
+    let key_start = head_start(params.key, sequence, 0u);
+    let own_key = lane % KEYS;
+    let own_row = lane / KEYS * OWN_ROWS;
+    var sums_of_rows = vec4(0.0);
+    for (var column = 0u; column < HIDDEN_DIM; column += CHUNK * 4u) {
+        for (var slot = lane; slot < KEYS * CHUNK; slot += THREADS) {
+            let j = min(first_key + slot / CHUNK, params.kv_len - 1u);
+            let at = column + slot % CHUNK * 4u;
+            let place = slot / CHUNK * KEY_STRIDE + slot % CHUNK;
+            key_tile[place] = four_of_key(key_start + j * params.key.row, at);
+        }
+        for (var slot = lane; slot < ROWS * CHUNK; slot += THREADS) {
+            let row = locate_row(first_row + slot / CHUNK, sequence, 0u);
+            query_tile[slot] = four_of_query(row_start(params.query, row), column + slot % CHUNK * 4u);
+        }
+        if lane < CHUNK {
+            let at = column + lane * 4u;
+            factor_tile[lane] = load_w_v(at, columns_left(HIDDEN_DIM, at));
+        }
+        workgroupBarrier();
+        let count = min(CHUNK, (HIDDEN_DIM - column + 3u) / 4u);
+        for (var d = 0u; d < count; d++) {
+            let k = key_tile[own_key * KEY_STRIDE + d];
+            let w = factor_tile[d];
+            sums_of_rows += vec4(
+                dot(w, four_tanh(query_tile[own_row * CHUNK + d] + k)),
+                dot(w, four_tanh(query_tile[(own_row + 1u) * CHUNK + d] + k)),
+                dot(w, four_tanh(query_tile[(own_row + 2u) * CHUNK + d] + k)),
+                dot(w, four_tanh(query_tile[(own_row + 3u) * CHUNK + d] + k)),
+            );
+        }
+        workgroupBarrier();
+    }
+    for (var r = 0u; r < OWN_ROWS; r++) {
+        scores[(own_row + r) * KEYS + own_key] = sums_of_rows[r];
+    }
+}
+
+fn four_of_key(start: u32, column: u32) -> vec4<f32> {
+    let at = start + column;
+    let found = vec4(key[at], key[at + 1u], key[at + 2u], key[at + 3u]);
+    return select(vec4(0.0), found, vec4(columns_left(HIDDEN_DIM, column)) > vec4(0u, 1u, 2u, 3u));
+}
+
+fn four_of_query(start: u32, column: u32) -> vec4<f32> {
+    let at = start + column;
+    let found = vec4(query[at], query[at + 1u], query[at + 2u], query[at + 3u]);
+    return select(vec4(0.0), found, vec4(columns_left(HIDDEN_DIM, column)) > vec4(0u, 1u, 2u, 3u));
+}
+
+// No exponential overflows: of large arguments they vanish.
+fn four_tanh(x: vec4<f32>) -> vec4<f32> {
+    let near = x * tanh_over_x(min(x * x, vec4(0.3)));
+    let decay = exp(-2.0 * abs(x));
+    let far = sign(x) * (1.0 - decay) / (1.0 + decay);
+    return select(far, near, abs(x) < vec4(0.5));
+}
+
+// Of the rows of this tile, for the softmax: no visible score may look like the mark of a hidden one.
+fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
+    for (var slot = lane; slot < ROWS * KEYS; slot += THREADS) {
+        let row = locate_row(first_row + slot / KEYS, sequence, 0u);
+        let j = slot % KEYS;
+        if row.live && first_key + j < params.kv_len {
+            let bits = bitcast<u32>(scores[slot]);
+            let number = select(bits, NAN_BITS, (bits & 0x7fffffffu) > 0x7f800000u);
+            let shown = ((visible[slot / KEYS] >> j) & 1u) != 0u;
+            let at = row_start(params.scores, row) + first_key + j;
+            weights[at] = select(HIDDEN_BITS, number, shown);
+        }
+    }
+}
+
+// The row's new maximum and sum, and what its sums so far have to be multiplied by.
+fn add_exponentials(r: u32) {
+    var highest = maxima[r];
+    for (var j = 0u; j < KEYS; j++) {
+        let shown = ((visible[r] >> j) & 1u) != 0u;
+        highest = max(highest, select(LOWEST, scores[r * KEYS + j], shown));
+    }
+    rescales[r] = exponential(maxima[r] - highest);
+    var sum = sums[r] * rescales[r];
+    for (var j = 0u; j < KEYS; j++) {
+        let shown = ((visible[r] >> j) & 1u) != 0u;
+        let weight = select(0.0, exponential(scores[r * KEYS + j] - highest), shown);
+        scores[r * KEYS + j] = weight;
+        sum += weight;
+    }
+    maxima[r] = highest;
+    sums[r] = sum;
+}
+
+// Only values of visible keys count, whatever the others hold: 0 * NaN is NaN.
+fn add_values(start: u32, left: u32, first_key: u32) {
+    if left == 0u {
+        return;
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        acc[r] *= rescales[r];
+    }
+    let count = min(KEYS, params.kv_len - first_key);
+    for (var j = 0u; j < count; j++) {
+        let four = load_value(start + (first_key + j) * params.value.row, left);
+        for (var r = 0u; r < ROWS; r++) {
+            let shown = ((visible[r] >> j) & 1u) != 0u;
+            acc[r] += select(vec4(0.0), scores[r * KEYS + j] * four, shown);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+// Adds a row of a table to each token, or writes it: sinusoidal and learned positional encodings.
+// Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
+
+const HAS_X = true;
+const IN_PLACE = false;
+const HAS_POSITIONS = false;
+const THREADS = 64u;
+alias Stored = f32;
+alias StoredOut = f32;
+
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(6) var<storage, read> table: array<f32>;
+@group(0) @binding(8) var<storage, read> positions: array<u32>;
+
+// use tokens, load(x), load(out), store(out)
+
+@compute @workgroup_size(THREADS)
+fn positional(
+    @builtin(global_invocation_id) invocation: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+) {
+    let index = invocation.y * grid.x * THREADS + invocation.x;
+    if index >= params.count {
+        return;
+    }
+    let token = locate_token(index / params.per_row);
+    let column = index % params.per_row * 4u;
+    let left = params.dim - column;
+    let at = token.table + column;
+    var four = vec4(table[at], table[at + 1u], table[at + 2u], table[at + 3u]);
+    if HAS_X {
+        four += load_token(token, column, left);
+    }
+    store_out(token.out + column, left, four);
+}

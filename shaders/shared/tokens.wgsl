@@ -1,0 +1,55 @@
+// Tokens, and the rows of a table that belong to them. Mirrored by `TokenParams` in src/plan/tokens.rs.
+// use view
+
+struct Params {
+    x: View,
+    out: View,
+    table: View,
+    positions: View,
+    num_heads: u32,
+    len: u32,
+    dim: u32,
+    rotary_dim: u32,
+    // Invocations of a row, those that rotate first; invocations in all.
+    rotating: u32,
+    per_row: u32,
+    count: u32,
+    last_row: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// Where a token's vector and its row of the table start.
+struct Token {
+    x: u32,
+    out: u32,
+    table: u32,
+}
+
+fn locate_token(row: u32) -> Token {
+    let i = row % params.len;
+    let head = row / params.len % params.num_heads;
+    let batch = row / params.len / params.num_heads;
+    var table_row = i;
+    if HAS_POSITIONS {
+        let position = positions[start(params.positions, batch, 0u, i)];
+        table_row = min(position, params.last_row);
+    }
+    return Token(
+        start(params.x, batch, head, i),
+        start(params.out, batch, head, i),
+        start(params.table, batch, 0u, table_row),
+    );
+}
+
+fn start(view: View, batch: u32, head: u32, row: u32) -> u32 {
+    return view.offset + batch * view.batch + head * view.head + row * view.row;
+}
+
+// Four columns of the token; what is left of them beyond the row belongs to others, and is not used.
+fn load_token(token: Token, column: u32, left: u32) -> vec4<f32> {
+    if IN_PLACE {
+        return load_out(token.out + column, left);
+    }
+    return load_x(token.x + column, left);
+}

@@ -1,0 +1,42 @@
+// Rows that see no key become rows that see all keys alike: out is the mean of the values, and so are the weights. A
+// workgroup owns one row, and leaves at once unless its lse is that of an empty one.
+
+const THREADS = 64u;
+const VALUE_DIM = 64u;
+const HAS_WEIGHTS = false;
+alias Stored = f32;
+alias StoredOut = f32;
+
+@group(0) @binding(3) var<storage, read> value: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(5) var<storage, read> lse: array<u32>;
+@group(0) @binding(9) var<storage, read_write> weights: array<f32>;
+
+// use params, sequence, rows, load(value), store(out)
+
+@compute @workgroup_size(THREADS)
+fn uniform_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sequence = locate_sequence(workgroup);
+    let row = query_row(workgroup.x, workgroup.y, sequence, true);
+    if lse[row_start(params.lse, row)] != MINUS_INFINITY_BITS {
+        return;
+    }
+    let weight = 1.0 / f32(params.kv_len);
+    let value_start = head_start(params.value, sequence, row.head / params.group);
+    for (var column = lane * 4u; column < VALUE_DIM; column += THREADS * 4u) {
+        let left = columns_left(VALUE_DIM, column);
+        var sum = vec4(0.0);
+        for (var j = 0u; j < params.kv_len; j++) {
+            sum += load_value(value_start + j * params.value.row + column, left);
+        }
+        store_out(row_start(params.out, row) + column, left, sum * weight);
+    }
+    if HAS_WEIGHTS {
+        for (var j = lane; j < params.kv_len; j += THREADS) {
+            weights[row_start(params.scores, row) + j] = weight;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The definition of a multi-head layer, in f64.
+
+use super::linear::project;
+use crate::error::Error;
+use crate::problem::{
+    AttentionOptions, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape,
+    MultiHeadWeights, Problem,
+};
+
+/// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation mode.
+///
+/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the layer has them, each
+/// head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results, side by side, are projected again. A row
+/// that sees no key has weights 0, and the bias of the last projection for out (PyTorch gives NaN).
+///
+/// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the size or slice that cannot be used.
+pub fn multi_head_attention(
+    weights: &MultiHeadWeights<'_>,
+    shape: &MultiHeadShape,
+    inputs: &MultiHeadInputs<'_>,
+) -> Result<MultiHeadOutputs<f64>, Error> {
+    let sizes = weights.sizes()?;
+    inputs.validate(&sizes, shape)?;
+    let problem = Problem::new(&shape.attention(&sizes)?, &AttentionOptions::default())?;
+    let (embed_dim, heads) = (sizes.embed_dim, sizes.num_heads);
+    let keys = problem.kv_len as usize;
+    let mut outputs = MultiHeadOutputs {
+        out: vec![0.0; inputs.query.len()],
+        weights: shape.weights.map(|_| Vec::new()),
+    };
+    let bias = |at: usize| weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
+    let in_bias = [bias(0), bias(1), bias(2)];
+    for b in 0..shape.batch {
+        let projected = |x: &[f32], len, width, weight: &[f32], at: usize| {
+            let rows: Vec<Vec<f64>> =
+                (0..len).map(|i| wide(&x[row(shape, b, i, len) * width..][..width])).collect();
+            apply(&rows, embed_dim, weight, in_bias[at].as_deref())
+        };
+        let query = projected(inputs.query, shape.q_len, embed_dim, weights.query, 0);
+        let mut key = projected(inputs.key, shape.kv_len, sizes.kdim, weights.key, 1);
+        let mut value = projected(inputs.value, shape.kv_len, sizes.vdim, weights.value, 2);
+        if let Some([bias_k, bias_v]) = weights.extra {
+            key.extend(wide(bias_k));
+            value.extend(wide(bias_v));
+        }
+        key.resize(keys * embed_dim, 0.0);
+        value.resize(keys * embed_dim, 0.0);
+
+        let mut attended = vec![vec![0.0; embed_dim]; shape.q_len];
+        let mut head_weights = vec![0.0; heads * shape.q_len * keys];
+        for h in 0..heads {
+            let head_dim = embed_dim / heads;
+            let start = |row: usize| row * embed_dim + h * head_dim;
+            for (i, attended) in attended.iter_mut().enumerate() {
+                let q = &query[start(i)..][..head_dim];
+                let score = |j: usize| -> Option<f64> {
+                    let added = added(&problem, shape, inputs, [b, h, i, j], heads)?;
+                    let dot: f64 = q.iter().zip(&key[start(j)..]).map(|(q, k)| q * k).sum();
+                    Some(dot / (head_dim as f64).sqrt() + added)
+                };
+                let scores: Vec<Option<f64>> = (0..keys).map(score).collect();
+                let max = scores.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = scores.iter().flatten().map(|score| (score - max).exp()).sum();
+                let visible = scores.iter().enumerate().filter_map(|(j, s)| Some((j, (*s)?)));
+                for (j, score) in visible {
+                    let weight = (score - max).exp() / sum;
+                    head_weights[(h * shape.q_len + i) * keys + j] = weight;
+                    let out = &mut attended[h * head_dim..][..head_dim];
+                    for (out, value) in out.iter_mut().zip(&value[start(j)..]) {
+                        *out += weight * value;
+                    }
+                }
+            }
+        }
+        let out_bias = weights.out_bias.map(wide);
+        let out = apply(&attended, embed_dim, weights.out, out_bias.as_deref());
+        for (i, columns) in out.chunks_exact(embed_dim).enumerate() {
+            let start = row(shape, b, i, shape.q_len) * embed_dim;
+            outputs.out[start..][..embed_dim].copy_from_slice(columns);
+        }
+        match (shape.weights, &mut outputs.weights) {
+            (Some(HeadWeights::PerHead), Some(stored)) => stored.extend(head_weights),
+            (Some(HeadWeights::Mean), Some(stored)) => {
+                let plane = shape.q_len * keys;
+                let mean = |at: usize| -> f64 {
+                    (0..heads).map(|h| head_weights[h * plane + at]).sum::<f64>() / heads as f64
+                };
+                stored.extend((0..plane).map(mean));
+            }
+            _ => {}
+        }
+    }
+    Ok(outputs)
+}
+
+/// Where row `i` of sequence `b` lies.
+fn row(shape: &MultiHeadShape, b: usize, i: usize, len: usize) -> usize {
+    if shape.batch_first { b * len + i } else { i * shape.batch + b }
+}
+
+fn wide(slice: &[f32]) -> Vec<f64> {
+    slice.iter().copied().map(f64::from).collect()
+}
+
+fn apply(rows: &[Vec<f64>], out_features: usize, weight: &[f32], bias: Option<&[f64]>) -> Vec<f64> {
+    let rows: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
+    project(&rows, out_features, &wide(weight), bias)
+}
+
+/// What the masks add to a score, or nothing if they hide it. The rows that the layer adds are seen by all.
+fn added(
+    problem: &Problem,
+    shape: &MultiHeadShape,
+    inputs: &MultiHeadInputs<'_>,
+    [b, h, i, j]: [usize; 4],
+    heads: usize,
+) -> Option<f64> {
+    let (i_u32, j_u32) = (u32::try_from(i).ok()?, u32::try_from(j).ok()?);
+    let mut pieces = problem.pieces.iter().flatten();
+    let apart = problem.pieces.is_some()
+        && !pieces.any(|piece| piece.queries.contains(&i_u32) && piece.keys.contains(&j_u32));
+    if apart || !problem.sequence(b).contains(i, j) {
+        return None;
+    }
+    if j >= shape.kv_len {
+        return Some(0.0);
+    }
+    let plane = if inputs.is_per_head(shape) { b * heads + h } else { 0 };
+    let places = [
+        (inputs.attn_mask, (plane * shape.q_len + i) * shape.kv_len + j),
+        (inputs.key_padding_mask, b * shape.kv_len + j),
+    ];
+    let mut sum = 0.0;
+    for (mask, at) in places {
+        match mask {
+            Some(LayerMask::Hidden(hidden)) if hidden[at] => return None,
+            Some(LayerMask::Added(added)) if added[at] == f32::NEG_INFINITY => return None,
+            Some(LayerMask::Added(added)) => sum += f64::from(added[at]),
+            _ => {}
+        }
+    }
+    Some(sum)
+}
