@@ -1,6 +1,7 @@
 //! What an adapter can do at most, measured: multiply-adds in registers, and copying from buffer to buffer.
 
 use super::device::Device;
+use super::matrix;
 use super::processor::{self, Processor};
 use wgpu_attention::{Error, wgpu};
 
@@ -11,6 +12,8 @@ pub(super) struct Ceilings {
     pub(super) f32: f64,
     /// In f16, if shaders have it.
     pub(super) f16: Option<f64>,
+    /// Of cooperative matrices, f16 in and f32 out, if there are any.
+    pub(super) matrix: Option<f64>,
     /// Bytes a second, read and written.
     pub(super) copy: f64,
     /// The same of the processor itself, if it plays the adapter.
@@ -26,6 +29,7 @@ const THREADS: u32 = 64;
 const TURNS: u32 = 4;
 /// Long enough to be timed, short enough for a watchdog.
 const LONG_ENOUGH: f64 = 0.02;
+const MOST_ROUNDS: u32 = 1 << 24;
 const REPEATS: usize = 5;
 
 /// Measures them; `step` is told what comes next.
@@ -39,13 +43,16 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
     } else {
         None
     };
+    step("cooperative matrices");
+    // What cannot be measured is no ceiling: the bench goes on without.
+    let matrix = matrix::measure(&device.gpu.adapter_info()).unwrap_or_default();
     step("copying");
     let copy = copy(device)?;
     let processor = capabilities.software.then(|| {
         step("the processor's own multiply-add");
         processor::measure()
     });
-    Ok(Ceilings { f32, f16, copy, processor })
+    Ok(Ceilings { f32, f16, matrix, copy, processor })
 }
 
 /// The best rate of any shape. Seen: lavapipe 26, f32 with 2, 4 and 8 vectors 97, 120 and 127 GFLOP/s, fused by neither
@@ -61,27 +68,31 @@ fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
             .replace("const FUSED = true;", &format!("const FUSED = {fused};"));
         let enable = if number == "f16" { "enable f16;\n" } else { "" };
         let pipeline = compile(device, "multiply_add", &format!("{enable}{text}"))?;
-        let flops = 2.0 * 4.0 * f64::from(groups * THREADS * TURNS * sums);
-        let mut rounds = 64;
-        // The first run compiles, too.
-        let mut seconds = run(device, &pipeline, &out, groups, rounds)?;
-        for _ in 0..20 {
-            seconds = run(device, &pipeline, &out, groups, rounds)?.min(seconds);
-            if seconds >= LONG_ENOUGH {
-                break;
-            }
-            rounds *= 2;
-            seconds = f64::INFINITY;
-        }
-        for _ in 0..REPEATS {
-            seconds = seconds.min(run(device, &pipeline, &out, groups, rounds)?);
-        }
-        best = best.max(flops * f64::from(rounds) / seconds);
+        let rate = quickest(|rounds| run(device, &pipeline, &out, groups, rounds))?;
+        best = best.max(2.0 * 4.0 * f64::from(groups * THREADS * TURNS * sums) * rate);
     }
     Ok(best)
 }
 
-/// Seconds of one dispatch.
+/// Rounds a second at best, from the seconds that some number of rounds takes.
+pub(super) fn quickest(
+    mut seconds_of: impl FnMut(u32) -> Result<f64, Error>,
+) -> Result<f64, Error> {
+    let mut rounds = 64;
+    // The first run compiles, too.
+    seconds_of(rounds)?;
+    let mut seconds = seconds_of(rounds)?;
+    while seconds < LONG_ENOUGH && rounds < MOST_ROUNDS {
+        rounds *= 2;
+        seconds = seconds_of(rounds)?;
+    }
+    for _ in 0..REPEATS {
+        seconds = seconds.min(seconds_of(rounds)?);
+    }
+    Ok(f64::from(rounds) / seconds)
+}
+
+/// Seconds of so many rounds.
 fn run(
     device: &Device<'_>,
     pipeline: &wgpu::ComputePipeline,
@@ -122,7 +133,11 @@ fn copy(device: &Device<'_>) -> Result<f64, Error> {
     Ok(best)
 }
 
-fn compile(device: &Device<'_>, name: &str, text: &str) -> Result<wgpu::ComputePipeline, Error> {
+pub(super) fn compile(
+    device: &Device<'_>,
+    name: &str,
+    text: &str,
+) -> Result<wgpu::ComputePipeline, Error> {
     let gpu = device.gpu.device();
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(name),
@@ -148,7 +163,7 @@ fn compile(device: &Device<'_>, name: &str, text: &str) -> Result<wgpu::ComputeP
 }
 
 /// Seconds of one dispatch with these buffers, by the best clock there is.
-fn dispatch(
+pub(super) fn dispatch(
     device: &Device<'_>,
     pipeline: &wgpu::ComputePipeline,
     buffers: [&wgpu::Buffer; 2],

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
-use wgpu_attention::wgpu::{self, util::DeviceExt as _};
-use wgpu_attention::{Error, Gpu};
+use wgpu_attention::{Error, Gpu, wgpu};
 
 /// A device whose errors are kept instead of ending the process, as is wgpu's default.
 pub(super) struct Device<'a> {
@@ -100,15 +99,24 @@ impl<'a> Device<'a> {
         contents: &[u8],
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, Error> {
-        self.allowed(label, contents.len() as u64)?;
-        let descriptor = wgpu::util::BufferInitDescriptor { label: Some(label), contents, usage };
-        self.tried("uploading", || self.gpu.device().create_buffer_init(&descriptor))
+        let buffer = self.create(label, contents.len() as u64, usage, true)?;
+        // Of a device that is lost the buffer has nothing to write to.
+        let filled = self.tried("uploading", || {
+            buffer.get_mapped_range_mut(..)?.slice(..contents.len()).copy_from_slice(contents);
+            buffer.unmap();
+            Ok::<_, wgpu::MapRangeError>(())
+        })?;
+        let failed = |error: wgpu::MapRangeError| Error::Device {
+            action: "uploading",
+            message: error.to_string(),
+        };
+        filled.map(|()| buffer).map_err(failed)
     }
 
     /// A storage buffer that can be copied from and to.
     pub(super) fn storage(&self, label: &'static str, size: u64) -> Result<wgpu::Buffer, Error> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        self.create(label, size, usage | wgpu::BufferUsages::COPY_DST)
+        self.create(label, size, usage | wgpu::BufferUsages::COPY_DST, false)
     }
 
     fn create(
@@ -116,30 +124,26 @@ impl<'a> Device<'a> {
         label: &'static str,
         size: u64,
         usage: wgpu::BufferUsages,
+        mapped_at_creation: bool,
     ) -> Result<wgpu::Buffer, Error> {
-        self.allowed(label, size)?;
+        let most = self.gpu.capabilities().buffer_size;
+        if size > most {
+            return Err(Error::Unsupported {
+                what: "bytes of one buffer",
+                expected: format!("at least {size} for {label}"),
+                found: most.to_string(),
+            });
+        }
         let size = size.next_multiple_of(4).max(4);
         let descriptor =
-            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
         self.tried("allocating a buffer", || self.gpu.device().create_buffer(&descriptor))
-    }
-
-    fn allowed(&self, label: &'static str, size: u64) -> Result<(), Error> {
-        let most = self.gpu.capabilities().buffer_size;
-        if size <= most {
-            return Ok(());
-        }
-        Err(Error::Unsupported {
-            what: "bytes of one buffer",
-            expected: format!("at least {size} for {label}"),
-            found: most.to_string(),
-        })
     }
 
     /// The bytes of a buffer.
     pub(super) fn download(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>, Error> {
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
-        let copy = self.create("read back", buffer.size(), usage)?;
+        let copy = self.create("read back", buffer.size(), usage, false)?;
         self.submit(&mut |encoder| {
             encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
             Ok(())

@@ -7,6 +7,7 @@ mod chart;
 mod clock;
 mod defaults;
 mod device;
+mod matrix;
 mod processor;
 mod report;
 mod request;

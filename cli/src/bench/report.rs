@@ -4,6 +4,7 @@ use super::{Ceilings, Measured, Row};
 use crate::stderr;
 use serde_json::{Value, json};
 use std::io::{self, Write};
+use wgpu_attention::ElementType;
 
 pub(super) struct Report {
     /// Name, backend and driver.
@@ -14,7 +15,7 @@ pub(super) struct Report {
 impl Report {
     /// The adapter, and what it can do at most.
     pub(super) fn begin(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
-        let Ceilings { f32, f16, copy, processor } = &self.ceilings;
+        let Ceilings { f32, f16, matrix, copy, processor } = &self.ceilings;
         if json {
             let value = json!({
                 "peer": "ours",
@@ -22,6 +23,7 @@ impl Report {
                 "ceilings": {
                     "f32_gflops": f32 / 1e9,
                     "f16_gflops": f16.map(|rate| rate / 1e9),
+                    "matrix_gflops": matrix.map(|rate| rate / 1e9),
                     "copy_gbps": copy / 1e9,
                     "processor_f32_gflops": processor.map(|processor| processor.f32 / 1e9),
                     "processor_threads": processor.map(|processor| processor.threads),
@@ -35,6 +37,13 @@ impl Report {
         writeln!(out, "  f32 multiply-add  {:>6} TFLOP/s", digits(f32 / 1e12))?;
         if let Some(rate) = f16 {
             writeln!(out, "  f16 multiply-add  {:>6} TFLOP/s", digits(rate / 1e12))?;
+        }
+        if let Some(rate) = matrix {
+            writeln!(
+                out,
+                "  matrices          {:>6} TFLOP/s, cooperative, f16 in and f32 out",
+                digits(rate / 1e12)
+            )?;
         }
         writeln!(out, "  copying           {:>6} GB/s read and written", digits(copy / 1e9))?;
         if let Some(processor) = processor {
@@ -100,8 +109,8 @@ impl Report {
         });
         writeln!(
             out,
-            "\nMedians of one call. % is of the f32 multiply-adds that only visible pairs need, in fewer than 16 \
-             queries of copying (query, key, value and out once each).\n\
+            "\nMedians of one call. % is of multiply-adds, of which only those of visible pairs count: in f32, or for f16 of \
+             matrices where those are faster. With fewer than 16 queries it is of copying: query, key, value and out once each.\n\
              Before a case was timed its result agreed with the f64 reference: {compared} of {of} rows were compared."
         )?;
         match rows.iter().filter(|row| row.outcome.is_err()).count() {
@@ -157,10 +166,16 @@ impl Report {
     fn rates(&self, row: &Row, measured: &Measured) -> Rates {
         let seconds = measured.times.best().median;
         let (flops, bytes) = (row.case.flops() / seconds, row.case.bytes() as f64 / seconds);
-        // Whatever a tensor is stored as, it is computed with in f32.
+        // Sums are f32 whatever a tensor is stored as; only matrices multiply in f16 and add in f32.
+        let (most, percent_of) = match (row.case.element, self.ceilings.matrix) {
+            (ElementType::F16, Some(rate)) if rate > self.ceilings.f32 => {
+                (rate, "matrix multiply-add")
+            }
+            _ => (self.ceilings.f32, "f32 multiply-add"),
+        };
         let (reached, most, percent_of) = match row.case.is_decode() {
             true => (bytes, self.ceilings.copy, "copy"),
-            false => (flops, self.ceilings.f32, "f32 multiply-add"),
+            false => (flops, most, percent_of),
         };
         Rates { flops, bytes, percent: 100.0 * reached / most, percent_of }
     }

@@ -57,3 +57,11 @@ fn what_is_never_written_is_wrong() {
     let (table, code) = ran(&broken, &[]);
     assert_eq!((code, table.matches("found NaN").count()), (1, 2), "{table}");
 }
+
+#[test]
+fn a_lost_device_is_no_wrong_kernel() {
+    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
+    gpu.device().destroy();
+    let (printed, code) = ran(&gpu, &["--json"]);
+    assert_eq!((code, printed.as_str()), (3, ""));
+}
