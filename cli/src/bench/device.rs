@@ -76,6 +76,8 @@ impl<'a> Device<'a> {
 
     /// Why the device is gone, if it is.
     pub(super) fn lost(&self) -> Option<String> {
+        // wgpu says so only to those who poll.
+        let _ = self.gpu.device().poll(wgpu::PollType::Poll);
         lock(&self.faults).lost.clone()
     }
 
