@@ -24,6 +24,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
+// Whether workgroups share the keys of a row: out and lse are then of one part of them.
+const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
 alias Stored = f32;
@@ -54,6 +56,7 @@ var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 var<private> weights: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> seen: array<u32, ROWS_EACH>;
+var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
 var<private> l: array<f32, ROWS_EACH>;
 
@@ -63,13 +66,17 @@ fn attention_forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let kv_head = workgroup.y;
+    let splits = select(1u, params.splits, SPLIT);
+    let split = workgroup.y % splits;
+    let kv_head = workgroup.y / splits;
     let first_row = (workgroup.x - sequence.first_tile) * ROWS;
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let start = row_start(params.query, locate_row(first_row + r * THREADS + lane, sequence, kv_head));
+        let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
+        let start = row_start(params.query, row);
+        slopes[r] = alibi_slope(row);
         for (var d = 0u; d < HEAD_VECTORS; d++) {
             queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
         }
@@ -81,7 +88,10 @@ fn attention_forward(
         seen[r] = 0u;
     }
 
-    let keys = key_range(sequence, first_query, last_query);
+    var keys = key_range(sequence, first_query, last_query);
+    if SPLIT {
+        keys = share_of(keys, split);
+    }
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
         stage(sequence, kv_head, first_key, lane);
         workgroupBarrier();
@@ -99,7 +109,7 @@ fn attention_forward(
             for (var r = 0u; r < ROWS_EACH; r++) {
                 let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
                 for (var c = 0u; c < KEYS_EACH; c++) {
-                    let score = transform_score(row, first_key + j + c, weights[c * ROWS_EACH + r]);
+                    let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
                     weights[c * ROWS_EACH + r] = score;
                     if !whole {
                         weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
@@ -126,13 +136,13 @@ fn attention_forward(
         let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
         let empty = seen[r] == 0u;
         let factor = 1.0 / l[r];
-        let start = row_start(params.out, row);
+        let start = row_start(params.out, row) + split * params.out_split;
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             let columns = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
             store_out(start + d * 4u, select(0u, columns_left(VALUE_DIM, d * 4u), row.live), columns);
         }
         if HAS_LSE && row.live {
-            lse[row_start(params.lse, row)] = lse_bits(m[r], l[r], empty);
+            lse[row_start(params.lse, row) + split * params.lse_split] = lse_bits(m[r], l[r], empty);
         }
     }
 }

@@ -18,6 +18,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
+// Whether workgroups share the keys of a row: out and lse are then of one part of them.
+const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
 alias Stored = f32;
@@ -45,11 +47,14 @@ fn attention_forward_wide(
 ) {
     let sequence = locate_sequence(workgroup);
     let first_row = (workgroup.x - sequence.first_tile) * ROWS;
-    let kv_head = workgroup.y / VALUE_CHUNKS;
-    let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
+    let splits = select(1u, params.splits, SPLIT);
+    let split = workgroup.y % splits;
+    let kv_head = workgroup.y / splits / VALUE_CHUNKS;
+    let first_column = workgroup.y / splits % VALUE_CHUNKS * VALUE_CHUNK;
     let row = locate_row(first_row + lane, sequence, kv_head);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let slope = alibi_slope(row);
     let query_start = row_start(params.query, row);
     let key_start = head_start(params.key, sequence, kv_head);
     let value_start = head_start(params.value, sequence, kv_head);
@@ -62,7 +67,10 @@ fn attention_forward_wide(
     var l = 0.0;
     var seen = 0u;
 
-    let keys = key_range(sequence, first_query, last_query);
+    var keys = key_range(sequence, first_query, last_query);
+    if SPLIT {
+        keys = share_of(keys, split);
+    }
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
         score_tile(query_start, key_start, first_key, sequence.seen_len - 1u, lane);
         stage_values(value_start, first_key, sequence.seen_len - 1u, first_column, lane);
@@ -76,7 +84,7 @@ fn attention_forward_wide(
         seen |= visible;
         var highest = vec4(m);
         for (var slot = 0u; slot < KEYS / 4u; slot++) {
-            var s = transform_scores(row, first_key + slot * 4u, slot);
+            var s = transform_scores(row, slope, first_key + slot * 4u, slot);
             if !whole {
                 s = select(vec4(LOWEST), s, four_visible(visible, slot));
             }
@@ -116,14 +124,14 @@ fn attention_forward_wide(
     }
     let empty = seen == 0u;
     let factor = 1.0 / l;
-    let out_start = row_start(params.out, row);
+    let out_start = row_start(params.out, row) + split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
         let columns = select(acc[d] * factor, vec4(0.0), empty);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if HAS_LSE && first_column == 0u {
-        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
+        lse[row_start(params.lse, row) + split * params.lse_split] = lse_bits(m, l, empty);
     }
 }
 

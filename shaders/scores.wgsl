@@ -42,6 +42,7 @@ fn scores(
     let kv_head = workgroup.y / tiles;
     let first_key = workgroup.y % tiles * KEYS;
     let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
+    let slope = alibi_slope(row);
     let query_start = row_start(params.query, row);
 
     load_query_chunk(query_start, 0u);
@@ -58,7 +59,7 @@ fn scores(
     let start = row_start(params.scores, row) + first_key;
     let count = min(KEYS, params.kv_len - first_key);
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
-        let s = transform_scores(row, first_key + slot * 4u, slot);
+        let s = transform_scores(row, slope, first_key + slot * 4u, slot);
         // No visible score may look like the mark of a hidden one.
         let is_nan = (bitcast<vec4<u32>>(s) & vec4(0x7fffffffu)) > vec4(0x7f800000u);
         let bits = select(bitcast<vec4<u32>>(s), vec4(NAN_BITS), is_nan);

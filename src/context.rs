@@ -23,6 +23,9 @@ pub(crate) struct Context {
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
     pub(crate) unpacked: Scratch,
+    /// Out and lse over parts of the keys.
+    pub(crate) partial_out: Scratch,
+    pub(crate) partial_lse: Scratch,
     /// Small tensors that share a binding.
     pub(crate) small: Scratch,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
@@ -61,6 +64,8 @@ impl Context {
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
+            partial_out: Scratch::default(),
+            partial_lse: Scratch::default(),
             small: Scratch::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],

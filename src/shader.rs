@@ -12,6 +12,7 @@ fn file(entry: Entry) -> &'static str {
     match entry {
         Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
         Entry::AttentionForwardWide => include_str!("../shaders/attention_forward_wide.wgsl"),
+        Entry::AttentionCombine => include_str!("../shaders/attention_combine.wgsl"),
         Entry::Scores => include_str!("../shaders/scores.wgsl"),
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),

@@ -1,6 +1,7 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
 use crate::additive::AdditiveArgs;
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
 use crate::mha::MhaArgs;
 use crate::posenc::PosencArgs;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Every kernel on this adapter against the CPU reference
     Check(CheckArgs),
+    /// Times on this adapter, against what it can do at most
+    Bench(BenchArgs),
     /// Attention on the tensors of a safetensors file
     Run(RunArgs),
     /// A multi-head layer with the parameters of an nn.MultiheadAttention
@@ -349,14 +352,10 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 
 /// What to say to a subcommand that is not there.
 pub(crate) fn other(words: &[OsString]) -> Failure {
-    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    match name.as_ref() {
-        "bench" => Failure::unsupported(format_args!("subcommand {name}")),
-        name => no_subcommand(name),
-    }
+    no_subcommand(&words.first().map(|word| word.to_string_lossy()).unwrap_or_default())
 }
 
 fn no_subcommand(name: &str) -> Failure {
-    let expected = "demo, info, check, run, mha, selfattn, plot, rope, posenc or additive";
+    let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc or additive";
     Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

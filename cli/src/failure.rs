@@ -10,7 +10,7 @@ pub(crate) enum Failure {
     Input(String),
     /// No usable device, or it was lost.
     Device(String),
-    /// `check` found a wrong result; its table has said which.
+    /// `check` or `bench` found a wrong result; its table has said which.
     Wrong,
     /// Whoever read our stdout has gone; that is their choice, and no error.
     ReaderGone,

@@ -3,6 +3,7 @@
 mod adapter;
 mod additive;
 mod args;
+mod bench;
 mod check;
 mod demo;
 mod failure;
@@ -10,6 +11,7 @@ mod failure;
 mod fuzz;
 mod info;
 mod mha;
+mod noise;
 mod output;
 mod picture;
 mod plot;
@@ -45,6 +47,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::demo(&args),
         Command::Info(args) => info::info(&args),
         Command::Check(args) => check::check(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Run(args) => run::run(&args),
         Command::Mha(args) => mha::mha(&args),
         Command::Selfattn(args) => selfattn::selfattn(&args),

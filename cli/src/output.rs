@@ -13,13 +13,20 @@ use tempfile::NamedTempFile;
 pub(crate) struct OutputFile {
     temporary: NamedTempFile,
     path: PathBuf,
+    /// The flag that names it.
+    flag: &'static str,
 }
 
 impl OutputFile {
     /// Opens a temporary file beside `path`; it is removed unless [`write`](Self::write) succeeds.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        Self::create_for("--out", path)
+    }
+
+    /// As [`create`](Self::create), for the value of another flag.
+    pub(crate) fn create_for(flag: &'static str, path: &Path) -> Result<Self, Failure> {
         let refuse = |found: &dyn std::fmt::Display| {
-            Failure::input(format_args!("--out {}", path.display()), "a writable file", found)
+            Failure::input(format_args!("{flag} {}", path.display()), "a writable file", found)
         };
         // Through a symbolic link: the link stays, the file it points to is replaced.
         let path = match fs::metadata(path) {
@@ -52,18 +59,18 @@ impl OutputFile {
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         let temporary = builder.tempfile_in(folder).map_err(|error| refuse(&error))?;
-        Ok(Self { temporary, path })
+        Ok(Self { temporary, path, flag })
     }
 
     /// Writes the whole file and gives it its name.
     pub(crate) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let path = self.path;
+        let (path, flag) = (self.path, self.flag);
         self.temporary
             .write_all(bytes)
             .and_then(|()| Ok(self.temporary.persist(&path)?))
             .map(|_file| ())
             .map_err(|error| {
-                Failure::input(format_args!("--out {}", path.display()), "a writable file", error)
+                Failure::input(format_args!("{flag} {}", path.display()), "a writable file", error)
             })
     }
 }

@@ -8,10 +8,17 @@ struct Params {
     out: View,
     lse: View,
     scores: View,
+    // Results over the first of several parts of the keys.
+    partial_out: View,
+    partial_lse: View,
     mask: View,
     bias: View,
     mask_column: u32,
     bias_column: u32,
+    // Parts of the keys, and from one to the next in their results.
+    splits: u32,
+    out_split: u32,
+    lse_split: u32,
     // Lines of the table, where sequences differ.
     sequences: u32,
     alibi_offset: u32,

@@ -57,12 +57,12 @@ fn stage_keys(key_start: u32, first_key: u32, last_key: u32, chunk: u32, lane: u
 }
 
 // The scores of the four keys in `slot`.
-fn transform_scores(row: Row, j: u32, slot: u32) -> vec4<f32> {
+fn transform_scores(row: Row, slope: f32, j: u32, slot: u32) -> vec4<f32> {
     let four = products[slot];
     return vec4(
-        transform_score(row, j, four.x),
-        transform_score(row, j + 1u, four.y),
-        transform_score(row, j + 2u, four.z),
-        transform_score(row, j + 3u, four.w),
+        transform_score(row, slope, j, four.x),
+        transform_score(row, slope, j + 1u, four.y),
+        transform_score(row, slope, j + 2u, four.z),
+        transform_score(row, slope, j + 3u, four.w),
     );
 }

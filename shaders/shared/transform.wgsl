@@ -1,7 +1,15 @@
 // From the product of a query and a key to their score: scale, softcap, bias, ALiBi, in this order.
 // use params, rows, tanh
 
-fn transform_score(row: Row, j: u32, product: f32) -> f32 {
+// Read once for a row, before the loop over its keys.
+fn alibi_slope(row: Row) -> f32 {
+    if HAS_ALIBI {
+        return bitcast<f32>(aux[params.alibi_offset + row.batch * params.alibi_batch + row.head]);
+    }
+    return 0.0;
+}
+
+fn transform_score(row: Row, slope: f32, j: u32, product: f32) -> f32 {
     var score = product * params.scale;
     if HAS_SOFTCAP {
         score = cap_score(score);
@@ -10,7 +18,6 @@ fn transform_score(row: Row, j: u32, product: f32) -> f32 {
         score += bias[row_start(params.bias, row) + j * params.bias_column];
     }
     if HAS_ALIBI {
-        let slope = bitcast<f32>(aux[params.alibi_offset + row.batch * params.alibi_batch + row.head]);
         score -= slope * f32(abs(row.place - i32(j)));
     }
     return score;

@@ -15,6 +15,14 @@ fn key_range(sequence: Sequence, first_query: u32, last_query: u32) -> KeyRange 
     return KeyRange(u32(begin) / KEYS * KEYS, u32(max(end, 0)));
 }
 
+// The part of a range that one of several workgroups goes through: whole tiles, in even shares.
+fn share_of(range: KeyRange, split: u32) -> KeyRange {
+    let tiles = (max(range.begin, range.end) - range.begin + KEYS - 1u) / KEYS;
+    let begin = range.begin + tiles * split / params.splits * KEYS;
+    let end = range.begin + tiles * (split + 1u) / params.splits * KEYS;
+    return KeyRange(begin, min(end, range.end));
+}
+
 // Whether every one of these queries sees every key of the tile.
 fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;

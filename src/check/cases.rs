@@ -68,6 +68,7 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
             list.add("two-sided window", shape(2, q_len, kv_len, 64), window);
         }
     }
+    many_keys(&mut list);
     for align in [Align::TopLeft, Align::BottomRight] {
         let options = AttentionOptions { causal: true, align, ..plain };
         let kv_lens = Some(vec![97, 97, 0, 17, 33]);
@@ -151,6 +152,34 @@ fn options_by_element(list: &mut Cases) {
     let wide = AttentionShape { head_dim: 256, value_dim: 256, ..everything.clone() };
     list.poisoned("everything, head_dim 256", wide, options);
     list.poisoned("everything, over NaN", everything, options);
+}
+
+/// Few queries of so many keys that workgroups share them, or bindings cannot hold them at once.
+fn many_keys(list: &mut Cases) {
+    let plain = AttentionOptions::default();
+    let causal = AttentionOptions { causal: true, align: Align::BottomRight, ..plain };
+    let grouped = AttentionShape { num_heads: 8, ..shape(2, 1, 1_000, 64) };
+    list.add("many keys", grouped.clone(), plain);
+    list.add("many keys", shape(1, 5, 700, 64), causal);
+    let window = AttentionOptions { window_left: Some(300), softcap: Some(5.0), ..causal };
+    let sizes = Some(BroadcastLayout::Sizes([2, 1, 5, 700]));
+    let all = AttentionShape {
+        batch: 2,
+        kv_lens: Some(vec![700, 333]),
+        mask: sizes,
+        bias: sizes,
+        alibi: Some(AlibiLayout::PerHead),
+        segments: Some(SegmentLayout::PerSide),
+        ..shape(2, 5, 700, 64)
+    };
+    list.poisoned("many keys, everything", all.clone(), window);
+    list.add("many keys, everything", AttentionShape { kv_lens: None, ..all }, window);
+    let cu_seqlens = CuSeqlens { query: vec![0, 1, 3, 3, 7], key: vec![0, 400, 400, 650, 1_000] };
+    let packed = AttentionShape { cu_seqlens: Some(cu_seqlens), ..shape(2, 7, 1_000, 64) };
+    list.poisoned("many keys", packed.with_layout(Layout::Bshd), causal);
+    // Lengths that leave some of the workgroups without a key.
+    let uneven = AttentionShape { batch: 3, kv_lens: Some(vec![1_000, 0, 40]), ..grouped };
+    list.add("many keys", uneven, causal);
 }
 
 /// 16-bit elements, four at a time, and where rows share words.

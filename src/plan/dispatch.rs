@@ -27,21 +27,30 @@ pub enum Tensor {
     Workspace,
     /// Out before it is packed into words that rows share; the operator's own buffer.
     Unpacked,
+    /// Out and lse over parts of the keys, before they are merged; the operator's own buffers.
+    PartialOut,
+    PartialLse,
     /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.
     SlopesAndSegments,
 }
 
 impl Tensor {
+    /// The operator's own buffers, of which a plan says how large they are.
+    pub(crate) const OWN: [Self; 4] =
+        [Self::Workspace, Self::Unpacked, Self::PartialOut, Self::PartialLse];
+
     /// Its binding number in a shader.
     #[must_use]
     pub fn binding(self, entry: Entry) -> u32 {
         match self {
             Self::Out if entry == Entry::Pack => 10,
-            Self::Out | Self::Unpacked => 4,
+            Self::PartialOut if entry == Entry::AttentionCombine => 12,
+            Self::PartialLse if entry == Entry::AttentionCombine => 13,
+            Self::Out | Self::Unpacked | Self::PartialOut => 4,
             Self::Query => 1,
             Self::Key => 2,
             Self::Value => 3,
-            Self::Lse => 5,
+            Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
             Self::AlibiSlopes | Self::Segments | Self::SlopesAndSegments => 8,
@@ -136,11 +145,11 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// A dispatch of `variant` for `problem`, with the scores at `scores` if the shader has any.
+    /// A dispatch of `variant` for `problem`, with what it binds of the operator's or of scores at `others`.
     pub(super) fn new(
         variant: Variant,
         problem: &Problem,
-        scores: Option<(Tensor, View)>,
+        others: &[(Tensor, View)],
         grid: [u32; 3],
         capabilities: &Capabilities,
     ) -> Self {
@@ -156,7 +165,12 @@ impl Dispatch {
             (Tensor::Bias, problem.bias),
         ];
         let views = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
-        for (tensor, view) in views.chain(auxiliary(problem)).chain(scores) {
+        for (tensor, view) in views.chain(auxiliary(problem)).chain(others.iter().copied()) {
+            let tensor = match tensor {
+                Tensor::Out if variant.is_split() => Tensor::PartialOut,
+                Tensor::Lse if variant.is_split() => Tensor::PartialLse,
+                tensor => tensor,
+            };
             // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing is masked.
             let is_of_keys = matches!(tensor.binding(variant.entry), 6..=8);
             let is_unused = is_of_keys && problem.kv_len == 0
@@ -181,8 +195,10 @@ impl Dispatch {
                 Tensor::Query => params.query = place,
                 Tensor::Key => params.key = place,
                 Tensor::Value => params.value = place,
-                Tensor::Out | Tensor::Unpacked => params.out = place,
-                Tensor::Lse => params.lse = place,
+                Tensor::PartialOut if !variant.is_split() => params.partial_out = place,
+                Tensor::PartialLse if !variant.is_split() => params.partial_lse = place,
+                Tensor::Out | Tensor::Unpacked | Tensor::PartialOut => params.out = place,
+                Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
                 Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {

@@ -8,49 +8,119 @@ use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 
-pub(super) fn forward(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Vec<Dispatch> {
-    fused(part, tiles, Entry::AttentionForward, tiles.forward_constants(part), capabilities)
-}
-
-pub(super) fn forward_wide(
-    part: &Problem,
-    tiles: &Tiles,
-    capabilities: &Capabilities,
-) -> Vec<Dispatch> {
-    let constants = tiles
-        .chunk_constants()
-        .into_iter()
-        .chain(tiles.head_constants(part))
-        .chain(tiles.value_constants(part));
-    fused(part, tiles, Entry::AttentionForwardWide, constants, capabilities)
-}
-
-fn fused(
+/// One kernel that writes out and lse.
+pub(super) fn fused(
     part: &Problem,
     tiles: &Tiles,
     entry: Entry,
-    constants: impl IntoIterator<Item = (&'static str, Constant)>,
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
-    let constants = constants
+    let out = storage::output(part, capabilities);
+    packed(over_keys(part, tiles, entry, out, None, capabilities), part, capabilities)
+}
+
+/// The same for each of `splits` parts of each of `chunks` of the keys; then one kernel that merges the results.
+pub(super) fn split(
+    part: &Problem,
+    tiles: &Tiles,
+    entry: Entry,
+    [splits, chunks]: [u32; 2],
+    capabilities: &Capabilities,
+) -> Vec<Dispatch> {
+    let count = splits.saturating_mul(chunks);
+    let (out, lse) = (partial(part, part.value_dim), partial(part, 1));
+    let storage = if part.value_dim.is_multiple_of(4) { Storage::F32x4 } else { Storage::F32 };
+    let mut dispatches = Vec::new();
+    let key_tiles = u64::from(part.kv_len.div_ceil(tiles.keys));
+    for at in 0..chunks {
+        let first_key = |chunk: u32| {
+            let tile = key_tiles * u64::from(chunk) / u64::from(chunks);
+            u32::try_from(tile * u64::from(tiles.keys))
+                .map_or(part.kv_len, |key| key.min(part.kv_len))
+        };
+        // Each chunk writes behind the one before.
+        let after = |view: View| {
+            let first = splits.saturating_mul(at).saturating_mul(view.extent);
+            let extent = first.saturating_add(splits.saturating_mul(view.extent));
+            View { offset: first, extent, ..view }
+        };
+        let chunk = Problem {
+            out: after(out),
+            lse: Some(after(lse)),
+            ..part.keys(first_key(at)..first_key(at + 1))
+        };
+        let mut dispatch = over_keys(&chunk, tiles, entry, storage, Some(splits), capabilities);
+        dispatch.params.out_split = out.extent;
+        dispatch.params.lse_split = lse.extent;
+        dispatches.push(dispatch);
+    }
+    let variant = Variant {
+        entry: Entry::AttentionCombine,
+        storage,
+        out: storage::output(part, capabilities),
+        constants: [
+            ("VALUE_DIM", Constant::Count(part.value_dim)),
+            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+        ]
+        .into(),
+    };
+    let vectors = part.q_len.saturating_mul(part.value_dim.div_ceil(4));
+    let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
+    let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
+    let others = [(Tensor::PartialOut, all(out)), (Tensor::PartialLse, all(lse))];
+    let mut combine = Dispatch::new(variant, part, &others, grid, capabilities);
+    combine.params.splits = count;
+    combine.params.out_split = out.extent;
+    combine.params.lse_split = lse.extent;
+    dispatches.extend(packed(combine, part, capabilities));
+    dispatches
+}
+
+/// The default of attention_combine.wgsl.
+const COMBINE_THREADS: u32 = 64;
+
+/// The kernel that goes through keys a tile at a time, for its rows' results or for those of parts of the keys.
+fn over_keys(
+    part: &Problem,
+    tiles: &Tiles,
+    entry: Entry,
+    out: Storage,
+    splits: Option<u32>,
+    capabilities: &Capabilities,
+) -> Dispatch {
+    let columns: Vec<(&'static str, Constant)> = if entry == Entry::AttentionForward {
+        tiles.forward_constants(part).to_vec()
+    } else {
+        let chunks = tiles.chunk_constants().into_iter().chain(tiles.head_constants(part));
+        chunks.chain(tiles.value_constants(part)).collect()
+    };
+    let constants = columns
         .into_iter()
         .chain([
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("SPLIT", Constant::Flag(splits.is_some())),
             ("RAGGED", Constant::Flag(part.is_ragged())),
         ])
         .chain(transforms(part))
         .chain(masks(part))
         .collect();
-    let storage = storage::input(part, capabilities);
-    let out = storage::output(part, capabilities);
-    let variant = Variant { entry, storage, out, constants };
-    let mut dispatch = Dispatch::new(variant, part, None, output_grid(part, tiles), capabilities);
+    let variant = Variant { entry, storage: storage::input(part, capabilities), out, constants };
+    let mut grid = output_grid(part, tiles);
+    grid[1] = grid[1].saturating_mul(splits.unwrap_or(1));
+    let mut dispatch = Dispatch::new(variant, part, &[], grid, capabilities);
+    dispatch.params.splits = splits.unwrap_or(1);
     if part.is_ragged() {
         let (table, tiles) = SequenceParams::table(part, tiles.rows());
-        let [_, columns, _] = dispatch.grid;
-        (dispatch.table, dispatch.grid) = (table, [tiles, columns, 1]);
+        (dispatch.table, dispatch.grid) = (table, [tiles, grid[1], 1]);
     }
-    packed(dispatch, part, capabilities)
+    dispatch
+}
+
+/// Out or lse over one part of the keys, contiguous.
+fn partial(part: &Problem, columns: u32) -> View {
+    let view = dense(part, columns);
+    // One after the other, sequences share a batch.
+    View { batch: if part.pieces.is_some() { 0 } else { view.batch }, ..view }
 }
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
@@ -71,7 +141,7 @@ pub(super) fn three_stage(
     let capped = Problem { softcap: part.softcap, ..raw.clone() };
     let weights = match part.weights {
         Some(view) => (Tensor::Weights, view),
-        None => (Tensor::Workspace, workspace(part)),
+        None => (Tensor::Workspace, dense(part, part.kv_len)),
     };
     let shown = [
         (Tensor::RawScores, &raw, part.raw_scores, false),
@@ -135,7 +205,7 @@ fn scores(
         part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
         part.batch,
     ];
-    Dispatch::new(variant, part, Some(target), grid, capabilities)
+    Dispatch::new(variant, part, &[target], grid, capabilities)
 }
 
 fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
@@ -150,7 +220,7 @@ fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities)
         .into(),
     };
     let grid = [part.q_len, part.num_heads, part.batch];
-    Dispatch::new(variant, part, Some(weights), grid, capabilities)
+    Dispatch::new(variant, part, &[weights], grid, capabilities)
 }
 
 fn weighted_sum(
@@ -170,7 +240,7 @@ fn weighted_sum(
             .chain(masks(part))
             .collect(),
     };
-    Dispatch::new(variant, part, Some(weights), output_grid(part, tiles), capabilities)
+    Dispatch::new(variant, part, &[weights], output_grid(part, tiles), capabilities)
 }
 
 /// A dispatch that writes out, and the one that packs it if it must be.
@@ -180,11 +250,11 @@ fn packed(dispatch: Dispatch, part: &Problem, capabilities: &Capabilities) -> Ve
     }
     let variant = Variant {
         entry: Entry::Pack,
-        storage: dispatch.variant.storage,
-        out: dispatch.variant.storage,
+        storage: storage::input(part, capabilities),
+        out: storage::input(part, capabilities),
         constants: [].into(),
     };
-    let mut pack = Dispatch::new(variant, part, None, [1; 3], capabilities);
+    let mut pack = Dispatch::new(variant, part, &[], [1; 3], capabilities);
     pack.grid[0] = pack.params.words.div_ceil(PACK_THREADS);
     vec![dispatch, pack]
 }
@@ -192,13 +262,12 @@ fn packed(dispatch: Dispatch, part: &Problem, capabilities: &Capabilities) -> Ve
 /// The default of pack.wgsl.
 const PACK_THREADS: u32 = 64;
 
-/// The scores of one part, contiguous.
-fn workspace(part: &Problem) -> View {
-    let row = part.kv_len;
-    let head = part.q_len.saturating_mul(row);
+/// `[batch, num_heads, q_len, columns]` of one part, contiguous.
+fn dense(part: &Problem, columns: u32) -> View {
+    let head = part.q_len.saturating_mul(columns);
     let batch = part.num_heads.saturating_mul(head);
     let extent = part.batch.saturating_mul(batch);
-    View { offset: 0, batch, head, row, column: 1, extent, exact: true }
+    View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
 }
 
 fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {

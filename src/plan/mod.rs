@@ -44,13 +44,15 @@ pub enum Kernel {
     Forward,
     /// The same for head or value dims above 128, in chunks of columns: slower.
     ForwardWide,
+    /// The same for few queries of many keys: workgroups share the keys of a row, and their results are merged.
+    Decode,
     /// Scores, softmax, weighted sum: stores the matrix, in chunks if need be.
     ThreeStage,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 3] = [Self::Forward, Self::ForwardWide, Self::ThreeStage];
+    pub const ALL: [Self; 4] = [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage];
 
     /// Its name, the same in the tool, the benches and the docs.
     #[must_use]
@@ -58,6 +60,7 @@ impl Kernel {
         match self {
             Self::Forward => "forward",
             Self::ForwardWide => "forward-wide",
+            Self::Decode => "decode",
             Self::ThreeStage => "three-stage",
         }
     }
@@ -101,26 +104,32 @@ impl Plan {
                 found: capabilities.storage_buffers.to_string(),
             });
         }
-        let (kernel, reason) = choose(&problem, kernel)?;
-        let tiles = match kernel {
-            Kernel::Forward => Tiles::forward(&problem, capabilities)?,
-            Kernel::ForwardWide | Kernel::ThreeStage => Tiles::chunked(&problem, capabilities)?,
+        let is_wide = problem.head_dim.max(problem.value_dim) > tiles::MOST_COLUMNS;
+        let (kernel, reason) = choose(&problem, is_wide, capabilities, kernel)?;
+        let entry = match kernel {
+            Kernel::Forward => Entry::AttentionForward,
+            Kernel::Decode if !is_wide => Entry::AttentionForward,
+            _ => Entry::AttentionForwardWide,
         };
-        let parts =
-            split::split(
-                &problem,
-                kernel != Kernel::ThreeStage,
-                capabilities,
-                |part| match kernel {
-                    Kernel::Forward => kernels::forward(part, &tiles, capabilities),
-                    Kernel::ForwardWide => kernels::forward_wide(part, &tiles, capabilities),
-                    // A sequence without keys has no scores.
-                    Kernel::ThreeStage if part.kv_len == 0 => {
-                        kernels::forward_wide(part, &tiles, capabilities)
-                    }
-                    Kernel::ThreeStage => kernels::three_stage(part, &tiles, capabilities),
-                },
-            )?;
+        let tiles = match entry {
+            Entry::AttentionForward => Tiles::forward(&problem, capabilities)?,
+            _ => Tiles::chunked(&problem, capabilities)?,
+        };
+        let splits = match kernel {
+            Kernel::Decode => tiles.splits(&problem, capabilities).max(2),
+            _ => 1,
+        };
+        let is_fused = kernel != Kernel::ThreeStage;
+        let parts = split::split(&problem, is_fused, capabilities, |part, chunks| {
+            // A sequence without keys has no scores.
+            if !is_fused && part.kv_len > 0 {
+                kernels::three_stage(part, &tiles, capabilities)
+            } else if kernel == Kernel::Decode || chunks > 1 {
+                kernels::split(part, &tiles, entry, [splits, chunks], capabilities)
+            } else {
+                kernels::fused(part, &tiles, entry, capabilities)
+            }
+        })?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();
         let dispatches = parts.into_iter().flat_map(|part| part.dispatches).collect();
         Ok(Self {
@@ -146,26 +155,43 @@ impl Plan {
 }
 
 /// The kernel that gives what the problem asks for, and why it.
-fn choose(problem: &Problem, asked: Option<Kernel>) -> Result<(Kernel, &'static str), Error> {
+fn choose(
+    problem: &Problem,
+    is_wide: bool,
+    capabilities: &Capabilities,
+    asked: Option<Kernel>,
+) -> Result<(Kernel, &'static str), Error> {
     // Without keys nothing is stored, and the fused kernels write the empty rows.
     let stores = problem.stores_scores() && problem.kv_len > 0;
-    let is_wide = problem.head_dim.max(problem.value_dim) > tiles::MOST_COLUMNS;
     let refuse = |kernel: Kernel, expected| Err(Error::invalid("kernel", expected, kernel.name()));
     match asked {
-        Some(kernel @ (Kernel::Forward | Kernel::ForwardWide)) if stores => {
+        Some(kernel @ (Kernel::Forward | Kernel::ForwardWide | Kernel::Decode)) if stores => {
             refuse(kernel, "three-stage, as weights or scores are asked for")
         }
         Some(kernel @ Kernel::Forward) if is_wide => {
-            refuse(kernel, "forward-wide or three-stage, as a dim is above 128")
+            refuse(kernel, "forward-wide, decode or three-stage, as a dim is above 128")
         }
         Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
             Ok((Kernel::ForwardWide, "there are no keys, so no scores"))
         }
         Some(kernel) => Ok((kernel, "it was asked for")),
         None if stores => Ok((Kernel::ThreeStage, "weights or scores are asked for")),
+        None if is_decode(problem, is_wide, capabilities) => {
+            Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
+        }
         None if is_wide => Ok((Kernel::ForwardWide, "nothing asks for scores; a dim is above 128")),
         None => Ok((Kernel::Forward, "nothing asks for scores")),
     }
+}
+
+/// Queries of a sequence, at most, for which its keys are shared.
+const MOST_QUERIES: u32 = 32;
+
+fn is_decode(problem: &Problem, is_wide: bool, capabilities: &Capabilities) -> bool {
+    let longest = problem.lines().map(|line| line.q_len()).max().unwrap_or_default();
+    let tiles = if is_wide { Tiles::chunked } else { Tiles::forward };
+    longest <= MOST_QUERIES
+        && tiles(problem, capabilities).is_ok_and(|tiles| tiles.splits(problem, capabilities) > 1)
 }
 
 impl fmt::Display for Plan {

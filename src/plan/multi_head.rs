@@ -208,8 +208,8 @@ impl HeadMean {
         let storage = Storage::F32;
         let entry = Entry::HeadMean;
         let variant = Variant { entry, storage, out: storage, constants: [].into() };
-        let weights = part.weights.map(|view| (Tensor::Weights, view));
-        Dispatch::new(variant, part, weights, [part.q_len, 1, part.batch], capabilities)
+        let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
+        Dispatch::new(variant, part, &weights, [part.q_len, 1, part.batch], capabilities)
     }
 }
 

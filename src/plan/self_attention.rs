@@ -37,7 +37,7 @@ impl SelfAttentionPlan {
         let mut attention = Plan::new(problem, capabilities, None)?;
         // A masked score is so low that its weight is 0, unless all of a row are: then all are the same.
         if attention.problem.mask.is_some() && attention.problem.kv_len > 0 {
-            let plan = |part: &Problem| vec![uniform_rows(part, capabilities)];
+            let plan = |part: &Problem, _| vec![uniform_rows(part, capabilities)];
             let parts = split(&attention.problem, false, capabilities, plan)?;
             attention.dispatches.extend(parts.into_iter().flat_map(|part| part.dispatches));
         }
@@ -104,7 +104,7 @@ fn uniform_rows(part: &Problem, capabilities: &Capabilities) -> Dispatch {
         ]
         .into(),
     };
-    let weights = part.weights.map(|view| (Tensor::Weights, view));
+    let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
     let grid = [part.q_len, part.num_heads, part.batch];
-    Dispatch::new(variant, part, weights, grid, capabilities)
+    Dispatch::new(variant, part, &weights, grid, capabilities)
 }

@@ -2,10 +2,11 @@
 
 use super::MOST_SEQUENCES;
 use super::dispatch::{Bound, Dispatch, Tensor};
+use super::tiles::MOST_KEYS;
 use super::variant::Entry;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::{Problem, Sequence};
+use crate::problem::Problem;
 
 /// One part of a problem.
 pub(super) struct Part {
@@ -49,15 +50,15 @@ enum Axis {
 }
 
 /// Halves `problem` until `plan` of each part fits the device; an empty problem has no parts. Where sequences
-/// differ, `plan` gets them together only if it `takes_ragged`.
+/// differ, `plan` gets them together only if it `is_fused`; then it also is told in how many chunks to take the keys.
 pub(super) fn split(
     problem: &Problem,
-    takes_ragged: bool,
+    is_fused: bool,
     capabilities: &Capabilities,
-    plan: impl Fn(&Problem) -> Vec<Dispatch>,
+    plan: impl Fn(&Problem, u32) -> Vec<Dispatch>,
 ) -> Result<Vec<Part>, Error> {
     let most_work = capabilities.dispatch_work.max(work(problem) / MOST_PARTS_FOR_WORK);
-    let mut wholes: Box<dyn Iterator<Item = Problem>> = match takes_ragged {
+    let mut wholes: Box<dyn Iterator<Item = Problem>> = match is_fused {
         true => Box::new(std::iter::once(problem.clone())),
         false => problem.uniform(),
     };
@@ -65,15 +66,22 @@ pub(super) fn split(
     let mut count = 0;
     // A stack of parts still to be looked at, the next one last: parts come out in order.
     let mut waiting = Vec::new();
-    while let Some(part) = waiting.pop().or_else(|| wholes.next()) {
+    while let Some((part, chunks)) = waiting.pop().or_else(|| Some((wholes.next()?, 1))) {
         if part.batch == 0 || part.q_len == 0 {
             continue;
         }
-        let dispatches = plan(&part);
+        let dispatches = plan(&part, chunks);
         let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, most_work));
         if let Some(excess) = excess {
-            let axis = axis_to_cut(&part, &excess).ok_or_else(|| unsupported(&excess))?;
-            waiting.extend(halve(&part, axis).into_iter().rev());
+            match axis_to_cut(&part, &excess) {
+                Some(axis) => {
+                    waiting.extend(halve(&part, axis).into_iter().rev().map(|half| (half, chunks)));
+                }
+                None if is_fused && has_more_chunks(&part, chunks, &excess) => {
+                    waiting.push((part, chunks * 2));
+                }
+                None => return Err(unsupported(&excess)),
+            }
             continue;
         }
         count += dispatches.len();
@@ -91,7 +99,7 @@ pub(super) fn split(
 }
 
 fn workspace(dispatches: &[Dispatch]) -> u64 {
-    [Tensor::Workspace, Tensor::Unpacked].into_iter().map(|own| largest(dispatches, own)).sum()
+    Tensor::OWN.into_iter().map(|own| largest(dispatches, own)).sum()
 }
 
 /// Bytes that `dispatches` bind of a tensor, at most.
@@ -119,11 +127,10 @@ fn excess(dispatches: &[Dispatch], capabilities: &Capabilities) -> Option<Excess
             });
         }
         for bound in &dispatch.bound {
-            let most = match bound.tensor {
-                Tensor::Workspace | Tensor::Unpacked => {
-                    MOST_WORKSPACE.min(capabilities.binding_size).min(capabilities.buffer_size)
-                }
-                _ => capabilities.binding_size,
+            let most = if Tensor::OWN.contains(&bound.tensor) {
+                MOST_WORKSPACE.min(capabilities.binding_size).min(capabilities.buffer_size)
+            } else {
+                capabilities.binding_size
             };
             if bound.window.size > most {
                 return Some(Excess::Memory { bound: *bound, found: most });
@@ -144,14 +151,18 @@ fn too_long(part: &Problem, most: u64) -> Option<Excess> {
 /// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
 fn work(part: &Problem) -> u64 {
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
-    let pairs = |queries: u32, sees: &Sequence| {
-        let window = i64::from(sees.band.upper) - i64::from(sees.band.lower) + 1;
-        let keys = u64::from(sees.seen_len).min(u64::try_from(window).unwrap_or_default());
-        u64::from(queries) * keys
-    };
-    let pairs = part.lines().map(|line| pairs(line.q_len(), &line.sequence));
+    let pairs = part.lines().map(|line| u64::from(line.q_len()) * u64::from(line.sequence.reach()));
     let pairs = pairs.fold(0_u64, u64::saturating_add);
     pairs.saturating_mul(u64::from(part.num_heads)).saturating_mul(columns)
+}
+
+/// Whether what is too large shrinks if the keys come in more chunks, of a few tiles at least.
+fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
+    let Excess::Memory { bound, .. } = excess else { return false };
+    matches!(
+        bound.tensor,
+        Tensor::Key | Tensor::Value | Tensor::Mask | Tensor::Bias | Tensor::Segments
+    ) && part.kv_len / chunks >= 4 * MOST_KEYS
 }
 
 /// The axis along which a cut brings the part nearest to fitting, if there is any.

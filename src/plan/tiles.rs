@@ -25,7 +25,13 @@ pub struct Tiles {
 }
 
 /// The visibility of a tile's keys is one 32-bit word.
-const MOST_KEYS: u32 = 32;
+pub(super) const MOST_KEYS: u32 = 32;
+/// Workgroups that keep a device busy. No API tells how many processors there are: two for each of a large GPU's.
+const WORKGROUPS: u32 = 256;
+/// The same where a CPU plays the GPU.
+const SOFTWARE_WORKGROUPS: u32 = 32;
+/// Fewer tiles of keys than this are not worth a workgroup of their own.
+const FEWEST_TILES: u32 = 4;
 /// Fewer keys than this are not worth a tile.
 const FEWEST_KEYS: u32 = 4;
 /// Columns that an invocation keeps in registers.
@@ -110,6 +116,20 @@ impl Tiles {
     #[must_use]
     pub fn rows(&self) -> u32 {
         self.threads * self.rows_each
+    }
+
+    /// How many workgroups share the keys of a row, so that few queries of many keys keep a device busy.
+    pub(super) fn splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
+        let rows = problem
+            .lines()
+            .map(|line| line.q_len().saturating_mul(problem.group()).div_ceil(self.rows()));
+        let rows: u32 = rows.fold(0, u32::saturating_add);
+        let columns = problem.num_kv_heads.saturating_mul(self.value_chunks(problem));
+        let workgroups = rows.saturating_mul(columns).max(1);
+        let wanted = if capabilities.software { SOFTWARE_WORKGROUPS } else { WORKGROUPS };
+        let keys = problem.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
+        let most = capabilities.workgroups_per_axis / self.value_chunks(problem).max(1);
+        (wanted / workgroups).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
     }
 
     /// How many workgroups share a row, each for a chunk of its output's columns.

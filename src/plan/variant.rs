@@ -11,6 +11,8 @@ pub enum Entry {
     AttentionForward,
     /// Fused attention for long heads.
     AttentionForwardWide,
+    /// Results over parts of the keys into those over all.
+    AttentionCombine,
     /// Three stages, first: scores.
     Scores,
     /// Three stages, second: weights.
@@ -44,9 +46,10 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
+        Self::AttentionCombine,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
@@ -65,6 +68,7 @@ impl Entry {
         match self {
             Self::AttentionForward => "attention_forward",
             Self::AttentionForwardWide => "attention_forward_wide",
+            Self::AttentionCombine => "attention_combine",
             Self::Scores => "scores",
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
@@ -93,6 +97,7 @@ impl Entry {
                 (7, Read),
                 (8, Read),
             ],
+            Self::AttentionCombine => &[(4, ReadWrite), (5, ReadWrite), (12, Read), (13, Read)],
             Self::Scores => {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
@@ -156,7 +161,16 @@ impl Variant {
     /// Whether it reads a table of sequences that differ.
     #[must_use]
     pub fn is_ragged(&self) -> bool {
-        self.constants.get("RAGGED") == Some(&Constant::Flag(true))
+        self.has("RAGGED")
+    }
+
+    /// Whether what it writes is of one part of the keys.
+    pub(super) fn is_split(&self) -> bool {
+        self.has("SPLIT")
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.constants.get(flag) == Some(&Constant::Flag(true))
     }
 }
 

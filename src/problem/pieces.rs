@@ -47,6 +47,25 @@ impl Sequence {
         }
     }
 
+    /// The same for some of the keys, counted from the first of them.
+    pub(super) fn at_keys(self, keys: &Range<u32>, q_len: u32) -> Self {
+        let kv_len = keys.end - keys.start;
+        let least = 0_i32.saturating_sub_unsigned(q_len);
+        let most = 0_i32.saturating_add_unsigned(kv_len);
+        let moved = |bound: i32| bound.saturating_sub_unsigned(keys.start).clamp(least, most);
+        Self {
+            seen_len: self.seen_len.saturating_sub(keys.start).min(kv_len),
+            offset: self.offset.saturating_sub_unsigned(keys.start),
+            band: Band { lower: moved(self.band.lower), upper: moved(self.band.upper) },
+        }
+    }
+
+    /// Number of keys that one query sees at most, as far as lengths, causality and windows go.
+    pub(crate) fn reach(&self) -> u32 {
+        let window = i64::from(self.band.upper) - i64::from(self.band.lower) + 1;
+        self.seen_len.min(u32::try_from(window.max(0)).unwrap_or(u32::MAX))
+    }
+
     /// Whether query `i` sees key `j`, as far as lengths, causality and windows go.
     #[must_use]
     pub fn contains(&self, i: usize, j: usize) -> bool {

@@ -1,6 +1,6 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Problem, Segments, View};
+use super::{Band, Problem, Segments, Sequence, View};
 use std::ops::Range;
 
 impl Problem {
@@ -61,6 +61,40 @@ impl Problem {
             sequences: None,
             pieces: None,
             ..*self
+        }
+    }
+
+    /// The same attention over some of the keys: what comes of it is a part of the result.
+    #[must_use]
+    pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
+        let batches = 0..self.batch;
+        let (heads, kv_heads) = (0..self.num_heads, 0..self.num_kv_heads);
+        let queries = 0..self.q_len;
+        let rows = |view, columns| move_view(view, &batches, &kv_heads, &keys, columns);
+        let columns = |view: Option<View>| {
+            view.map(|view| {
+                let moved = View { offset: view.offset + keys.start * view.column, ..view };
+                move_view(moved, &batches, &heads, &queries, count(&keys))
+            })
+        };
+        let sees = |sequence: Sequence| sequence.at_keys(&keys, self.q_len);
+        let Sequence { seen_len, offset, band } =
+            sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
+        Self {
+            kv_len: count(&keys),
+            key: rows(self.key, self.head_dim),
+            value: rows(self.value, self.value_dim),
+            mask: columns(self.mask),
+            bias: columns(self.bias),
+            segments: self.segments.map(|ids| Segments {
+                key: move_view(ids.key, &batches, &(0..1), &keys, 1),
+                ..ids
+            }),
+            seen_len,
+            offset,
+            band,
+            sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
+            ..self.clone()
         }
     }
 

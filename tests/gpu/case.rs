@@ -115,7 +115,7 @@ impl Case {
         if self.problem().stores_scores() && kv_len > 0 {
             vec![Kernel::ThreeStage]
         } else if head_dim.max(value_dim) > 128 {
-            vec![Kernel::ForwardWide, Kernel::ThreeStage]
+            vec![Kernel::ForwardWide, Kernel::Decode, Kernel::ThreeStage]
         } else {
             Kernel::ALL.to_vec()
         }

@@ -8,6 +8,7 @@ mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_stages;
 mod data;
+mod decode;
 mod encodings;
 mod encodings_reference;
 mod layer_cases;

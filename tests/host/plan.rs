@@ -87,11 +87,18 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
         assert_eq!(plan.kernel, kernel);
         // The scores of 2 x 4 x 100 x 70 pairs, contiguous.
         let scores = 4 * 2 * 4 * 100 * 70;
-        assert_eq!(plan.workspace, if kernel == Kernel::ThreeStage { scores } else { 0 });
+        // Two parts of the keys, with an out of 64 columns and an lse for each row.
+        let partial = 4 * 2 * 2 * 4 * 100 * 65;
+        let expected = match kernel {
+            Kernel::ThreeStage => scores,
+            Kernel::Decode => partial,
+            _ => 0,
+        };
+        assert_eq!(plan.workspace, expected);
     }
     let wide = AttentionShape { value_dim: 129, ..ordinary() };
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..ordinary() };
-    let no_wide = "forward-wide or three-stage, as a dim is above 128";
+    let no_wide = "forward-wide, decode or three-stage, as a dim is above 128";
     let no_weights = "three-stage, as weights or scores are asked for";
     for (shape, kernel, expected) in [
         (wide, Kernel::Forward, no_wide),
@@ -163,7 +170,12 @@ fn lengths_causality_and_windows_need_no_new_shader() {
             Plan::new(problem, &PORTABLE, Some(kernel)).unwrap().variants()
         };
         let first = variants(&shape(1, 33, 1), &AttentionOptions::default());
-        assert_eq!(first.len(), if kernel == Kernel::ThreeStage { 3 } else { 1 });
+        let expected = match kernel {
+            Kernel::ThreeStage => 3,
+            Kernel::Decode => 2,
+            _ => 1,
+        };
+        assert_eq!(first.len(), expected);
         let options = AttentionOptions {
             causal: true,
             window_left: Some(9),

@@ -55,8 +55,8 @@ fn members(shader: &Shader, name: &str) -> (Vec<Field>, u32) {
 
 #[test]
 fn parameters_lie_where_rust_puts_them() {
-    let params = fields!(Params: query key value out lse scores mask bias mask_column bias_column sequences
-        alibi_offset alibi_batch query_segment_offset
+    let params = fields!(Params: query key value out lse scores partial_out partial_lse mask bias mask_column
+        bias_column splits out_split lse_split sequences alibi_offset alibi_batch query_segment_offset
         query_segment_batch key_segment_offset key_segment_batch q_len kv_len seen_len group band_lower band_upper offset scale softcap words);
     let view = fields!(ViewParams: offset batch head row);
     // No field is missing above, and none is followed by padding.
@@ -93,6 +93,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
             Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
+            Entry::AttentionCombine => 64,
             Entry::Rotary | Entry::Positional | Entry::AdditiveForward => 64,
             Entry::Linear => match variant.constants["THREADS"] {
                 Constant::Count(threads) => threads,
@@ -136,10 +137,14 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             let storage = match name {
                 // Projected.
                 "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
-                "query" | "key" | "value" | "x" | "weight" | "w_v" => variant.storage,
+                "query" | "key" | "value" | "x" | "weight" | "w_v" | "partial_out" => {
+                    variant.storage
+                }
                 "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
-                "lse" | "mask" | "aux" | "unpacked" | "positions" => Storage::Unpacked,
+                "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" => {
+                    Storage::Unpacked
+                }
                 "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
                 "weights" if variant.entry == Entry::AdditiveForward => Storage::Unpacked,
                 "weights" if variant.entry == Entry::Scores => Storage::Unpacked,
@@ -183,6 +188,8 @@ fn tensor(name: &str) -> Tensor {
         "out" => Tensor::Out,
         "unpacked" => Tensor::Unpacked,
         "lse" => Tensor::Lse,
+        "partial_out" => Tensor::PartialOut,
+        "partial_lse" => Tensor::PartialLse,
         "mask" => Tensor::Mask,
         "bias" => Tensor::Bias,
         "aux" => Tensor::AlibiSlopes,

@@ -51,6 +51,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             Entry::AttentionForward | Entry::AttentionForwardWide | Entry::WeightedSum => {
                 Tensor::Out
             }
+            Entry::AttentionCombine => panic!("tests/host/decode.rs has what is split over keys"),
             Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
             Entry::Pack => {
                 assert_packs(dispatch, p, std::mem::take(&mut unpacked));
@@ -436,8 +437,6 @@ fn view(p: &Problem, tensor: Tensor) -> Option<View> {
         Tensor::CappedScores => p.capped_scores,
         Tensor::MaskedScores => p.masked_scores,
         Tensor::Unpacked => Some(p.out),
-        Tensor::Workspace | Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
-            None
-        }
+        _ => None,
     }
 }

@@ -47,7 +47,7 @@ fn a_grid_that_is_too_long_is_cut_along_that_axis_alone() {
 fn query_heads_that_share_a_key_head_are_parted_if_they_must() {
     // One query, more heads than a softmax or a tile of rows has workgroups for.
     let shape = AttentionShape { num_kv_heads: 1, kv_len: 9, ..AttentionShape::new(1, 300, 1, 4) };
-    for kernel in Kernel::ALL {
+    for kernel in [Kernel::Forward, Kernel::ForwardWide, Kernel::ThreeStage] {
         let plan = planned_as(Some(kernel), &shape, &axis(4)).unwrap();
         assert_covers_its_problem(&plan);
     }
@@ -126,13 +126,20 @@ fn a_large_tensor_is_cut_along_the_axis_it_reaches_farthest_on() {
 #[test]
 fn a_tensor_that_no_cut_shrinks_is_refused_at_once() {
     // One head's keys take 1 MiB, whatever the queries are.
-    let shape = AttentionShape { kv_len: 4096, ..AttentionShape::new(2, 2, 1 << 16, 64) };
+    let shape = AttentionShape { kv_len: 4096, ..AttentionShape::new(2, 2, 1 << 10, 64) };
     let message = "bytes of one storage binding: expected at least 1048576, found 1048575";
-    assert_unsupported(planned(&shape, &bindings((1 << 20) - 1)), message);
-    assert!(planned(&shape, &bindings(1 << 20)).is_ok());
+    let stages =
+        |shape: &AttentionShape, size| planned_as(Some(Kernel::ThreeStage), shape, &bindings(size));
+    assert_unsupported(stages(&shape, (1 << 20) - 1), message);
+    assert!(stages(&shape, 1 << 20).is_ok());
     // Key heads that lie side by side are never 1 MiB apart.
-    let interleaved = AttentionShape { key: Layout::Bshd, ..shape };
-    assert!(planned(&interleaved, &bindings(1 << 20)).is_err());
+    let interleaved = AttentionShape { key: Layout::Bshd, ..shape.clone() };
+    assert!(stages(&interleaved, 1 << 20).is_err());
+    // The fused kernels take their keys in chunks.
+    assert!(planned(&interleaved, &bindings((1 << 20) - 1)).is_ok());
+    let one = AttentionShape { head_dim: 1 << 16, ..shape };
+    let message = "bytes of one storage binding: expected at least 16777216, found 1048575";
+    assert_unsupported(planned(&one, &bindings((1 << 20) - 1)), message);
 }
 
 #[test]

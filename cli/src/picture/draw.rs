@@ -1,13 +1,11 @@
 //! Drawing a picture on whatever plotters draws on.
 
 use super::sizes::{Axis, MARGIN, Sizes, pixels};
-use super::{FAINT, FEW_KEYS, HIDDEN, INK, NOT_FINITE, Panel, Picture};
+use super::{Drawn, FAINT, FEW_KEYS, HIDDEN, INK, NOT_FINITE, Panel, Picture};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 pub(super) fn draw<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,

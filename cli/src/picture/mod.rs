@@ -5,11 +5,15 @@ mod sizes;
 mod terminal;
 
 use crate::failure::Failure;
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 use sizes::Sizes;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
+
+/// What comes of drawing.
+pub(crate) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 /// Heatmaps of the same queries and keys, of which there is at least one each.
 #[derive(Clone, Copy, Debug)]
@@ -107,11 +111,41 @@ pub(crate) fn terminal_has_colour() -> bool {
 /// Draws into the bytes of a PNG file.
 pub(crate) fn png(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
     let sizes = prepare(picture)?;
-    let size = sizes.picture();
+    to_png(sizes.picture(), |root| draw::draw(root, picture, &sizes))
+}
+
+/// Draws into the text of an SVG file.
+pub(crate) fn svg(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
+    // Each may become an element of its own, of 90 bytes.
+    let cells = picture.panels.iter().map(|panel| panel.weights.len()).sum::<usize>();
+    if cells > SVG_CELLS {
+        let expected = format_args!("at most {SVG_CELLS} cells in an .svg (a .png takes more)");
+        return Err(Failure::input("picture", expected, cells));
+    }
+    let sizes = prepare(picture)?;
+    to_svg(sizes.picture(), |root| draw::draw(root, picture, &sizes))
+}
+
+fn prepare(picture: &Picture<'_>) -> Result<Sizes, Failure> {
+    register_fonts()?;
+    Sizes::new(picture)
+}
+
+/// What any text is drawn with.
+pub(crate) fn register_fonts() -> Result<(), Failure> {
+    register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
+        .map_err(|_| failed(&"the font"))
+}
+
+/// The bytes of a PNG file of whatever `draw` draws.
+pub(crate) fn to_png<F>(size: (u32, u32), draw: F) -> Result<Vec<u8>, Failure>
+where
+    F: for<'b> FnOnce(&DrawingArea<BitMapBackend<'b>, Shift>) -> Drawn<BitMapBackend<'b>>,
+{
     let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
     {
         let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
-        draw::draw(&root, picture, &sizes).map_err(|error| failed(&error))?;
+        draw(&root).map_err(|error| failed(&error))?;
         root.present().map_err(|error| failed(&error))?;
     }
     let mut bytes = Vec::new();
@@ -124,28 +158,18 @@ pub(crate) fn png(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Draws into the text of an SVG file.
-pub(crate) fn svg(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
-    // Each may become an element of its own, of 90 bytes.
-    let cells = picture.panels.iter().map(|panel| panel.weights.len()).sum::<usize>();
-    if cells > SVG_CELLS {
-        let expected = format_args!("at most {SVG_CELLS} cells in an .svg (a .png takes more)");
-        return Err(Failure::input("picture", expected, cells));
-    }
-    let sizes = prepare(picture)?;
+/// The text of an SVG file of whatever `draw` draws.
+pub(crate) fn to_svg<F>(size: (u32, u32), draw: F) -> Result<Vec<u8>, Failure>
+where
+    F: for<'b> FnOnce(&DrawingArea<SVGBackend<'b>, Shift>) -> Drawn<SVGBackend<'b>>,
+{
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, sizes.picture()).into_drawing_area();
-        draw::draw(&root, picture, &sizes).map_err(|error| failed(&error))?;
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        draw(&root).map_err(|error| failed(&error))?;
         root.present().map_err(|error| failed(&error))?;
     }
     Ok(text.into_bytes())
-}
-
-fn prepare(picture: &Picture<'_>) -> Result<Sizes, Failure> {
-    register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| failed(&"the font"))?;
-    Sizes::new(picture)
 }
 
 fn failed(why: &dyn fmt::Display) -> Failure {

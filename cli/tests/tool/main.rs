@@ -1,6 +1,7 @@
 //! The tool as its users meet it: a process, files, exit codes, and what stands on stdout and stderr.
 
 mod additive;
+mod bench;
 mod check;
 mod demo;
 mod hostile;

@@ -109,6 +109,58 @@ fn values_that_no_flag_of_run_takes() {
 }
 
 #[test]
+fn values_that_no_flag_of_bench_takes() {
+    let cases: &[Refused<'_>] = &[
+        (&["--device", "cpu"], &["--device", "expected auto or gpu", "found cpu"]),
+        (&["--passes", "fwdbwd"], &["--passes fwdbwd is not supported yet"]),
+        (&["--passes", "fwd,fwdbwd"], &["--passes fwdbwd is not supported yet"]),
+        (&["--passes", "bwd"], &["--passes", "'bwd'", "fwd, fwdbwd"]),
+        (&["--shapes", ""], &["--shapes"]),
+        (&["--shapes", "1,2,2,8,8"], &["--shapes", "'1,2,2,8,8'", "expected B,Hq,Hkv,Sq,Skv,D"]),
+        (&["--shapes", "1,2,2,8,8,8,8"], &["--shapes"]),
+        (&["--shapes", "1,2,2,8,8,8;"], &["--shapes"]),
+        (&["--shapes", "1,2,2,8, 8,8"], &["--shapes"]),
+        (&["--shapes", "1,2,2,8,8,0"], &["--shapes", "at least 1"]),
+        (&["--shapes", "-1,2,2,8,8,8"], &["--shapes", "at least 1"]),
+        (&["--shapes", "1,2,2,8,8,99999999999999999999"], &["--shapes", "integers"]),
+        (&["--shapes", "1,2,2,8,8,8;1,3,2,8,8,8"], &["--shapes 1,3,2,8,8,8: num_kv_heads", "3"]),
+        (&["--shapes", "1,1,1,1073741825,1,1"], &["--shapes", "4 GiB"]),
+        (
+            &["--shapes", "18446744073709551615,2,2,8,8,18446744073709551615"],
+            &["--shapes", "4 GiB"],
+        ),
+        (&["--shapes", "1,1,1,536870912,1,1"], &["--shapes", "4 GiB"]),
+        (
+            &["--shapes", "1,2,2,8,8,256", "--kernel", "forward"],
+            &["--shapes 1,2,2,8,8,256: kernel"],
+        ),
+        (&["--kernel", "fastest"], &["--kernel", "'fastest'", "expected auto, forward"]),
+        (&["--kernel", "Forward"], &["--kernel", "'Forward'"]),
+        (&["--dtypes", "f64"], &["--dtypes", "'f64'", "f32, f16, bf16"]),
+        (&["--dtypes", "f32,"], &["--dtypes"]),
+        (&["--causal"], &["--causal", "value"]),
+        (&["--causal", "maybe"], &["--causal", "'maybe'", "no, yes, both"]),
+        (&["--seconds", "0"], &["--seconds", "'0'", "above 0"]),
+        (&["--seconds", "-1"], &["--seconds", "'-1'"]),
+        (&["--seconds", "nan"], &["--seconds", "'nan'"]),
+        (&["--seconds", "inf"], &["--seconds", "'inf'"]),
+        (&["--plot", "speed.jpg"], &["--plot: expected a name that ends in .png or .svg"]),
+        (&["--plot", "missing/speed.png"], &["--plot missing/speed.png: expected a writable file"]),
+        (
+            &["--plot", "a.png", "--shapes", "1,2,2,1,8,8"],
+            &["--plot: expected a shape of 16 queries"],
+        ),
+        (&["more"], &["more"]),
+        (&["--out", "out.json"], &["--out"]),
+    ];
+    let folder = Folder::new();
+    for (flags, says) in cases {
+        let args = [&["bench", "--adapter", "no such adapter"], *flags].concat();
+        folder.refuses(&args, says);
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     refuse_flags(&[
         (&["--emit", "lse,dq"], &["--emit dq is not supported yet"]),
@@ -116,8 +168,6 @@ fn what_comes_later_is_refused_by_name() {
         (&["--emit", "dv"], &["--emit dv is not supported yet"]),
         (&["--emit", "dbias"], &["--emit dbias is not supported yet"]),
     ]);
-    let folder = Folder::with(&tensors());
-    folder.refuses(&["bench", "--json"], &["subcommand bench is not supported yet"]);
 }
 
 #[cfg(unix)]
@@ -157,6 +207,7 @@ fn help_and_version_are_answers() {
         &["demo", "--help"],
         &["info", "-h"],
         &["check", "--help"],
+        &["bench", "--help"],
         &["run", "--help"],
         &["run", "in.safetensors", "--scale", "1", "-h"],
     ];

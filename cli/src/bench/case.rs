@@ -1,0 +1,182 @@
+//! One thing to time: sizes, element type, what is hidden; its work and its traffic.
+
+use super::args::Sizes;
+use wgpu_attention::{
+    Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Error,
+    Kernel, Plan, Problem,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Case {
+    pub(super) sizes: Sizes,
+    pub(super) element: ElementType,
+    pub(super) causal: bool,
+    pub(super) extra: Extra,
+    /// `None` leaves it to the planner.
+    pub(super) kernel: Option<Kernel>,
+}
+
+/// What a call has besides query, key and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    Nothing,
+    /// How many keys before its own place a query sees.
+    Window(usize),
+    /// A bias of each query and key, the same for all heads.
+    Bias,
+}
+
+/// With fewer queries than this the keys and values take longer to read than to compute with.
+const FEW_QUERIES: usize = 16;
+
+impl Case {
+    pub(super) fn shape(&self) -> AttentionShape {
+        let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = self.sizes;
+        let bias = BroadcastLayout::Sizes([1, 1, q_len, kv_len]);
+        AttentionShape {
+            num_kv_heads,
+            kv_len,
+            element: self.element,
+            bias: (self.extra == Extra::Bias).then_some(bias),
+            ..AttentionShape::new(batch, num_heads, q_len, head_dim)
+        }
+    }
+
+    pub(super) fn options(&self) -> AttentionOptions {
+        let window_left = match self.extra {
+            Extra::Window(left) => Some(left),
+            Extra::Nothing | Extra::Bias => None,
+        };
+        AttentionOptions {
+            causal: self.causal,
+            window_left,
+            align: Align::BottomRight,
+            ..AttentionOptions::default()
+        }
+    }
+
+    /// What the library says of the case without having a device.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        Problem::new(&self.shape(), &self.options())?;
+        // No choice of a kernel depends on the lengths, and short ones are planned at once.
+        let short = AttentionShape { q_len: 1, kv_len: 1, bias: None, ..self.shape() };
+        let problem = Problem::new(&short, &self.options())?;
+        match Plan::new(problem, &Capabilities::PORTABLE, self.kernel) {
+            Err(error) if error.is_invalid() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is a step of a decoder, which reading keys and values holds up, not computing.
+    pub(super) fn is_decode(&self) -> bool {
+        self.sizes[3] < FEW_QUERIES
+    }
+
+    /// Pairs of a query and a key that it sees, of one head.
+    pub(super) fn pairs(&self) -> u64 {
+        let [_, _, _, q_len, kv_len, _] = self.sizes.map(|size| size as i64);
+        let row = |query: i64| {
+            let place = query + kv_len - q_len;
+            let last = if self.causal { place.min(kv_len - 1) } else { kv_len - 1 };
+            let first = match self.extra {
+                Extra::Window(left) => i64::try_from(left).map_or(0, |left| (place - left).max(0)),
+                Extra::Nothing | Extra::Bias => 0,
+            };
+            u64::try_from(last - first + 1).unwrap_or(0)
+        };
+        (0..q_len).map(row).sum()
+    }
+
+    /// Two multiplications and two additions for each visible pair and column; those of the softmax are not
+    /// counted, and hidden pairs are not either.
+    pub(super) fn flops(&self) -> f64 {
+        let [batch, num_heads, _, _, _, head_dim] = self.sizes.map(|size| size as f64);
+        4.0 * batch * num_heads * head_dim * self.pairs() as f64
+    }
+
+    /// Query, key, value, bias and out, each read or written once.
+    pub(super) fn bytes(&self) -> u64 {
+        let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] =
+            self.sizes.map(|size| size as u64);
+        let each = 4 / u64::from(self.element.per_word());
+        let elements = 2 * batch * head_dim * (num_heads * q_len + num_kv_heads * kv_len);
+        let bias = if self.extra == Extra::Bias { 4 * q_len * kv_len } else { 0 };
+        elements * each + bias
+    }
+
+    /// Of key and value.
+    pub(super) fn kv_elements(&self) -> usize {
+        let [batch, _, num_kv_heads, _, kv_len, head_dim] = self.sizes;
+        batch * num_kv_heads * kv_len * head_dim
+    }
+
+    /// The sizes as `--shapes` takes them.
+    pub(super) fn name(&self) -> String {
+        self.sizes.map(|size| size.to_string()).join(",")
+    }
+
+    /// What hides keys or is added, for people.
+    pub(super) fn words(&self) -> String {
+        let extra = match self.extra {
+            Extra::Nothing => None,
+            Extra::Window(left) => Some(format!("window {left}")),
+            Extra::Bias => Some("bias".to_owned()),
+        };
+        let words: Vec<String> =
+            self.causal.then(|| "causal".to_owned()).into_iter().chain(extra).collect();
+        words.join(", ")
+    }
+
+    /// The name of the pass; another one where a comparison by shape would take the case for a plain one.
+    pub(super) fn pass(&self) -> &'static str {
+        match self.extra {
+            Extra::Nothing => "fwd",
+            Extra::Window(_) => "fwd window",
+            Extra::Bias => "fwd bias",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Case, Extra};
+    use wgpu_attention::ElementType;
+
+    fn case(q_len: usize, kv_len: usize, causal: bool, extra: Extra) -> Case {
+        let sizes = [3, 4, 2, q_len, kv_len, 8];
+        Case { sizes, element: ElementType::F16, causal, extra, kernel: None }
+    }
+
+    #[test]
+    fn pairs_are_those_that_the_definition_sees() {
+        for (q_len, kv_len) in [(5, 5), (3, 7), (7, 3), (1, 9)] {
+            for causal in [false, true] {
+                for extra in [Extra::Nothing, Extra::Window(2), Extra::Window(usize::MAX)] {
+                    let case = case(q_len, kv_len, causal, extra);
+                    let (left, offset) = match extra {
+                        Extra::Window(2) => (2, kv_len as i64 - q_len as i64),
+                        _ => (99, kv_len as i64 - q_len as i64),
+                    };
+                    let sees =
+                        |i: i64, j: i64| (!causal || j <= i + offset) && j >= i + offset - left;
+                    let all =
+                        (0..q_len as i64).flat_map(|i| (0..kv_len as i64).map(move |j| (i, j)));
+                    let expected = all.filter(|&(i, j)| sees(i, j)).count() as u64;
+                    assert_eq!(case.pairs(), expected, "{case:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn work_and_traffic_are_of_all_heads() {
+        let plain = case(5, 7, false, Extra::Nothing);
+        assert_eq!(plain.flops(), 4.0 * (3 * 4 * 5 * 7 * 8) as f64);
+        assert_eq!(plain.bytes(), 2 * (2 * 3 * 4 * 5 * 8 + 2 * 3 * 2 * 7 * 8));
+        assert_eq!(case(5, 7, false, Extra::Bias).bytes(), plain.bytes() + 4 * 5 * 7);
+        assert!(
+            case(1, 7, false, Extra::Nothing).is_decode()
+                && !case(16, 7, true, Extra::Bias).is_decode()
+        );
+    }
+}

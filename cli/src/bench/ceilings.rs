@@ -1,0 +1,192 @@
+//! What an adapter can do at most, measured: multiply-adds in registers, and copying from buffer to buffer.
+
+use super::device::Device;
+use super::matrix;
+use super::processor::{self, Processor};
+use wgpu_attention::{Error, wgpu};
+
+/// Rates of one adapter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Ceilings {
+    /// Multiplications and additions a second, in f32.
+    pub(super) f32: f64,
+    /// In f16, if shaders have it.
+    pub(super) f16: Option<f64>,
+    /// Of cooperative matrices, f16 in and f32 out, if there are any.
+    pub(super) matrix: Option<f64>,
+    /// Bytes a second, read and written.
+    pub(super) copy: f64,
+    /// The same of the processor itself, if it plays the adapter.
+    pub(super) processor: Option<Processor>,
+}
+
+const MULTIPLY_ADD: &str = include_str!("multiply_add.wgsl");
+const COPY: &str = include_str!("copy.wgsl");
+
+/// Independent sums, and whether a multiply-add is one function: what suits one driver does not suit another.
+const SHAPES: [(u32, bool); 4] = [(2, true), (4, true), (8, true), (8, false)];
+const THREADS: u32 = 64;
+const TURNS: u32 = 4;
+/// Long enough to be timed, short enough for a watchdog.
+const LONG_ENOUGH: f64 = 0.02;
+const MOST_ROUNDS: u32 = 1 << 24;
+const REPEATS: usize = 5;
+
+/// Measures them; `step` is told what comes next.
+pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result<Ceilings, Error> {
+    let capabilities = *device.gpu.capabilities();
+    step("f32 multiply-add");
+    let f32 = multiply_add(device, "f32")?;
+    let f16 = if capabilities.shader_f16 {
+        step("f16 multiply-add");
+        Some(multiply_add(device, "f16")?)
+    } else {
+        None
+    };
+    step("cooperative matrices");
+    // What cannot be measured is no ceiling: the bench goes on without.
+    let matrix = matrix::measure(&device.gpu.adapter_info()).unwrap_or_default();
+    step("copying");
+    let copy = copy(device)?;
+    let processor = capabilities.software.then(|| {
+        step("the processor's own multiply-add");
+        processor::measure()
+    });
+    Ok(Ceilings { f32, f16, matrix, copy, processor })
+}
+
+/// The best rate of any shape. Seen: lavapipe 26, f32 with 2, 4 and 8 vectors 97, 120 and 127 GFLOP/s, fused by neither
+/// way of writing it; f16 21, 21 and 16.
+fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
+    let out = device.storage("sums", 16)?;
+    let groups = if device.gpu.capabilities().software { 64 } else { 8192 };
+    let mut best: f64 = 0.0;
+    for (sums, fused) in SHAPES {
+        let text = MULTIPLY_ADD
+            .replace("alias Number = f32;", &format!("alias Number = {number};"))
+            .replace("const SUMS = 4u;", &format!("const SUMS = {sums}u;"))
+            .replace("const FUSED = true;", &format!("const FUSED = {fused};"));
+        let enable = if number == "f16" { "enable f16;\n" } else { "" };
+        let pipeline = compile(device, "multiply_add", &format!("{enable}{text}"))?;
+        let rate = quickest(|rounds| run(device, &pipeline, &out, groups, rounds))?;
+        best = best.max(2.0 * 4.0 * f64::from(groups * THREADS * TURNS * sums) * rate);
+    }
+    Ok(best)
+}
+
+/// Rounds a second at best, from the seconds that some number of rounds takes.
+pub(super) fn quickest(
+    mut seconds_of: impl FnMut(u32) -> Result<f64, Error>,
+) -> Result<f64, Error> {
+    let mut rounds = 64;
+    // The first run compiles, too.
+    seconds_of(rounds)?;
+    let mut seconds = seconds_of(rounds)?;
+    while seconds < LONG_ENOUGH && rounds < MOST_ROUNDS {
+        rounds *= 2;
+        seconds = seconds_of(rounds)?;
+    }
+    for _ in 0..REPEATS {
+        seconds = seconds.min(seconds_of(rounds)?);
+    }
+    Ok(f64::from(rounds) / seconds)
+}
+
+/// Seconds of so many rounds.
+fn run(
+    device: &Device<'_>,
+    pipeline: &wgpu::ComputePipeline,
+    out: &wgpu::Buffer,
+    groups: u32,
+    rounds: u32,
+) -> Result<f64, Error> {
+    // Sums stay near 1, far from `never` and from numbers that are slow.
+    let floats = [0.9990_f32, 0.001, -1e6].map(f32::to_bits);
+    let [factor, term, never] = floats;
+    let params: Vec<u8> =
+        [factor, term, never, rounds].into_iter().flat_map(u32::to_le_bytes).collect();
+    let params = device.upload("rounds", &params, wgpu::BufferUsages::UNIFORM)?;
+    dispatch(device, pipeline, [&params, out], groups)
+}
+
+/// Bytes read and written a second, at best.
+fn copy(device: &Device<'_>) -> Result<f64, Error> {
+    let capabilities = device.gpu.capabilities();
+    // Beyond any cache, but a software adapter takes long to clear it.
+    let wanted: u64 = if capabilities.software { 64 << 20 } else { 256 << 20 };
+    let size = wanted.min(capabilities.binding_size).min(capabilities.buffer_size);
+    let mut best: f64 = 0.0;
+    for each in [1_u32, 4, 16] {
+        let text = COPY.replace("const EACH = 4u;", &format!("const EACH = {each}u;"));
+        let pipeline = compile(device, "copy", &text)?;
+        let group = u64::from(each) * 256 * 16;
+        let groups = (size / group).min(capabilities.workgroups_per_axis.into());
+        let size = groups * group;
+        let [source, copy] = [device.storage("source", size)?, device.storage("copy", size)?];
+        let mut seconds = f64::INFINITY;
+        for _ in 0..2 + REPEATS {
+            let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+            seconds = seconds.min(dispatch(device, &pipeline, [&source, &copy], groups)?);
+        }
+        best = best.max(2.0 * size as f64 / seconds);
+    }
+    Ok(best)
+}
+
+pub(super) fn compile(
+    device: &Device<'_>,
+    name: &str,
+    text: &str,
+) -> Result<wgpu::ComputePipeline, Error> {
+    let gpu = device.gpu.device();
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(name),
+        source: wgpu::ShaderSource::Wgsl(text.into()),
+    };
+    let checks = wgpu::ShaderRuntimeChecks {
+        force_loop_bounding: false,
+        ..wgpu::ShaderRuntimeChecks::checked()
+    };
+    device.tried("compiling", || {
+        // SAFETY: without loop bounding every loop has to end by itself: these count to a number that
+        // the host chose, in steps of one. Bounds checks stay on.
+        let module = unsafe { gpu.create_shader_module_trusted(descriptor, checks) };
+        gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(name),
+            layout: None,
+            module: &module,
+            entry_point: Some(name),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        })
+    })
+}
+
+/// Seconds of one dispatch with these buffers, by the best clock there is.
+pub(super) fn dispatch(
+    device: &Device<'_>,
+    pipeline: &wgpu::ComputePipeline,
+    buffers: [&wgpu::Buffer; 2],
+    groups: u32,
+) -> Result<f64, Error> {
+    let [first, second] = buffers.map(wgpu::Buffer::as_entire_binding);
+    let entries = [
+        wgpu::BindGroupEntry { binding: 0, resource: first },
+        wgpu::BindGroupEntry { binding: 1, resource: second },
+    ];
+    let group = device.tried("binding buffers", || {
+        device.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        })
+    })?;
+    let lap = device.lap(&mut |encoder| {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(groups, 1, 1);
+        Ok(())
+    })?;
+    Ok(lap.gpu.unwrap_or(lap.host))
+}

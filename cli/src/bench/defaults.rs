@@ -1,0 +1,59 @@
+//! What is timed if nobody says what.
+
+use super::args::Sizes;
+use super::case::{Case, Extra};
+use wgpu_attention::{Capabilities, ElementType, Kernel};
+
+/// The element types that an adapter has arithmetic and fast loads for.
+pub(super) fn elements(capabilities: &Capabilities) -> Vec<ElementType> {
+    if capabilities.shader_f16 && !capabilities.software {
+        vec![ElementType::F32, ElementType::F16]
+    } else {
+        vec![ElementType::F32]
+    }
+}
+
+/// Shapes of prompts and of decoding; a CPU that plays a GPU gets what it does within two minutes.
+pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
+    if capabilities.software {
+        return vec![
+            [1, 8, 8, 512, 512, 64],
+            [1, 8, 8, 1024, 1024, 64],
+            [1, 8, 8, 2048, 2048, 64],
+            [1, 8, 8, 512, 512, 128],
+            [1, 8, 8, 1024, 1024, 128],
+            [1, 8, 8, 2048, 2048, 128],
+            [1, 2, 2, 512, 512, 256],
+            [1, 2, 2, 1024, 1024, 256],
+            [1, 8, 2, 512, 512, 64],
+            [1, 8, 8, 1, 4096, 64],
+            [1, 32, 8, 1, 4096, 128],
+        ];
+    }
+    // As many tokens and columns at every length, and so as much to read.
+    let tokens = 8192;
+    let prompts = [64, 128, 256].into_iter().flat_map(|head_dim| {
+        let heads = 1024 / head_dim;
+        [512, 1024, 2048, 4096, 8192, 16_384]
+            .map(|len: usize| [(tokens / len).max(1), heads, heads, len, len, head_dim])
+    });
+    let others = [
+        [1, 32, 8, 2048, 2048, 128],
+        [1, 32, 32, 1, 4096, 128],
+        [1, 32, 8, 1, 4096, 128],
+        [1, 32, 8, 1, 16_384, 128],
+        [16, 32, 8, 1, 4096, 128],
+    ];
+    prompts.chain(others).collect()
+}
+
+/// Cases that no list of shapes can ask for: a window, and a bias.
+pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec<Case> {
+    let sizes =
+        if capabilities.software { [1, 8, 8, 1024, 1024, 64] } else { [1, 16, 16, 8192, 8192, 64] };
+    let element = ElementType::F32;
+    vec![
+        Case { sizes, element, causal: true, extra: Extra::Window(255), kernel },
+        Case { sizes, element, causal: false, extra: Extra::Bias, kernel },
+    ]
+}

@@ -1,0 +1,65 @@
+// Merges partial results over parts of the keys: out and lse of each part into those of all keys.
+//
+// An invocation owns four columns of a row. A part that saw no key has lse -inf, known by its bits, and weighs nothing.
+// Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Juravsky et al. 2024, arXiv
+// 2402.05099, section 3.1.
+
+const VALUE_DIM = 64u;
+const THREADS = 64u;
+const HAS_LSE = false;
+alias Stored = f32;
+alias StoredOut = f32;
+
+@group(0) @binding(12) var<storage, read> partial_out: array<Stored>;
+@group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+
+// use params, sequence, rows, softmax_state, load(partial_out), store(out)
+
+const VALUE_VECTORS = (VALUE_DIM + 3u) / 4u;
+
+@compute @workgroup_size(THREADS)
+fn attention_combine(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = workgroup.x * THREADS + lane;
+    let query = index / VALUE_VECTORS;
+    if query >= params.q_len {
+        return;
+    }
+    let row = query_row(query, workgroup.y, locate_sequence(workgroup), true);
+    let column = index % VALUE_VECTORS * 4u;
+    let left = columns_left(VALUE_DIM, column);
+    let lse_start = row_start(params.partial_lse, row);
+    let out_start = row_start(params.partial_out, row) + column;
+
+    var m = LOWEST;
+    var empty = true;
+    for (var part = 0u; part < params.splits; part++) {
+        let bits = partial_lse[lse_start + part * params.lse_split];
+        let sees = bits != MINUS_INFINITY_BITS;
+        empty = empty && !sees;
+        m = max(m, select(LOWEST, bitcast<f32>(bits), sees));
+    }
+    var l = 0.0;
+    var columns = vec4(0.0);
+    // 0, or NaN where all visible scores are -inf.
+    var weightless = vec4(0.0);
+    for (var part = 0u; part < params.splits; part++) {
+        let bits = partial_lse[lse_start + part * params.lse_split];
+        let found = load_partial_out(out_start + part * params.out_split, left);
+        if bits == MINUS_INFINITY_BITS {
+            weightless += found;
+        } else {
+            let weight = exponential(bitcast<f32>(bits) - m);
+            l += weight;
+            columns += weight * found;
+        }
+    }
+    store_out(row_start(params.out, row) + column, left, select(columns / l, weightless, empty));
+    if HAS_LSE && column == 0u {
+        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
+    }
+}
