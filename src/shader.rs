@@ -62,7 +62,10 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
             include_str!("../shaders/shared/store_words.wgsl")
         }
         ("store", Storage::Unpacked) => include_str!("../shaders/shared/store_unpacked.wgsl"),
-        ("pairs", Storage::Bf16Words) => include_str!("../shaders/shared/pairs_bf16.wgsl"),
+        // Of the two that are stored as words, both are of one type.
+        ("pairs", _) if [variant.storage, variant.out].contains(&Storage::Bf16Words) => {
+            include_str!("../shaders/shared/pairs_bf16.wgsl")
+        }
         ("pairs", _) => include_str!("../shaders/shared/pairs_f16.wgsl"),
         _ => return None,
     })

@@ -191,6 +191,10 @@ fn elements(list: &mut Cases) {
     for (element, name, odd) in [(F16, "f16", "f16, odd dims"), (Bf16, "bf16", "bf16, odd dims")] {
         let base = || AttentionShape { element, batch: 2, ..shape(2, 70, 65, 64) };
         list.add(name, base(), plain);
+        for value_dim in [64, 5] {
+            // Of 16 bits, only queries, keys and values: what is merged is f32.
+            list.add(name, AttentionShape { q_len: 3, kv_len: 600, value_dim, ..base() }, plain);
+        }
         list.poisoned(name, base().with_layout(Layout::Bshd), causal);
         for layout in [Layout::Bhsd, Layout::Bshd] {
             let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
