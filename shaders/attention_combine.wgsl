@@ -7,6 +7,8 @@
 const VALUE_DIM = 64u;
 const THREADS = 64u;
 const HAS_LSE = false;
+// Whether a row that sees keys, all of score -inf, becomes the NaN of its parts, or 0 as if it saw none.
+const SHOWS_NAN = true;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -51,7 +53,7 @@ fn attention_combine(
         let bits = partial_lse[lse_start + part * params.lse_split];
         let found = load_partial_out(out_start + part * params.out_split, left);
         if bits == MINUS_INFINITY_BITS {
-            weightless += found;
+            weightless += select(vec4(0.0), found, SHOWS_NAN);
         } else {
             let weight = exponential(bitcast<f32>(bits) - m);
             l += weight;

@@ -4,6 +4,7 @@ mod additive;
 mod encodings;
 mod layers;
 mod masks;
+mod merge;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;

@@ -79,7 +79,10 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
+pub use ops::{
+    Additive, AdditiveBuffers, Merge, MergeBuffers, Positional, PositionalBuffers, Rotary,
+    RotaryBuffers,
+};
 pub use ops::{
     Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
     MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
@@ -89,10 +92,10 @@ pub use plan::{
     Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
     Window,
 };
-pub use plan::{AdditivePlan, TokenParams, TokenPlan};
+pub use plan::{AdditivePlan, MergePlan, TokenParams, TokenPlan};
 pub use problem::{
-    AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
-    RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
+    PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,

@@ -61,6 +61,7 @@ pub(super) fn split(
         constants: [
             ("VALUE_DIM", Constant::Count(part.value_dim)),
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("SHOWS_NAN", Constant::Flag(true)),
         ]
         .into(),
     };

@@ -3,6 +3,7 @@
 mod additive;
 mod element;
 mod linear;
+mod merge;
 mod multi_head;
 mod options;
 mod pieces;
@@ -19,6 +20,8 @@ pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
+pub(crate) use merge::MergeProblem;
+pub use merge::{MergeInputs, MergeShape};
 pub(crate) use multi_head::MultiHeadSizes;
 pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,

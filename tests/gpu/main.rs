@@ -24,6 +24,7 @@ mod limits;
 mod linear;
 mod lost;
 mod masks;
+mod merge;
 mod one_shot;
 mod properties;
 mod stages;

@@ -241,7 +241,7 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
         let expected = match entry {
             Entry::Softmax | Entry::HeadMean => 1,
             // Layers with f16 inside convert theirs.
-            Entry::Pack | Entry::UniformRows | Entry::AttentionCombine => 2,
+            Entry::Pack | Entry::UniformRows => 2,
             _ => 6,
         };
         assert_eq!(storages.len(), expected, "{}: {storages:?}", entry.name());
