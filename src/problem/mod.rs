@@ -1,6 +1,7 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod additive;
+mod cache;
 mod element;
 mod linear;
 mod merge;
@@ -17,6 +18,8 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
+pub(crate) use cache::{CacheProblem, Rows, Run};
+pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};

@@ -4,6 +4,7 @@
 mod additive;
 mod app;
 mod bands;
+mod cache;
 mod case;
 mod check;
 #[path = "../host/data.rs"]
