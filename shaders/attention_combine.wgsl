@@ -7,8 +7,8 @@
 const VALUE_DIM = 64u;
 const THREADS = 64u;
 const HAS_LSE = false;
-// Whether a row that sees keys, all of score -inf, becomes the NaN of its parts, or 0 as if it saw none.
-const SHOWS_NAN = true;
+// Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
+const HAS_SUMS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -47,20 +47,21 @@ fn attention_combine(
     }
     var l = 0.0;
     var columns = vec4(0.0);
-    // 0, or NaN where all visible scores are -inf.
-    var weightless = vec4(0.0);
     for (var part = 0u; part < params.splits; part++) {
-        let bits = partial_lse[lse_start + part * params.lse_split];
-        let found = load_partial_out(out_start + part * params.out_split, left);
-        if bits == MINUS_INFINITY_BITS {
-            weightless += select(vec4(0.0), found, SHOWS_NAN);
-        } else {
-            let weight = exponential(bitcast<f32>(bits) - m);
+        let at = lse_start + part * params.lse_split;
+        let bits = partial_lse[at];
+        var sum = select(1.0, 0.0, bits == MINUS_INFINITY_BITS);
+        if HAS_SUMS {
+            sum = bitcast<f32>(partial_lse[at + 1u]);
+        }
+        // A part without weight may hold anything; compared by its bits, a NaN has weight.
+        if (bitcast<u32>(sum) & 0x7fffffffu) != 0u {
+            let weight = exponential(bitcast<f32>(bits) - m) * sum;
             l += weight;
-            columns += weight * found;
+            columns += weight * load_partial_out(out_start + part * params.out_split, left);
         }
     }
-    store_out(row_start(params.out, row) + column, left, select(columns / l, weightless, empty));
+    store_out(row_start(params.out, row) + column, left, select(columns / l, vec4(0.0), empty));
     if HAS_LSE && column == 0u {
         lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
     }

@@ -24,7 +24,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
-// Whether workgroups share the keys of a row: out and lse are then of one part of them.
+// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
+// part's maximum and sum.
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
@@ -142,7 +143,13 @@ fn attention_forward(
             store_out(start + d * 4u, select(0u, columns_left(VALUE_DIM, d * 4u), row.live), columns);
         }
         if HAS_LSE && row.live {
-            lse[row_start(params.lse, row) + split * params.lse_split] = lse_bits(m[r], l[r], empty);
+            let at = row_start(params.lse, row) + split * params.lse_split;
+            if SPLIT {
+                lse[at] = select(bitcast<u32>(m[r]), MINUS_INFINITY_BITS, empty);
+                lse[at + 1u] = bitcast<u32>(l[r]);
+            } else {
+                lse[at] = lse_bits(m[r], l[r], empty);
+            }
         }
     }
 }

@@ -18,7 +18,8 @@ const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 const HAS_LSE = false;
-// Whether workgroups share the keys of a row: out and lse are then of one part of them.
+// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
+// part's maximum and sum.
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
@@ -131,7 +132,13 @@ fn attention_forward_wide(
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if HAS_LSE && first_column == 0u {
-        lse[row_start(params.lse, row) + split * params.lse_split] = lse_bits(m, l, empty);
+        let at = row_start(params.lse, row) + split * params.lse_split;
+        if SPLIT {
+            lse[at] = select(bitcast<u32>(m), MINUS_INFINITY_BITS, empty);
+            lse[at + 1u] = bitcast<u32>(l);
+        } else {
+            lse[at] = lse_bits(m, l, empty);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Tensor {
     Workspace,
     /// Out before it is packed into words that rows share; the operator's own buffer.
     Unpacked,
-    /// Out and lse over parts of the keys, before they are merged; the operator's own buffers.
+    /// Out, and maximum and sum, over parts of the keys, before they are merged; the operator's own buffers.
     PartialOut,
     PartialLse,
     /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.

@@ -28,7 +28,7 @@ pub(super) fn split(
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let count = splits.saturating_mul(chunks);
-    let (out, lse) = (partial(part, part.value_dim), partial(part, 1));
+    let (out, lse) = (partial(part, part.value_dim), partial(part, 2));
     let storage = if part.value_dim.is_multiple_of(4) { Storage::F32x4 } else { Storage::F32 };
     let mut dispatches = Vec::new();
     let key_tiles = u64::from(part.kv_len.div_ceil(tiles.keys));
@@ -61,7 +61,7 @@ pub(super) fn split(
         constants: [
             ("VALUE_DIM", Constant::Count(part.value_dim)),
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
-            ("SHOWS_NAN", Constant::Flag(true)),
+            ("HAS_SUMS", Constant::Flag(true)),
         ]
         .into(),
     };
@@ -117,7 +117,7 @@ fn over_keys(
     dispatch
 }
 
-/// Out or lse over one part of the keys, contiguous.
+/// Out, or maximum and sum, over one part of the keys, contiguous.
 fn partial(part: &Problem, columns: u32) -> View {
     let view = dense(part, columns);
     // One after the other, sequences share a batch.

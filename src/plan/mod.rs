@@ -45,7 +45,7 @@ use std::fmt;
 pub enum Kernel {
     /// One kernel, online softmax, never stores the `q_len x kv_len` matrix.
     Forward,
-    /// The same for head or value dims above 128, in chunks of columns: slower.
+    /// The same for head or value dims above 128 (256 where a CPU plays the GPU), in chunks of columns: slower.
     ForwardWide,
     /// The same for few queries of many keys: workgroups share the keys of a row, and their results are merged.
     Decode,
@@ -107,7 +107,8 @@ impl Plan {
                 found: capabilities.storage_buffers.to_string(),
             });
         }
-        let is_wide = problem.head_dim.max(problem.value_dim) > tiles::MOST_COLUMNS;
+        let most = tiles::most_columns(capabilities);
+        let is_wide = problem.head_dim.max(problem.value_dim) > most;
         let (kernel, reason) = choose(&problem, is_wide, capabilities, kernel)?;
         let entry = match kernel {
             Kernel::Forward => Entry::AttentionForward,
@@ -172,7 +173,7 @@ fn choose(
             refuse(kernel, "three-stage, as weights or scores are asked for")
         }
         Some(kernel @ Kernel::Forward) if is_wide => {
-            refuse(kernel, "forward-wide, decode or three-stage, as a dim is above 128")
+            refuse(kernel, "forward-wide, decode or three-stage, as a dim is too long")
         }
         Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
             Ok((Kernel::ForwardWide, "there are no keys, so no scores"))
@@ -182,7 +183,9 @@ fn choose(
         None if is_decode(problem, is_wide, capabilities) => {
             Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
         }
-        None if is_wide => Ok((Kernel::ForwardWide, "nothing asks for scores; a dim is above 128")),
+        None if is_wide => {
+            Ok((Kernel::ForwardWide, "nothing asks for scores; a dim is too long for forward"))
+        }
         None => Ok((Kernel::Forward, "nothing asks for scores")),
     }
 }

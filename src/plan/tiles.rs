@@ -35,7 +35,7 @@ const FEWEST_TILES: u32 = 4;
 /// Fewer keys than this are not worth a tile.
 const FEWEST_KEYS: u32 = 4;
 /// Columns that an invocation keeps in registers.
-pub(super) const MOST_COLUMNS: u32 = 128;
+const MOST_COLUMNS: u32 = 128;
 /// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
 /// device has them, so no kernel is offered to one that has not.
 const SOFTMAX_THREADS: u32 = 64;
@@ -50,10 +50,12 @@ impl Tiles {
         // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
         // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
         // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
-        let is_long = problem.head_dim.max(problem.value_dim) > 80;
+        let dim = problem.head_dim.max(problem.value_dim);
+        let is_long = dim > 80;
         // Under a band, smaller tiles waste less on their hidden corners.
         let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
             (true, ..=8) => (8, 1, 4),
+            (true, _) if dim > MOST_COLUMNS => (32, 1, 4),
             (_, ..=32) => (32, 1, 4),
             (true, 256..) if !is_banded => (64, if is_long { 2 } else { 4 }, 2),
             (true, _) if is_long => (32, 2, 2),
@@ -200,7 +202,13 @@ impl Parts {
     }
 }
 
-/// As few loops as drivers still unroll; at most four cover [`MOST_COLUMNS`].
+/// Columns that the fused kernel takes: on a CPU those that its nearest cache holds. lavapipe 26, 512 queries and keys of
+/// 4 heads: dim 192, 57 ms, and 170 with `forward-wide`; 256, 111 and 115.
+pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
+    if capabilities.software { 2 * MOST_COLUMNS } else { MOST_COLUMNS }
+}
+
+/// As few loops as drivers still unroll; at most four cover all columns.
 fn parts(dim: u32, keys_each: u32) -> Parts {
     let vectors = dim.div_ceil(4);
     let most = if keys_each > 2 { 16 } else { 8 };

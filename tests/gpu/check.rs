@@ -52,7 +52,7 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
             find: "l *= rescale;",
             replacement: "",
             cases: "head_dim 256",
-            kernels: &["forward-wide"],
+            kernels: &["forward-wide, core limits"],
         },
         Break {
             find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",

@@ -87,8 +87,8 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
         assert_eq!(plan.kernel, kernel);
         // The scores of 2 x 4 x 100 x 70 pairs, contiguous.
         let scores = 4 * 2 * 4 * 100 * 70;
-        // Two parts of the keys, with an out of 64 columns and an lse for each row.
-        let partial = 4 * 2 * 2 * 4 * 100 * 65;
+        // Two parts of the keys, with an out of 64 columns, a maximum and a sum for each row.
+        let partial = 4 * 2 * 2 * 4 * 100 * 66;
         let expected = match kernel {
             Kernel::ThreeStage => scores,
             Kernel::Decode => partial,
@@ -98,7 +98,7 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
     }
     let wide = AttentionShape { value_dim: 129, ..ordinary() };
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..ordinary() };
-    let no_wide = "forward-wide, decode or three-stage, as a dim is above 128";
+    let no_wide = "forward-wide, decode or three-stage, as a dim is too long";
     let no_weights = "three-stage, as weights or scores are asked for";
     for (shape, kernel, expected) in [
         (wide, Kernel::Forward, no_wide),
