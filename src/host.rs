@@ -4,15 +4,19 @@ mod additive;
 mod encodings;
 mod layers;
 mod masks;
+mod merge;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
-use crate::ops::{Attention, AttentionBuffers};
+use crate::ops::{Attention, AttentionBuffers, KvCache};
 use crate::pipeline::Edit;
 use crate::plan::{Kernel, Tensor};
-use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem, View};
+use crate::problem::{
+    AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs, Problem,
+    View,
+};
 use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.
@@ -96,6 +100,18 @@ impl Gpu {
     /// As [`Attention::new`].
     pub fn operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
         Attention::from_context(self.context.clone(), options)
+    }
+
+    /// An empty cache of keys and values on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn kv_cache(
+        &self,
+        shape: &KvCacheShape,
+        rotary: Option<CacheRotary<'_>>,
+    ) -> Result<KvCache, Error> {
+        KvCache::from_context(self.context.clone(), shape, rotary)
     }
 
     /// Attention from slices: uploads, runs, reads back.

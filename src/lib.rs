@@ -79,20 +79,24 @@ pub mod cpu;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{Additive, AdditiveBuffers, Positional, PositionalBuffers, Rotary, RotaryBuffers};
+pub use ops::{
+    Additive, AdditiveBuffers, Merge, MergeBuffers, Positional, PositionalBuffers, Rotary,
+    RotaryBuffers,
+};
 pub use ops::{
     Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
     MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
 };
+pub use ops::{CacheTokens, KvCache};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
     Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
     Window,
 };
-pub use plan::{AdditivePlan, TokenParams, TokenPlan};
+pub use plan::{AdditivePlan, MergePlan, TokenParams, TokenPlan};
 pub use problem::{
-    AdditiveInputs, AdditiveOutputs, AdditiveShape, PositionalInputs, PositionalShape,
-    RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
+    PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
@@ -101,6 +105,7 @@ pub use problem::{
     Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
     SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
 };
+pub use problem::{CacheRotary, KvCacheShape};
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

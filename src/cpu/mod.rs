@@ -6,6 +6,7 @@
 mod additive;
 mod attention;
 mod linear;
+mod merge;
 mod multi_head;
 mod rotary;
 mod row;
@@ -15,6 +16,7 @@ pub mod stages;
 pub use additive::additive;
 pub use attention::{attention, attention_rounded};
 pub use linear::linear;
+pub use merge::merge;
 pub use multi_head::multi_head_attention;
 pub use rotary::{positional, rotary};
 pub use self_attention::self_attention;

@@ -2,8 +2,10 @@
 
 mod additive;
 mod attention;
+mod cache;
 mod launch;
 mod linear;
+mod merge;
 mod multi_head;
 mod positional;
 mod rotary;
@@ -11,7 +13,9 @@ mod self_attention;
 
 pub use additive::{Additive, AdditiveBuffers};
 pub use attention::{Attention, AttentionBuffers, Footprint};
+pub use cache::{CacheTokens, KvCache};
 pub use linear::{Linear, LinearBuffers};
+pub use merge::{Merge, MergeBuffers};
 pub use multi_head::{MultiHeadAttention, MultiHeadBuffers};
 pub use positional::{Positional, PositionalBuffers};
 pub use rotary::{Rotary, RotaryBuffers};

@@ -80,7 +80,7 @@ impl TokenPlan {
     }
 
     /// Cuts `problem` into parts that the device takes.
-    fn new(problem: TokenProblem, capabilities: &Capabilities) -> Result<Self, Error> {
+    pub(crate) fn new(problem: TokenProblem, capabilities: &Capabilities) -> Result<Self, Error> {
         let mut launches = Vec::new();
         let mut waiting = vec![problem];
         while let Some(part) = waiting.pop() {
@@ -148,9 +148,12 @@ fn plan(part: &TokenProblem, device: &Capabilities) -> Result<Vec<Launch<TokenTe
     if let Some(x) = part.x.filter(|_| !in_place) {
         (params.x, _) = bind(1, TokenTensor::X, per_word, &x)?;
     }
-    (params.table, _) = bind(6, TokenTensor::Table, 1, &part.table)?;
-    if entry == Entry::Rotary {
-        bind(7, TokenTensor::Sines, 1, &part.table)?;
+    // Rows that are only copied have no table.
+    if part.table.extent > 0 {
+        (params.table, _) = bind(6, TokenTensor::Table, 1, &part.table)?;
+        if entry == Entry::Rotary {
+            bind(7, TokenTensor::Sines, 1, &part.table)?;
+        }
     }
     if let Some(positions) = part.positions {
         (params.positions, _) = bind(8, TokenTensor::Positions, 1, &positions)?;

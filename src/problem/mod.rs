@@ -1,8 +1,10 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod additive;
+mod cache;
 mod element;
 mod linear;
+mod merge;
 mod multi_head;
 mod options;
 mod pieces;
@@ -16,9 +18,13 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
+pub(crate) use cache::{CacheProblem, Rows, Run};
+pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
+pub(crate) use merge::MergeProblem;
+pub use merge::{MergeInputs, MergeShape};
 pub(crate) use multi_head::MultiHeadSizes;
 pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,

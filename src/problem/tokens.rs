@@ -150,7 +150,11 @@ pub(crate) struct TokenProblem {
 /// What is done with a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    Rotary { pairs: RotaryPairs, rotary_dim: u32 },
+    /// With a `rotary_dim` of 0, a copy.
+    Rotary {
+        pairs: RotaryPairs,
+        rotary_dim: u32,
+    },
     Positional,
 }
 

@@ -4,6 +4,7 @@
 mod additive;
 mod app;
 mod bands;
+mod cache;
 mod case;
 mod check;
 #[path = "../host/data.rs"]
@@ -24,6 +25,7 @@ mod limits;
 mod linear;
 mod lost;
 mod masks;
+mod merge;
 mod one_shot;
 mod properties;
 mod stages;

@@ -2,9 +2,9 @@
 
 use crate::plan::PORTABLE;
 use wgpu_attention::{
-    AdditivePlan, AdditiveShape, Capabilities, ElementType, Layout, PositionalInputs,
-    PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows,
-    TokenPlan, Variant, alibi_slopes, cpu, rotary_frequencies, sinusoidal,
+    AdditivePlan, AdditiveShape, Capabilities, ElementType, Layout, MergePlan, MergeShape,
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable,
+    Strides, TableRows, TokenPlan, Variant, alibi_slopes, cpu, rotary_frequencies, sinusoidal,
 };
 
 /// Every variant of these shaders that a plan can ask for.
@@ -43,6 +43,10 @@ pub(crate) fn variants() -> Vec<Variant> {
                 let shape = AdditiveShape { element, bias, mask, weights, ..shape };
                 variants.extend(AdditivePlan::new(&shape, &device).unwrap().variants());
             }
+        }
+        for value_dim in [5, 6, 8] {
+            let shape = MergeShape { element, ..MergeShape::new(2, [1, 2, 3], value_dim) };
+            variants.extend(MergePlan::new(&shape, &device).unwrap().variants());
         }
     }
     variants

@@ -1,0 +1,269 @@
+//! A cache of keys and values: its sizes, and which of its rows new tokens take.
+
+use super::slice::move_view;
+use super::strides::resolve;
+use super::{ElementType, Encoding, Layout, RotaryPairs, Strides, TokenProblem, View, length};
+use crate::error::Error;
+use std::ops::Range;
+
+/// Sizes of a cache: keys `[batch, num_kv_heads, capacity, head_dim]`, values `[batch, num_kv_heads, capacity, value_dim]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvCacheShape {
+    /// Number of sequences.
+    pub batch: usize,
+    /// Number of key/value heads.
+    pub num_kv_heads: usize,
+    /// Tokens that each sequence has room for.
+    pub capacity: usize,
+    /// Length of a key vector.
+    pub head_dim: usize,
+    /// Length of a value vector.
+    pub value_dim: usize,
+    /// What keys and values are stored as. In 16 bits, rows of odd length, and halves of odd length in a rotation, share
+    /// words and take longer to append.
+    pub element: ElementType,
+}
+
+impl KvCacheShape {
+    /// Keys and values of `head_dim` each in f32; change any field from there.
+    #[must_use]
+    pub fn new(batch: usize, num_kv_heads: usize, capacity: usize, head_dim: usize) -> Self {
+        let value_dim = head_dim;
+        Self { batch, num_kv_heads, capacity, head_dim, value_dim, element: ElementType::F32 }
+    }
+}
+
+/// How new keys are rotated on their way into a cache: by the row of the table that is their place in their sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CacheRotary<'a> {
+    /// `[capacity or more, rotary_dim / 2]`: a row for each place, as [`RotaryTable`](crate::RotaryTable) makes.
+    pub cos: &'a [f32],
+    /// As `cos`.
+    pub sin: &'a [f32],
+    /// Columns that are rotated, the first ones: even, at least 2, at most `head_dim`.
+    pub rotary_dim: usize,
+    /// Which columns make a pair.
+    pub pairs: RotaryPairs,
+}
+
+/// A validated cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheProblem {
+    pub(crate) shape: KvCacheShape,
+    pub(crate) key: Rows,
+    pub(crate) value: Rows,
+}
+
+/// The keys or the values of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    argument: &'static str,
+    /// `[batch, num_kv_heads, capacity, dim]`.
+    pub(crate) view: View,
+    dim: usize,
+    /// What is done to them on their way in.
+    encoding: Encoding,
+}
+
+/// Neighbouring sequences that take as many new tokens behind as many that they hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    batches: Range<u32>,
+    start: u32,
+    count: u32,
+}
+
+/// Rows as they are.
+const PLAIN: Encoding = Encoding::Rotary { pairs: RotaryPairs::Half, rotary_dim: 0 };
+
+impl CacheProblem {
+    pub(crate) fn new(s: &KvCacheShape, rotary: Option<CacheRotary<'_>>) -> Result<Self, Error> {
+        let sizes = [
+            ("num_kv_heads", s.num_kv_heads),
+            ("head_dim", s.head_dim),
+            ("value_dim", s.value_dim),
+        ];
+        if let Some((argument, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
+            return Err(Error::invalid(argument, "at least 1", 0));
+        }
+        for (argument, size) in
+            sizes.into_iter().chain([("batch", s.batch), ("capacity", s.capacity)])
+        {
+            length(argument, size)?;
+        }
+        let rows = |argument, dim, encoding| {
+            let sizes = [s.batch, s.num_kv_heads, s.capacity, dim];
+            Ok::<_, Error>(Rows {
+                argument,
+                view: resolve(argument, sizes, Layout::Bhsd)?,
+                dim,
+                encoding,
+            })
+        };
+        let encoding = rotary.map_or(Ok(PLAIN), |rotary| encoding(s, rotary))?;
+        Ok(Self {
+            shape: *s,
+            key: rows("key", s.head_dim, encoding)?,
+            value: rows("value", s.value_dim, PLAIN)?,
+        })
+    }
+
+    /// Where the new tokens of each sequence go, behind those it holds.
+    pub(crate) fn runs(
+        &self,
+        held: &[usize],
+        len: usize,
+        lens: Option<&[usize]>,
+    ) -> Result<(Vec<usize>, Vec<Run>), Error> {
+        let argument = if lens.is_some() { "lens" } else { "len" };
+        let counts = lens.map_or_else(|| vec![len; held.len()], <[usize]>::to_vec);
+        if counts.len() != held.len() {
+            let expected = format!("a number for each of {} sequences", held.len());
+            return Err(Error::invalid(argument, expected, format!("{} numbers", counts.len())));
+        }
+        let mut runs: Vec<Run> = Vec::new();
+        for (sequence, (&start, &count)) in held.iter().zip(&counts).enumerate() {
+            if count > len {
+                let expected = format!("at most len = {len} new tokens of sequence {sequence}");
+                return Err(Error::invalid(argument, expected, count));
+            }
+            let capacity = self.shape.capacity;
+            let room = capacity - start;
+            if count > room {
+                let expected = format!(
+                    "at most {room} new tokens, as sequence {sequence} holds {start} of {capacity}"
+                );
+                return Err(Error::invalid(argument, expected, count));
+            }
+            let [sequence, start, count] = [
+                length("batch", sequence)?,
+                length("capacity", start)?,
+                length("capacity", count)?,
+            ];
+            match runs.last_mut() {
+                Some(run)
+                    if run.batches.end == sequence && (run.start, run.count) == (start, count) =>
+                {
+                    run.batches.end += 1;
+                }
+                _ if count > 0 => runs.push(Run { batches: sequence..sequence + 1, start, count }),
+                _ => {}
+            }
+        }
+        let lens = held.iter().zip(&counts).map(|(held, count)| held + count).collect();
+        Ok((lens, runs))
+    }
+
+    /// Bytes of the first `extent` elements.
+    pub(crate) fn bytes(&self, extent: u32) -> u64 {
+        u64::from(extent.div_ceil(self.shape.element.per_word())) * 4
+    }
+
+    /// Where new tokens `[batch, num_kv_heads, len, dim]` lie.
+    pub(crate) fn tokens(&self, rows: &Rows, len: usize, layout: Layout) -> Result<View, Error> {
+        let KvCacheShape { batch, num_kv_heads, .. } = self.shape;
+        resolve(rows.argument, [batch, num_kv_heads, len, rows.dim], layout)
+    }
+
+    /// The last tokens of `x`, of so many, on their way to their places.
+    pub(crate) fn append(
+        &self,
+        rows: &Rows,
+        x: View,
+        len: usize,
+        run: &Run,
+    ) -> Result<TokenProblem, Error> {
+        let Run { batches, start, count } = run;
+        let len = length("len", len)?;
+        let heads = 0..length("num_kv_heads", self.shape.num_kv_heads)?;
+        let dim = length(rows.argument, rows.dim)?;
+        let x = move_view(x, batches, &heads, &(len - count..len), dim);
+        let out = move_view(rows.view, batches, &heads, &(*start..start + count), dim);
+        let width = match rows.encoding {
+            Encoding::Rotary { rotary_dim, .. } => rotary_dim / 2,
+            Encoding::Positional => 0,
+        };
+        let table = View {
+            offset: start * width,
+            batch: 0,
+            head: 0,
+            row: width,
+            column: 1,
+            extent: (start + count) * width,
+            exact: true,
+        };
+        self.copy(batches.end - batches.start, *count, dim, [x, out], (rows.encoding, table))
+    }
+
+    /// The first tokens of a sequence on their way into a buffer of their own, and from there into another sequence.
+    pub(crate) fn fork(
+        &self,
+        rows: &Rows,
+        [from, to]: [usize; 2],
+        count: usize,
+    ) -> Result<[TokenProblem; 2], Error> {
+        let [from, to, count] = [length("from", from)?, length("to", to)?, length("len", count)?];
+        let heads = 0..length("num_kv_heads", self.shape.num_kv_heads)?;
+        let dim = length(rows.argument, rows.dim)?;
+        let own = resolve(
+            rows.argument,
+            [1, self.shape.num_kv_heads, count as usize, rows.dim],
+            Layout::Bhsd,
+        )?;
+        let of = |sequence: u32| {
+            move_view(rows.view, &(sequence..sequence + 1), &heads, &(0..count), dim)
+        };
+        let none = View { offset: 0, extent: 0, ..own };
+        let copy = |views| self.copy(1, count, dim, views, (PLAIN, none));
+        Ok([copy([of(from), own])?, copy([own, of(to)])?])
+    }
+
+    fn copy(
+        &self,
+        batch: u32,
+        len: u32,
+        dim: u32,
+        [x, out]: [View; 2],
+        (encoding, table): (Encoding, View),
+    ) -> Result<TokenProblem, Error> {
+        Ok(TokenProblem {
+            batch,
+            num_heads: length("num_kv_heads", self.shape.num_kv_heads)?,
+            len,
+            dim,
+            element: self.shape.element,
+            encoding,
+            x: Some(x),
+            out,
+            in_place: false,
+            table,
+            positions: None,
+            last_row: 0,
+        })
+    }
+}
+
+impl Rows {
+    /// As attention reads them.
+    pub(crate) fn layout(&self) -> Layout {
+        let View { batch, head, row, .. } = self.view;
+        let [batch, head, row] = [batch, head, row].map(|stride| stride as usize);
+        Layout::Strided(Strides { offset: 0, batch, head, row })
+    }
+}
+
+fn encoding(s: &KvCacheShape, rotary: CacheRotary<'_>) -> Result<Encoding, Error> {
+    let CacheRotary { cos, sin, rotary_dim, pairs } = rotary;
+    if rotary_dim == 0 || rotary_dim % 2 == 1 || rotary_dim > s.head_dim {
+        let expected = format!("an even number from 2 to head_dim = {}", s.head_dim);
+        return Err(Error::invalid("rotary_dim", expected, rotary_dim));
+    }
+    let width = rotary_dim / 2;
+    for (argument, column) in [("cos", cos), ("sin", sin)] {
+        if column.len() / width < s.capacity || column.len() % width != 0 {
+            let expected = format!("{} rows of {width} or more", s.capacity);
+            return Err(Error::invalid(argument, expected, format!("{} elements", column.len())));
+        }
+    }
+    Ok(Encoding::Rotary { pairs, rotary_dim: length("rotary_dim", rotary_dim)? })
+}
