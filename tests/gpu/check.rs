@@ -156,12 +156,12 @@ fn hidden_nan_that_leaks_is_found() {
 #[test]
 fn a_linear_layer_that_is_wrong_is_found_wherever_there_is_one() {
     for (cases, kernels) in [
-        ("features", ["linear"]),
-        ("projections", ["multi-head"]),
-        ("shared projections", ["self-attention"]),
+        ("features", &["linear"][..]),
+        ("projections", &["multi-head"]),
+        ("shared projections", &["self-attention"]),
     ] {
         let (find, replacement) = ("sums[each * FOURS + four] + added", "sums[four] + added");
-        assert_finds(&[Break { find, replacement, cases, kernels: &kernels }]);
+        assert_finds(&[Break { find, replacement, cases, kernels }]);
     }
 }
 
