@@ -1,6 +1,7 @@
 //! The shapes and options that hurt.
 
 use super::data::Data;
+use crate::plan::Kernel;
 use crate::problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, CuSeqlens, Layout,
     SegmentLayout, Strides,
@@ -13,6 +14,8 @@ pub(super) struct Case {
     pub(super) shape: AttentionShape,
     pub(super) options: AttentionOptions,
     pub(super) data: Data,
+    /// The fused kernel, if the plan is not to choose it.
+    pub(super) kernel: Option<Kernel>,
 }
 
 /// Lengths around the edges of tiles of 32 keys and 64 rows.
@@ -69,6 +72,9 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
         }
     }
     many_keys(&mut list);
+    if !quick {
+        long(&mut list);
+    }
     for align in [Align::TopLeft, Align::BottomRight] {
         let options = AttentionOptions { causal: true, align, ..plain };
         let kv_lens = Some(vec![97, 97, 0, 17, 33]);
@@ -104,6 +110,7 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
             shape: shape(2, q_len, kv_len, 64),
             options: large,
             data: Data::Large,
+            kernel: None,
         });
         let equal = AttentionOptions { scale: Some(0.0), ..plain };
         list.add("equal scores", shape(2, q_len, kv_len, 64), equal);
@@ -182,6 +189,19 @@ fn many_keys(list: &mut Cases) {
     list.add("many keys", uneven, causal);
 }
 
+/// So many keys that a driver that stops long loops is caught.
+fn long(list: &mut Cases) {
+    for kernel in [None, Some(Kernel::Forward)] {
+        list.0.push(Case {
+            name: "8,192 keys",
+            shape: shape(1, 3, 8_192, 64),
+            options: AttentionOptions::default(),
+            data: Data::Random,
+            kernel,
+        });
+    }
+}
+
 /// 16-bit elements, four at a time, and where rows share words.
 #[cfg(feature = "half")]
 fn elements(list: &mut Cases) {
@@ -239,10 +259,10 @@ struct Cases(Vec<Case>);
 
 impl Cases {
     fn add(&mut self, name: &'static str, shape: AttentionShape, options: AttentionOptions) {
-        self.0.push(Case { name, shape, options, data: Data::Random });
+        self.0.push(Case { name, shape, options, data: Data::Random, kernel: None });
     }
 
     fn poisoned(&mut self, name: &'static str, shape: AttentionShape, options: AttentionOptions) {
-        self.0.push(Case { name, shape, options, data: Data::Poisoned });
+        self.0.push(Case { name, shape, options, data: Data::Poisoned, kernel: None });
     }
 }

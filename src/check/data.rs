@@ -79,7 +79,7 @@ fn number(numbers: &mut Numbers, data: Data) -> f32 {
 }
 
 /// A quarter hidden, and now and then a run that hides whole tiles.
-fn mask(numbers: &mut Numbers, extent: u32) -> Vec<bool> {
+pub(super) fn mask(numbers: &mut Numbers, extent: u32) -> Vec<bool> {
     let mut hidden_run = 0;
     let visible = |_| {
         if hidden_run == 0 && numbers.unit() > 0.98 {
@@ -114,15 +114,20 @@ fn bias(numbers: &mut Numbers, extent: u32) -> Vec<f32> {
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
     /// Between -1 and 1.
-    fn unit(&mut self) -> f32 {
+    pub(super) fn unit(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    }
+
+    /// So many between -1 and 1, as stored.
+    pub(super) fn tensor<T: Element>(&mut self, len: impl Into<u64>) -> Vec<T> {
+        (0..len.into()).map(|_| T::from_f64(self.unit().into())).collect()
     }
 }

@@ -1,24 +1,25 @@
-//! Checking a device: every kernel against the CPU reference, on the machine that will run it.
+//! Checking a device: every operation against the CPU reference, on the machine that will run it.
 
+mod additive;
+mod attention;
 mod cases;
 mod compare;
 mod data;
+mod encodings;
+mod layers;
+mod linear;
+mod trial;
 
 pub use compare::{Accuracy, Bounds, Difference, compare};
 
-use crate::cpu;
-use crate::device::Capabilities;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::plan::Plan;
-use crate::problem::{AttentionShape, Element, ElementType, Layout, Outputs, Problem};
-use cases::{Case, cases};
-use data::Tensors;
+use trial::{Task, Trial};
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Leave out head sizes that only cost another compilation.
+    /// Leave out sizes that only cost another compilation, and long calls.
     pub quick: bool,
     /// Only the cases of this [`Row::name`].
     pub only: Option<&'static str>,
@@ -44,10 +45,10 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// The worst of one kernel's cases of one kind.
+/// The worst of one kernel's or operation's cases of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Name of the kernel, and of the limits it was held to if not the device's own.
+    /// Name of attention's kernel or of another operation, and of the limits it was held to if not the device's own.
     pub kernel: String,
     /// What was tried.
     pub name: &'static str,
@@ -71,25 +72,9 @@ impl Report {
     }
 }
 
-/// Limits that a kernel is held to.
-struct Tier {
-    name: &'static str,
-    gpu: Gpu,
-    /// Whether it is only for what happens when a call has to be cut into parts.
-    cuts: bool,
-}
-
-/// Limits so low that these small cases are cut along every axis.
-const CUT: Capabilities = Capabilities {
-    binding_size: 40 << 10,
-    workgroups_per_axis: 3,
-    workgroup_memory: 8 << 10,
-    ..Capabilities::PORTABLE
-};
-
-/// Runs every kernel over shapes that hurt and compares with the f64 reference.
+/// Runs every kernel of every operation over shapes that hurt and compares with the f64 reference.
 ///
-/// Kernels run at the device's best and held to core WebGPU's limits, where that makes a difference,
+/// They run at the device's best and held to core WebGPU's limits, where that makes a difference,
 /// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not an error.
 ///
 /// ```no_run
@@ -109,128 +94,23 @@ pub fn run(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, Error> {
     let info = gpu.adapter_info();
-    let tier = |name, capabilities, cuts| Tier { name, gpu: gpu.masked(capabilities), cuts };
-    let tiers = [
-        tier("", gpu.capabilities(), false),
-        tier(", core limits", &Capabilities::PORTABLE, false),
-        tier(", cut", &CUT, true),
-    ];
-    let mut cases = cases(options.quick);
-    cases.retain(|case| options.only.is_none_or(|only| only == case.name));
-    let mut rows: Vec<Row> = Vec::new();
-    for (done, case) in cases.iter().enumerate() {
-        progress(Progress { done, total: cases.len(), name: case.name });
-        match case.shape.element {
-            ElementType::F32 => try_case::<f32>(case, &tiers, &mut rows)?,
-            #[cfg(feature = "half")]
-            ElementType::F16 => try_case::<half::f16>(case, &tiers, &mut rows)?,
-            #[cfg(feature = "half")]
-            ElementType::Bf16 => try_case::<half::bf16>(case, &tiers, &mut rows)?,
-            #[cfg(not(feature = "half"))]
-            _ => {}
-        }
+    let quick = options.quick;
+    let mut tasks: Vec<Task> = attention::tasks(quick);
+    tasks.extend(additive::tasks(quick));
+    tasks.extend(encodings::tasks(quick));
+    tasks.extend(layers::tasks(quick));
+    tasks.extend(linear::tasks(quick));
+    tasks.retain(|task| options.only.is_none_or(|only| only == task.name));
+    let mut trial = Trial::new(gpu);
+    let total = tasks.len();
+    for (done, task) in tasks.iter().enumerate() {
+        progress(Progress { done, total, name: task.name });
+        (task.run)(&mut trial)?;
     }
-    progress(Progress { done: cases.len(), total: cases.len(), name: "done" });
+    progress(Progress { done: total, total, name: "done" });
+    let mut rows = trial.rows;
     // Rows of one kernel stand together, each kind of case where it first came up.
     rows.sort_by(|a, b| a.kernel.cmp(&b.kernel));
     let adapter = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     Ok(Report { adapter, rows })
-}
-
-/// Runs one case on every kernel and tier that does it in a way of its own.
-fn try_case<T: Element>(case: &Case, tiers: &[Tier], rows: &mut Vec<Row>) -> Result<(), Error> {
-    let problem = Problem::new(&case.shape, &case.options)?;
-    let tensors: Tensors<T> = Tensors::new(&problem, case.data, problem.kv_len.into());
-    // Sequences without padding have no matrix of scores.
-    let asked = case.shape.cu_seqlens.is_none().then_some(Layout::Bhsd);
-    let full = AttentionShape { weights: asked, masked_scores: asked, ..case.shape.clone() };
-    let expected = cpu::attention(&full, &case.options, &tensors.inputs())?;
-    for shape in [&case.shape, &full] {
-        let problem = Problem::new(shape, &case.options)?;
-        let mut dispatched = Vec::new();
-        for tier in tiers {
-            let plan = match Plan::new(problem.clone(), tier.gpu.capabilities(), None) {
-                // What cannot be cut so small.
-                Err(_) if tier.cuts => continue,
-                plan => plan?,
-            };
-            if dispatched.contains(&plan.dispatches) || (tier.cuts && plan.dispatches.len() < 4) {
-                continue;
-            }
-            let label = format!("{}{}", plan.kernel.name(), tier.name);
-            dispatched.push(plan.dispatches);
-            let found = tier.gpu.attention_blocking(shape, &case.options, &tensors.inputs());
-            record(rows, label, case, found, &expected);
-        }
-    }
-    Ok(())
-}
-
-/// Adds one result to the row of its kernel and kind.
-fn record<T: Element>(
-    rows: &mut Vec<Row>,
-    kernel: String,
-    case: &Case,
-    found: Result<Outputs<T, f32>, Error>,
-    expected: &Outputs<f64>,
-) {
-    let known = rows.iter().position(|row| row.kernel == kernel && row.name == case.name);
-    let at = known.unwrap_or(rows.len());
-    if known.is_none() {
-        let (name, failure) = (case.name, None);
-        let bounds = Bounds::of(T::TYPE);
-        rows.push(Row {
-            kernel,
-            name,
-            cases: 0,
-            max_relative: 0.0,
-            frobenius: 0.0,
-            bounds,
-            failure,
-        });
-    }
-    let row = &mut rows[at];
-    row.cases += 1;
-    let mut fail = |what: String| {
-        let call = format!("{:?} {:?}", case.shape, case.options);
-        row.failure.get_or_insert(format!("{what}; {call}"));
-    };
-    let found = match found {
-        Ok(found) => found,
-        Err(error) => return fail(error.to_string()),
-    };
-    let out: Vec<f32> = found.out.iter().map(|x| x.to_f32()).collect();
-    let stored = row.bounds;
-    let pairs = optional_pairs(&found, expected).map(|(name, f, e)| (name, f, e, Bounds::F32));
-    for (name, found, expected, bounds) in
-        std::iter::once(("out", &out[..], &expected.out[..], stored)).chain(pairs)
-    {
-        match compare(found, expected) {
-            Ok(accuracy) => {
-                if !accuracy.within(&bounds) {
-                    fail(format!("{name}: {accuracy}"));
-                }
-                // Of out, as the others are held to the bounds of f32.
-                if name == "out" || T::TYPE == ElementType::F32 {
-                    row.max_relative = row.max_relative.max(accuracy.max_relative);
-                    row.frobenius = row.frobenius.max(accuracy.frobenius);
-                }
-            }
-            Err(error) => fail(format!("{name}: {error}")),
-        }
-    }
-}
-
-/// Each optional output that was computed, beside what it should be.
-fn optional_pairs<'a, T>(
-    found: &'a Outputs<T, f32>,
-    expected: &'a Outputs<f64>,
-) -> impl Iterator<Item = (&'static str, &'a [f32], &'a [f64])> {
-    [
-        ("lse", &found.lse, &expected.lse),
-        ("weights", &found.weights, &expected.weights),
-        ("masked_scores", &found.masked_scores, &expected.masked_scores),
-    ]
-    .into_iter()
-    .filter_map(|(name, found, expected)| Some((name, found.as_deref()?, expected.as_deref()?)))
 }

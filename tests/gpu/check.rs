@@ -28,7 +28,7 @@ fn assert_finds(broken: &[Break]) {
         for kernel in *kernels {
             let row = report.rows.iter().find(|row| row.kernel == *kernel);
             let why = row.and_then(|row| row.failure.as_deref()).unwrap_or_default();
-            assert!(why.contains("AttentionShape"), "{find:?}, {kernel}: {report:#?}");
+            assert!(why.contains("Shape {"), "{find:?}, {kernel}: {report:#?}");
         }
     }
 }
@@ -149,6 +149,93 @@ fn hidden_nan_that_leaks_is_found() {
             replacement: "let visible = 0xffffffffu;",
             cases: "causal over NaN",
             kernels: &["three-stage"],
+        },
+    ]);
+}
+
+#[test]
+fn a_linear_layer_that_is_wrong_is_found_wherever_there_is_one() {
+    for (cases, kernels) in [
+        ("features", &["linear"][..]),
+        ("projections", &["multi-head"]),
+        ("shared projections", &["self-attention"]),
+    ] {
+        let (find, replacement) = ("sums[each * FOURS + four] + added", "sums[four] + added");
+        assert_finds(&[Break { find, replacement, cases, kernels }]);
+    }
+}
+
+#[test]
+fn an_encoding_that_is_wrong_is_found() {
+    let rotary = &["rotary"][..];
+    assert_finds(&[
+        Break {
+            find: "first * sines + second * cosines);",
+            replacement: "second * cosines - first * sines);",
+            cases: "halves",
+            kernels: rotary,
+        },
+        Break {
+            find: "first.x, second.x, first.y, second.y",
+            replacement: "first.x, second.x, second.y, first.y",
+            cases: "neighbours",
+            kernels: rotary,
+        },
+        Break {
+            find: "table_row = min(position, params.last_row);",
+            replacement: "",
+            cases: "halves",
+            kernels: rotary,
+        },
+        Break {
+            find: "four += load_token(token, column, left);",
+            replacement: "",
+            cases: "added",
+            kernels: &["positional"],
+        },
+    ]);
+}
+
+#[test]
+fn additive_attention_that_is_wrong_is_found() {
+    let kernels = &["additive"][..];
+    assert_finds(&[
+        Break { find: "acc[r] *= rescales[r];", replacement: "", cases: "additive dims", kernels },
+        Break {
+            find: "bits &= mask_bits(row, first_key);",
+            replacement: "",
+            cases: "additive mask",
+            kernels,
+        },
+        Break {
+            find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
+            replacement: "sum += 0.5 * term;",
+            cases: "additive weights",
+            kernels,
+        },
+    ]);
+}
+
+#[test]
+fn layers_that_are_wrong_around_their_projections_are_found() {
+    assert_finds(&[
+        Break {
+            find: "sum / f32(params.group)",
+            replacement: "sum",
+            cases: "layer weights",
+            kernels: &["multi-head"],
+        },
+        Break {
+            find: "score += bias[",
+            replacement: "score += 0.0 * bias[",
+            cases: "layer masks",
+            kernels: &["multi-head"],
+        },
+        Break {
+            find: "let weight = 1.0 / f32(params.kv_len);",
+            replacement: "let weight = 0.0;",
+            cases: "rows wholly masked",
+            kernels: &["self-attention"],
         },
     ]);
 }
