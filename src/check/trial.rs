@@ -6,11 +6,14 @@ use crate::error::Error;
 use crate::host::Gpu;
 use crate::problem::{Element, ElementType};
 
+/// Runs a case wherever it makes a difference.
+type Run = dyn Fn(&mut Trial) -> Result<(), Error>;
+
 /// One thing to try.
 pub(super) struct Task {
     /// [`Row::name`].
     pub(super) name: &'static str,
-    pub(super) run: Box<dyn Fn(&mut Trial) -> Result<(), Error>>,
+    pub(super) run: Box<Run>,
 }
 
 impl Task {

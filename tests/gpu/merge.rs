@@ -242,5 +242,11 @@ fn a_merge_that_is_broken_is_found() {
     }
     let nothing = Split { part_of: vec![7; 9], ..split };
     nothing.check::<f32>(gpu()).unwrap();
-    assert!(nothing.check::<f32>(&gpu().broken("let sees = bits != MINUS_INFINITY_BITS", "let sees = true")).is_err());
+    assert!(
+        nothing
+            .check::<f32>(
+                &gpu().broken("let sees = bits != MINUS_INFINITY_BITS", "let sees = true")
+            )
+            .is_err()
+    );
 }
