@@ -1,11 +1,12 @@
 //! What the operators of one device share: pipelines, uniform slots, scratch buffers.
 
+use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::pipeline::{Edit, Pipelines, TABLE, if_ready, lock, scoped};
+use crate::pipeline::{Edit, Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 #[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
 const TABLE_BYTES: u32 = MOST_SEQUENCES * size_of::<SequenceParams>() as u32;
@@ -72,82 +73,53 @@ impl Context {
         }
     }
 
-    /// Records `copies`, then `steps` in one compute pass. Nothing is recorded if anything fails.
-    pub(crate) fn record(
+    /// `copies`, then `steps`, ready to be recorded.
+    pub(crate) fn bind(
         &self,
-        encoder: &mut wgpu::CommandEncoder,
-        label: &str,
-        copies: &[Transfer],
+        label: &'static str,
+        copies: Vec<Transfer>,
         steps: &[Step<'_>],
-    ) -> Result<(), Error> {
-        if steps.is_empty() {
-            return Ok(());
-        }
+    ) -> Result<Call, Error> {
         let pipelines = steps
             .iter()
             .map(|step| self.pipelines.get(step.variant))
             .collect::<Result<Vec<_>, _>>()?;
         let tables: Vec<&[u8]> =
             steps.iter().map(|step| step.table).filter(|table| !table.is_empty()).collect();
-        let ((leases, offsets, groups), error) = scoped(&self.device, || {
+        let ((leases, dispatches), error) = scoped(&self.device, || {
             let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params));
             let (table_lease, table_slots) = self.tables.lease(tables.into_iter());
             let mut table_slots = table_slots.into_iter();
-            let slots: Vec<Slots> = slots
-                .into_iter()
-                .zip(steps)
-                .map(|(params, step)| {
-                    let table = if step.table.is_empty() { None } else { table_slots.next() };
-                    Slots { params, table }
-                })
-                .collect();
-            let layouts = pipelines.iter().map(|pipeline| &pipeline.layout);
-            let groups: Vec<_> = steps
-                .iter()
-                .zip(layouts)
-                .zip(&slots)
-                .map(|((step, layout), slots)| self.bind(step, layout, slots))
-                .collect();
-            let offsets: Vec<Vec<u32>> = slots.iter().map(Slots::offsets).collect();
-            ((lease, table_lease), offsets, groups)
+            let dispatch = |((step, pipeline), params): ((&Step<'_>, Arc<Pipeline>), Slot)| {
+                let table = if step.table.is_empty() { None } else { table_slots.next() };
+                let group = self.bind_group(step, &pipeline.layout, &params, table.as_ref());
+                let offsets = std::iter::once(&params).chain(&table).map(|slot| slot.offset);
+                BoundDispatch { group, offsets: offsets.collect(), pipeline, grid: step.grid }
+            };
+            let dispatches: Vec<_> = steps.iter().zip(pipelines).zip(slots).map(dispatch).collect();
+            ([lease, table_lease], dispatches)
         });
-        if let Some(message) = if_ready(error).flatten() {
-            return Err(Error::Device { action: "binding buffers", message });
+        match if_ready(error).flatten() {
+            Some(message) => Err(Error::Device { action: "binding buffers", message }),
+            None => Ok(Call::new(label, copies, dispatches, leases)),
         }
-        for Transfer { source, target, start, size } in copies {
-            encoder.copy_buffer_to_buffer(source, 0, target, *start, *size);
-        }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(label),
-            timestamp_writes: None,
-        });
-        for (((step, pipeline), offsets), group) in
-            steps.iter().zip(&pipelines).zip(&offsets).zip(&groups)
-        {
-            let [x, y, z] = step.grid;
-            pass.set_pipeline(&pipeline.compute);
-            pass.set_bind_group(0, group, offsets);
-            pass.dispatch_workgroups(x, y, z);
-        }
-        drop(pass);
-        encoder.on_submitted_work_done(move || drop(leases));
-        Ok(())
     }
 
     /// Bindings of the shader that the step does not have get a dummy.
-    fn bind<'a>(
+    fn bind_group<'a>(
         &'a self,
         step: &'a Step<'_>,
         layout: &wgpu::BindGroupLayout,
-        slots: &'a Slots,
+        params: &'a Slot,
+        table: Option<&'a Slot>,
     ) -> wgpu::BindGroup {
         let mut unwritten = self.unwritten.iter();
         let uniform = |binding, slot: &'a Slot| wgpu::BindGroupEntry {
             binding,
             resource: wgpu::BindingResource::Buffer(slot.binding()),
         };
-        let mut entries = vec![uniform(0, &slots.params)];
-        entries.extend(slots.table.as_ref().map(|table| uniform(TABLE, table)));
+        let mut entries = vec![uniform(0, params)];
+        entries.extend(table.map(|table| uniform(TABLE, table)));
         for (number, access) in step.variant.entry.bindings() {
             let found = step.buffers.iter().find(|(binding, _, _)| *binding == number);
             let binding = match (found, access) {
@@ -184,29 +156,6 @@ pub(crate) struct Step<'a> {
     pub(crate) table: &'a [u8],
     /// Workgroups along each axis.
     pub(crate) grid: [u32; 3],
-}
-
-/// Where the uniform blocks of a step lie.
-struct Slots {
-    params: Slot,
-    table: Option<Slot>,
-}
-
-impl Slots {
-    /// In the order of their bindings.
-    fn offsets(&self) -> Vec<u32> {
-        std::iter::once(&self.params).chain(&self.table).map(|slot| slot.offset).collect()
-    }
-}
-
-/// All of a small tensor into a buffer of our own.
-#[derive(Debug)]
-pub(crate) struct Transfer {
-    pub(crate) source: wgpu::Buffer,
-    pub(crate) target: wgpu::Buffer,
-    /// First byte in the target.
-    pub(crate) start: u64,
-    pub(crate) size: u64,
 }
 
 /// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue runs them

@@ -36,7 +36,8 @@
 //! 4. **Text**: [`assemble`] specialises the WGSL of a [`Variant`]. Pure.
 //! 5. **Compile**: a pipeline per variant, once. Lengths are not part of a variant, head sizes and options
 //!    are.
-//! 6. **Record**: [`Attention::encode`] writes into your encoder and nothing else.
+//! 6. **Record**: [`Attention::encode`] writes into your encoder and nothing else; [`Attention::bind`] makes a [`Call`] that
+//!    can be recorded again and again.
 //! 7. **Back** and **one-shot**: [`Gpu::attention`] uploads, runs, reads back.
 //!
 //! [`cpu`] is the reference; [`check`] compares every kernel with it on the machine it runs on.
@@ -64,6 +65,7 @@ mod tables;
 mod plan;
 mod shader;
 
+mod call;
 mod context;
 mod pipeline;
 mod uniforms;
@@ -76,6 +78,7 @@ mod host;
 pub mod check;
 pub mod cpu;
 
+pub use call::Call;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;

@@ -2,6 +2,7 @@
 
 use super::launch::{bytes, check_buffers, steps};
 use super::linear::{Linear, LinearBuffers};
+use crate::call::Call;
 use crate::context::{Context, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -98,21 +99,30 @@ impl Additive {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
-    /// for a plan of another device; nothing is recorded then.
+    /// As [`Additive::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &AdditivePlan,
         buffers: &AdditiveBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
+    /// for a plan of another device.
+    pub fn bind(&self, plan: &AdditivePlan, buffers: &AdditiveBuffers<'_>) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities {
             let (expected, found) = ("a plan of this operator's device", "one of another device");
             return Err(Error::invalid("plan", expected, found));
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "additive attention", &[], &steps)
+        self.context.bind("additive attention", Vec::new(), &steps)
     }
 
     fn steps<'a>(

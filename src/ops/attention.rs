@@ -1,6 +1,7 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
-use crate::context::{Context, Scratch, Step, Transfer};
+use crate::call::{Call, Transfer};
+use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
@@ -155,14 +156,23 @@ impl Attention {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the
-    /// STORAGE usage, or for a plan of another device; nothing is recorded then.
+    /// As [`Attention::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &Plan,
         buffers: &AttentionBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the
+    /// STORAGE usage, or for a plan of another device.
+    pub fn bind(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities {
             let (expected, found) = ("a plan of this operator's device", "one of another device");
             return Err(Error::invalid("plan", expected, found));
@@ -171,7 +181,7 @@ impl Attention {
         let copies = self.join(plan, buffers)?;
         let small = copies.first().map(|copy| &copy.target);
         let steps = self.steps(plan, buffers, small)?;
-        self.context.record(encoder, "attention", &copies, &steps)
+        self.context.bind("attention", copies, &steps)
     }
 
     /// The buffer of slopes and segment ids, if there are both, and what has to be copied into it: shaders have

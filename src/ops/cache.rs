@@ -324,7 +324,7 @@ impl KvCache {
     fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        label: &str,
+        label: &'static str,
         copies: &[Copy<'_>],
     ) -> Result<(), Error> {
         let mut steps = Vec::new();
@@ -337,7 +337,8 @@ impl KvCache {
                 TokenTensor::Unpacked | TokenTensor::Positions => None,
             })?);
         }
-        self.context.record(encoder, label, &[], &steps)
+        self.context.bind(label, Vec::new(), &steps)?.encode(encoder);
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A linear layer recorded into the caller's encoder.
 
 use super::attention::check_buffer;
+use crate::call::Call;
 use crate::context::{Context, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -72,21 +73,30 @@ impl Linear {
     /// Records the plan into `encoder`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another device; nothing is recorded then.
+    /// As [`Linear::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &LinearPlan,
         buffers: &LinearBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
+    /// usage, or for a plan of another device.
+    pub fn bind(&self, plan: &LinearPlan, buffers: &LinearBuffers<'_>) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities {
             let (expected, found) = ("a plan of this operator's device", "one of another device");
             return Err(Error::invalid("plan", expected, found));
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "linear", &[], &steps)
+        self.context.bind("linear", Vec::new(), &steps)
     }
 
     /// The plan's dispatches with the buffers they bind.

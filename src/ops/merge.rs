@@ -1,6 +1,7 @@
 //! Results over parts of the keys merged into the caller's encoder.
 
 use super::launch::{bytes, check_buffers, steps};
+use crate::call::Call;
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -83,14 +84,23 @@ impl Merge {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is too small, shared or without the STORAGE usage, or for a plan of another
-    /// device; nothing is recorded then.
+    /// As [`Merge::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &MergePlan,
         buffers: &MergeBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is too small, shared or without the STORAGE usage, or for a plan of another
+    /// device.
+    pub fn bind(&self, plan: &MergePlan, buffers: &MergeBuffers<'_>) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities {
             let (expected, found) = ("a plan of this operator's device", "one of another device");
             return Err(Error::invalid("plan", expected, found));
@@ -116,6 +126,6 @@ impl Merge {
             MergeTensor::Lse => Some(lse.clone()),
             MergeTensor::Unpacked => unpacked.clone(),
         });
-        self.context.record(encoder, "merge", &[], &steps)
+        self.context.bind("merge", Vec::new(), &steps)
     }
 }

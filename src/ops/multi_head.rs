@@ -3,6 +3,7 @@
 use super::attention::{Attention, AttentionBuffers, check_buffer};
 use super::linear::{Linear, LinearBuffers};
 use crate::buffer::upload;
+use crate::call::Call;
 use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -133,21 +134,34 @@ impl MultiHeadAttention {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another layer or device; nothing is recorded then.
+    /// As [`MultiHeadAttention::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &MultiHeadPlan,
         buffers: &MultiHeadBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
+    /// usage, or for a plan of another layer or device.
+    pub fn bind(
+        &self,
+        plan: &MultiHeadPlan,
+        buffers: &MultiHeadBuffers<'_>,
+    ) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities || plan.sizes != self.sizes {
             let expected = "a plan of this operator";
             return Err(Error::invalid("plan", expected, "one of another layer or device"));
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "multi-head attention", &[], &steps)
+        self.context.bind("multi-head attention", Vec::new(), &steps)
     }
 
     fn steps<'a>(

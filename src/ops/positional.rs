@@ -1,6 +1,7 @@
 //! Positional encodings that are added, recorded into the caller's encoder.
 
 use super::rotary::{check_plan, check_token_buffers, token_steps};
+use crate::call::Call;
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -80,13 +81,22 @@ impl Positional {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// As [`Rotary::encode`](crate::Rotary::encode).
+    /// As [`Positional::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &TokenPlan,
         buffers: &PositionalBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// As [`Rotary::bind`](crate::Rotary::bind).
+    pub fn bind(&self, plan: &TokenPlan, buffers: &PositionalBuffers<'_>) -> Result<Call, Error> {
         check_plan(&self.context, plan, !plan.problem.is_rotary())?;
         let PositionalBuffers { x, table, positions, out } = *buffers;
         check_token_buffers(&plan.problem, x, &[("table", table)], positions, out)?;
@@ -96,6 +106,6 @@ impl Positional {
             TokenTensor::Table | TokenTensor::Sines => Some(table),
             TokenTensor::Positions => positions,
         })?;
-        self.context.record(encoder, "positional", &[], &steps)
+        self.context.bind("positional", Vec::new(), &steps)
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary encoding recorded into the caller's encoder.
 
 use super::launch::{Given, bytes, check_buffers, steps};
+use crate::call::Call;
 use crate::context::{Context, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -85,14 +86,23 @@ impl Rotary {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
-    /// for a plan of another operation or device; nothing is recorded then.
+    /// As [`Rotary::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &TokenPlan,
         buffers: &RotaryBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
+    /// for a plan of another operation or device.
+    pub fn bind(&self, plan: &TokenPlan, buffers: &RotaryBuffers<'_>) -> Result<Call, Error> {
         check_plan(&self.context, plan, plan.problem.is_rotary())?;
         let tables = [("cos", buffers.cos), ("sin", buffers.sin)];
         let RotaryBuffers { x, positions, out, .. } = *buffers;
@@ -104,7 +114,7 @@ impl Rotary {
             TokenTensor::Sines => Some(buffers.sin),
             TokenTensor::Positions => positions,
         })?;
-        self.context.record(encoder, "rotary", &[], &steps)
+        self.context.bind("rotary", Vec::new(), &steps)
     }
 }
 

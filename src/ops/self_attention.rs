@@ -4,6 +4,7 @@ use super::attention::{Attention, AttentionBuffers};
 use super::linear::{Linear, LinearBuffers};
 use super::multi_head::check_buffers;
 use crate::buffer::upload;
+use crate::call::Call;
 use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -115,14 +116,27 @@ impl SelfAttention {
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another module or device; nothing is recorded then.
+    /// As [`SelfAttention::bind`]; nothing is recorded then.
     pub fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &SelfAttentionPlan,
         buffers: &SelfAttentionBuffers<'_>,
     ) -> Result<(), Error> {
+        self.bind(plan, buffers)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
+    /// usage, or for a plan of another module or device.
+    pub fn bind(
+        &self,
+        plan: &SelfAttentionPlan,
+        buffers: &SelfAttentionBuffers<'_>,
+    ) -> Result<Call, Error> {
         let is_own = plan.capabilities == self.context.capabilities
             && plan.heads == self.heads
             && plan.attention.problem.head_dim as usize == self.head_dim;
@@ -132,7 +146,7 @@ impl SelfAttention {
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
-        self.context.record(encoder, "self-attention", &[], &steps)
+        self.context.bind("self-attention", Vec::new(), &steps)
     }
 
     fn steps<'a>(
