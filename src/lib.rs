@@ -106,7 +106,7 @@ pub use problem::{
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
     Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
-    SelfAttentionShape, SelfAttentionWeights, Sequence, Strides, View,
+    SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensor, SmallTensors, Strides, View,
 };
 pub use problem::{CacheRotary, KvCacheShape};
 pub use shader::assemble;

@@ -56,7 +56,7 @@ impl<'a> Row<'a> {
         let (Some(places), Some(ids)) = (&self.problem.segments, self.inputs.segments) else {
             return true;
         };
-        let id = |view: &View, row| ids[view.index(self.batch, 0, row, 0) - places.first as usize];
+        let id = |view: &View, row| ids[view.index(self.batch, 0, row, 0)];
         id(&places.query, self.i) == id(&places.key, j)
     }
 

@@ -5,7 +5,7 @@ use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
-use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments};
+use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments, SmallTensor};
 use crate::uniforms::MOST_PARAMS;
 use std::sync::Arc;
 
@@ -184,24 +184,25 @@ impl Attention {
         self.context.bind("attention", copies, &steps)
     }
 
-    /// The buffer of slopes and segment ids, if there are both, and what has to be copied into it: shaders have
-    /// one binding for them.
+    /// What has to be copied into one buffer, if the call has several small tensors: shaders have one binding for them.
     fn join(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Vec<Transfer>, Error> {
-        let (Some(ids), Some(slopes), Some(segments)) =
-            (&plan.problem.segments, buffers.alibi_slopes, buffers.segments)
-        else {
+        let tensors = plan.problem.small;
+        if !tensors.are_joined() {
             return Ok(Vec::new());
-        };
+        }
+        let places: Vec<_> = tensors
+            .present()
+            .map(|tensor| (tensor, [tensors.first(tensor), tensors.len(tensor)]))
+            .collect();
+        let bytes = places.iter().map(|(_, [_, len])| u64::from(*len) * 4).sum();
         let Context { device, small, .. } = &*self.context;
-        let (first, rest) = (u64::from(ids.first) * 4, u64::from(ids.ids().extent) * 4);
-        let Some(target) = small.get(device, first + rest)? else { return Ok(Vec::new()) };
-        let copy = |source: &wgpu::Buffer, start, size| Transfer {
-            source: source.clone(),
-            target: target.clone(),
-            start,
-            size,
+        let Some(target) = small.get(device, bytes)? else { return Ok(Vec::new()) };
+        let copy = |(tensor, place): (SmallTensor, [u32; 2])| {
+            let [start, size] = place.map(|elements| u64::from(elements) * 4);
+            let source = buffers.get(tensor.into())?.clone();
+            Some(Transfer { source, target: target.clone(), start, size })
         };
-        Ok(vec![copy(slopes, 0, first), copy(segments, first, rest)])
+        Ok(places.into_iter().filter_map(copy).collect())
     }
 
     /// The plan's dispatches with the buffers they bind, the operator's own among them.
@@ -223,7 +224,7 @@ impl Attention {
             Tensor::Unpacked => unpacked.as_ref(),
             Tensor::PartialOut => partial_out.as_ref(),
             Tensor::PartialLse => partial_lse.as_ref(),
-            Tensor::SlopesAndSegments => small,
+            Tensor::Joined => small,
             tensor => buffers.get(tensor),
         };
         let step = |dispatch: &'a Dispatch| {
@@ -298,7 +299,6 @@ impl<'a> AttentionBuffers<'a> {
             ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
             ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
         ];
-        let are_joined = p.alibi.is_some() && p.segments.is_some();
         let outputs = [
             ("out", Tensor::Out, Some(p.out)),
             ("lse", Tensor::Lse, p.lse),
@@ -313,8 +313,11 @@ impl<'a> AttentionBuffers<'a> {
             let Some(buffer) = check_buffer(name, bytes, self.get(tensor))? else {
                 continue;
             };
-            let is_joined = are_joined && matches!(tensor, Tensor::AlibiSlopes | Tensor::Segments);
-            if is_joined && !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            let is_small = p.small.present().any(|small| tensor == small.into());
+            if is_small
+                && p.small.are_joined()
+                && !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC)
+            {
                 let found = format!("{:?}", buffer.usage());
                 return Err(Error::invalid(name, "a buffer with usage COPY_SRC", found));
             }

@@ -4,7 +4,7 @@ use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
-use crate::problem::{ElementType, Problem, View};
+use crate::problem::{ElementType, Problem, SmallTensor, View};
 
 /// A tensor that a dispatch reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub enum Tensor {
     PartialOut,
     PartialLse,
     /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.
-    SlopesAndSegments,
+    Joined,
 }
 
 impl Tensor {
@@ -53,7 +53,7 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::SlopesAndSegments => 8,
+            Self::AlibiSlopes | Self::Segments | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -201,7 +201,7 @@ impl Dispatch {
                 Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
+                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
@@ -213,14 +213,22 @@ impl Dispatch {
 
 /// What stands in the buffer of small tensors.
 fn auxiliary(problem: &Problem) -> Option<(Tensor, View)> {
-    match (problem.alibi, &problem.segments) {
-        (None, None) => None,
-        (Some(slopes), None) => Some((Tensor::AlibiSlopes, slopes)),
-        (None, Some(ids)) => Some((Tensor::Segments, ids.within())),
-        (Some(slopes), Some(ids)) => {
-            let View { offset, extent, .. } = ids.within();
-            let (offset, extent) = (offset.min(slopes.offset), extent.max(slopes.extent));
-            Some((Tensor::SlopesAndSegments, View { offset, extent, ..slopes }))
+    let tensor = match problem.small.present().next()? {
+        _ if problem.small.are_joined() => Tensor::Joined,
+        small => small.into(),
+    };
+    let hull = |a: View, b: View| {
+        let (offset, extent) = (a.offset.min(b.offset), a.extent.max(b.extent));
+        View { offset, extent, ..a }
+    };
+    Some((tensor, problem.small_views().map(|(_, view)| view).reduce(hull)?))
+}
+
+impl From<SmallTensor> for Tensor {
+    fn from(small: SmallTensor) -> Self {
+        match small {
+            SmallTensor::AlibiSlopes => Self::AlibiSlopes,
+            SmallTensor::Segments => Self::Segments,
         }
     }
 }

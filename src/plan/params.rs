@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Line, Problem, Segments, View};
+use crate::problem::{Line, Problem, Segments, SmallTensor, View};
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -118,11 +118,15 @@ impl Params {
 
     /// Places within the window onto the buffer of small tensors.
     pub(super) fn set_auxiliary(&mut self, problem: &Problem, window: &Window) {
-        let within = |view: View| (view.offset - window.first_element, view.batch);
+        let within = |tensor, view: View| {
+            let first = problem.small.first(tensor);
+            (first + view.offset - window.first_element, view.batch)
+        };
         if let Some(slopes) = problem.alibi {
-            (self.alibi_offset, self.alibi_batch) = within(slopes);
+            (self.alibi_offset, self.alibi_batch) = within(SmallTensor::AlibiSlopes, slopes);
         }
-        if let Some(Segments { query, key, .. }) = problem.segments {
+        if let Some(Segments { query, key }) = problem.segments {
+            let within = |view| within(SmallTensor::Segments, view);
             (self.query_segment_offset, self.query_segment_batch) = within(query);
             (self.key_segment_offset, self.key_segment_batch) = within(key);
         }

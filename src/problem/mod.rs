@@ -12,6 +12,7 @@ mod segments;
 mod self_attention;
 mod shape;
 mod slice;
+mod small;
 mod strides;
 mod tensors;
 mod tokens;
@@ -37,6 +38,7 @@ pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
+pub use small::{SmallTensor, SmallTensors};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub use tensors::{Inputs, Outputs};
 pub(crate) use tokens::{Encoding, TokenProblem};
@@ -82,6 +84,8 @@ pub struct Problem {
     pub alibi: Option<View>,
     /// Places of the segment ids, if there are any.
     pub segments: Option<Segments>,
+    /// Lengths of the tensors that share a binding: slopes and segment ids.
+    pub small: SmallTensors,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
     /// Place of the weights, if asked for.
@@ -183,7 +187,7 @@ impl Problem {
             )
         });
         let alibi = alibi.transpose()?;
-        let segments = Segments::new(s, alibi.map_or(0, |slopes| slopes.extent))?;
+        let segments = Segments::new(s)?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -201,6 +205,7 @@ impl Problem {
             bias: broadcast("bias", s.bias)?,
             alibi,
             segments,
+            small: SmallTensors::new(small::lens(alibi, segments.as_ref()))?,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,

@@ -45,7 +45,6 @@ impl Problem {
             segments: self.segments.map(|ids| Segments {
                 query: moved(ids.query, &(0..1), &queries, 1),
                 key: moved(ids.key, &(0..1), &keys, 1),
-                ..ids
             }),
             lse: rows(self.lse, 1),
             weights: rows(self.weights, self.kv_len),

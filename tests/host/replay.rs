@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use wgpu_attention::{
     Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Segments,
-    SequenceParams, Tensor, View, ViewParams,
+    SequenceParams, SmallTensor, Tensor, View, ViewParams,
 };
 
 /// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.
@@ -150,11 +150,9 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             continue;
         }
         let extent = match bound.tensor {
-            Tensor::AlibiSlopes | Tensor::Segments | Tensor::SlopesAndSegments => {
-                let p = &plan.problem;
-                let ends =
-                    [p.alibi, p.segments.map(|ids| ids.key), p.segments.map(|ids| ids.query)];
-                ends.iter().flatten().map(|view| view.extent).max().unwrap()
+            Tensor::AlibiSlopes | Tensor::Segments | Tensor::Joined => {
+                let small = plan.problem.small;
+                SmallTensor::ALL.iter().map(|&tensor| small.len(tensor)).sum()
             }
             tensor => view(&plan.problem, tensor).unwrap().extent,
         };
@@ -181,7 +179,7 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let late = early == [None; 2];
     let flags = ["HAS_ALIBI", "HAS_SEGMENTS"].map(|name| dispatch.variant.constants.get(name));
     let small = match (p.alibi, p.segments) {
-        (Some(_), Some(_)) => Tensor::SlopesAndSegments,
+        (Some(_), Some(_)) => Tensor::Joined,
         (None, Some(_)) => Tensor::Segments,
         _ => Tensor::AlibiSlopes,
     };
@@ -272,12 +270,17 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
             assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
         }
-        if let Some(Segments { query: ids, key, .. }) = p.segments {
+        if let Some(Segments { query: ids, key }) = p.segments {
+            let first = p.small.first(SmallTensor::Segments) as usize;
             let (offset, stride) = (params.query_segment_offset, params.query_segment_batch);
             let found = at(offset, stride, own, row.place.query);
-            assert_eq!(found, ids.index(batch, 0, query, 0), "segment of {place:?}");
+            assert_eq!(found, first + ids.index(batch, 0, query, 0), "segment of {place:?}");
             let found = at(params.key_segment_offset, params.key_segment_batch, own, 0);
-            assert_eq!(found, key.index(batch, 0, 0, 0), "segments of the keys of {place:?}");
+            assert_eq!(
+                found,
+                first + key.index(batch, 0, 0, 0),
+                "segments of the keys of {place:?}"
+            );
         }
     }
     let found = &row.sequence;
