@@ -29,6 +29,8 @@ const HAS_LSE = false;
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
+// Whether keys and values lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
+const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -41,7 +43,7 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
+// use params, sequence, rows, tile, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
@@ -156,15 +158,17 @@ fn attention_forward(
 
 // Keys past the end repeat the last one; they are hidden.
 fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
-    let key_start = head_start(params.key, sequence, kv_head);
+    let place = locate_tile(sequence, first_key);
+    let last = sequence.seen_len - 1u - first_key;
+    let key_start = tile_start(params.key, place, kv_head);
     for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
-        let j = min(first_key + slot / HEAD_VECTORS, sequence.seen_len - 1u);
+        let j = min(slot / HEAD_VECTORS, last);
         let column = slot % HEAD_VECTORS * 4u;
         key_tile[slot] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
     }
-    let value_start = head_start(params.value, sequence, kv_head);
+    let value_start = tile_start(params.value, place, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
-        let j = min(first_key + slot / VALUE_VECTORS, sequence.seen_len - 1u);
+        let j = min(slot / VALUE_VECTORS, last);
         let column = slot % VALUE_VECTORS * 4u;
         value_tile[slot] = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
     }

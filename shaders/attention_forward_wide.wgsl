@@ -23,6 +23,8 @@ const HAS_LSE = false;
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
+// Whether keys and values lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
+const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -37,7 +39,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, visibility, softmax_state, score_tile, value_tile, store(out)
+// use params, sequence, rows, tile, visibility, softmax_state, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -57,8 +59,6 @@ fn attention_forward_wide(
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
     let slope = alibi_slope(row);
     let query_start = row_start(params.query, row);
-    let key_start = head_start(params.key, sequence, kv_head);
-    let value_start = head_start(params.value, sequence, kv_head);
 
     load_query_chunk(query_start, 0u);
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
@@ -73,8 +73,10 @@ fn attention_forward_wide(
         keys = share_of(keys, split);
     }
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        score_tile(query_start, key_start, first_key, sequence.seen_len - 1u, lane);
-        stage_values(value_start, first_key, sequence.seen_len - 1u, first_column, lane);
+        let place = locate_tile(sequence, first_key);
+        let last = sequence.seen_len - 1u - first_key;
+        score_tile(query_start, tile_start(params.key, place, kv_head), last, lane);
+        stage_values(tile_start(params.value, place, kv_head), last, first_column, lane);
 
         // Scores, and the maximum of those that are visible.
         let whole = sees_whole_tile(sequence, first_query, last_query, first_key);

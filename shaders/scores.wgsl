@@ -28,7 +28,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, visibility, score_tile
+// use params, sequence, rows, tile, visibility, score_tile
 
 const NAN_BITS = 0x7fc00000u;
 
@@ -46,8 +46,8 @@ fn scores(
     let query_start = row_start(params.query, row);
 
     load_query_chunk(query_start, 0u);
-    let key_start = head_start(params.key, sequence, kv_head);
-    score_tile(query_start, key_start, first_key, params.kv_len - 1u, lane);
+    let key_start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
+    score_tile(query_start, key_start, params.kv_len - 1u - first_key, lane);
 
     if !row.live {
         return;

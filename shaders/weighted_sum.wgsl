@@ -23,7 +23,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, visibility, value_tile, store(out)
+// use params, sequence, rows, tile, visibility, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -38,7 +38,6 @@ fn weighted_sum(
     let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
     let first_query = locate_row(workgroup.x * ROWS, sequence, kv_head).query;
     let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, sequence, kv_head).query;
-    let value_start = head_start(params.value, sequence, kv_head);
     let weights_start = row_start(params.scores, row);
 
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
@@ -46,7 +45,8 @@ fn weighted_sum(
     }
     let keys = key_range(sequence, first_query, last_query);
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
-        stage_values(value_start, first_key, sequence.seen_len - 1u, first_column, lane);
+        let value_start = tile_start(params.value, locate_tile(sequence, first_key), kv_head);
+        stage_values(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
         workgroupBarrier();
         let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
         let start = weights_start + first_key;

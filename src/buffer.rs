@@ -105,7 +105,7 @@ fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(4).max(4)
 }
 
-fn create(
+pub(crate) fn create(
     device: &wgpu::Device,
     label: &'static str,
     size: u64,

@@ -3,6 +3,7 @@
 use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::page_tables::PageTables;
 use crate::pipeline::{Edit, Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
@@ -20,6 +21,7 @@ pub(crate) struct Context {
     pub(crate) pipelines: Pipelines,
     pub(crate) uniforms: Uniforms,
     tables: Uniforms,
+    pub(crate) page_tables: PageTables,
     /// Scores that nobody keeps.
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
@@ -63,6 +65,7 @@ impl Context {
                 256,
             ),
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
+            page_tables: PageTables::new(device, queue),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
             partial_out: Scratch::default(),

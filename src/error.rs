@@ -15,6 +15,13 @@ pub enum Error {
         /// What it was.
         found: String,
     },
+    /// Your call: a pool has fewer pages free than new tokens need. Remove or truncate sequences, then try again.
+    Full {
+        /// Pages that the call needs.
+        needed: usize,
+        /// Pages that are free.
+        free: usize,
+    },
     /// This machine: no adapter matches what was asked for.
     NoAdapter {
         /// What was asked for.
@@ -60,7 +67,7 @@ impl Error {
     /// True if the call itself is at fault, false if the machine is.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Invalid { .. })
+        matches!(self, Self::Invalid { .. } | Self::Full { .. })
     }
 }
 
@@ -69,6 +76,9 @@ impl fmt::Display for Error {
         match self {
             Self::Invalid { argument, expected, found } => {
                 write!(f, "{argument}: expected {expected}, found {found}")
+            }
+            Self::Full { needed, free } => {
+                write!(f, "pages: expected {needed} free pages, found {free}")
             }
             Self::NoAdapter { wanted, found } => {
                 write!(f, "adapter: expected {wanted}, found {found}")

@@ -10,12 +10,12 @@ use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
-use crate::ops::{Attention, AttentionBuffers, KvCache};
+use crate::ops::{Attention, AttentionBuffers, KvCache, PagedKvCache};
 use crate::pipeline::Edit;
 use crate::plan::{Kernel, Tensor};
 use crate::problem::{
-    AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs, Problem,
-    View,
+    AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs,
+    PagedCacheShape, Problem, View,
 };
 use std::sync::Arc;
 
@@ -114,6 +114,18 @@ impl Gpu {
         KvCache::from_context(self.context.clone(), shape, rotary)
     }
 
+    /// A cache of keys and values in pages on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`PagedKvCache::new`].
+    pub fn paged_kv_cache(
+        &self,
+        shape: &PagedCacheShape,
+        rotary: Option<CacheRotary<'_>>,
+    ) -> Result<PagedKvCache, Error> {
+        PagedKvCache::from_context(self.context.clone(), shape, rotary)
+    }
+
     /// Attention from slices: uploads, runs, reads back.
     ///
     /// # Errors
@@ -170,6 +182,8 @@ impl Gpu {
         let segments =
             inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
         let segments = segments.transpose()?;
+        let pages = inputs.pages.map(|table| upload(device, "pages", bytemuck::cast_slice(table)));
+        let pages = pages.transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -178,6 +192,7 @@ impl Gpu {
             bias: bias.as_ref(),
             alibi_slopes: slopes.as_ref(),
             segments: segments.as_ref(),
+            pages: pages.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };
         operator.encode(&mut encoder, &plan, &buffers)?;

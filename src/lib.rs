@@ -67,6 +67,7 @@ mod shader;
 
 mod call;
 mod context;
+mod page_tables;
 mod pipeline;
 mod uniforms;
 
@@ -90,7 +91,7 @@ pub use ops::{
     Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
     MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
 };
-pub use ops::{CacheTokens, KvCache};
+pub use ops::{CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
     Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
@@ -105,10 +106,11 @@ pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
-    SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensor, SmallTensors, Strides, View,
+    PagedKeys, Pages, Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs,
+    SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensor,
+    SmallTensors, Strides, View,
 };
-pub use problem::{CacheRotary, KvCacheShape};
+pub use problem::{CacheRotary, KvCacheShape, PagedCacheShape, PagedSequence};
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

@@ -37,6 +37,11 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
             include_str!("../shaders/shared/locate_ragged.wgsl")
         }
         ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),
+        ("tile", _) => include_str!("../shaders/shared/tile.wgsl"),
+        ("locate_tile", _) if variant.is_paged() => {
+            include_str!("../shaders/shared/tile_paged.wgsl")
+        }
+        ("locate_tile", _) => include_str!("../shaders/shared/tile_contiguous.wgsl"),
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),

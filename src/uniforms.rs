@@ -8,7 +8,7 @@ use crate::pipeline::lock;
 use std::sync::{Arc, Mutex};
 
 /// Bytes of the largest uniform block of any shader, tables aside.
-pub(crate) const MOST_PARAMS: u32 = 256;
+pub(crate) const MOST_PARAMS: u32 = 288;
 
 /// Slots of one size on one device: pages of them, added when all are in use.
 #[derive(Debug)]
@@ -37,6 +37,13 @@ pub(crate) struct Slot {
     page: wgpu::Buffer,
     size: u32,
     pub(crate) offset: u32,
+}
+
+impl Lease {
+    /// Numbers that go back to `home`.
+    pub(crate) fn new(slots: Vec<u32>, home: Arc<Mutex<Vec<u32>>>) -> Self {
+        Self { slots, home }
+    }
 }
 
 impl Drop for Lease {
@@ -86,7 +93,7 @@ impl Uniforms {
             free.extend(first..first.saturating_add(self.page_slots));
         }
         let kept = free.len() - blocks.len();
-        let lease = Lease { slots: free.split_off(kept), home: self.free.clone() };
+        let lease = Lease::new(free.split_off(kept), self.free.clone());
         let slots = lease.slots.iter().zip(blocks).map(|(&number, block)| {
             let page = pages[(number / self.page_slots) as usize].clone();
             let offset = number % self.page_slots * self.stride;

@@ -27,6 +27,11 @@ struct Params {
     query_segment_batch: u32,
     key_segment_offset: u32,
     key_segment_batch: u32,
+    // Of the table of pages; keys of a page, and the last page of the pool.
+    pages_offset: u32,
+    pages_batch: u32,
+    page_len: u32,
+    last_page: u32,
     q_len: u32,
     kv_len: u32,
     // Keys from here on are hidden.

@@ -32,5 +32,5 @@ fn row_start(view: View, row: Row) -> u32 {
 }
 
 fn head_start(view: View, sequence: Sequence, kv_head: u32) -> u32 {
-    return view.offset + sequence.batch * view.batch + kv_head * view.head + sequence.first_key * view.row;
+    return view.offset + sequence.batch * view.batch + kv_head * view.head;
 }

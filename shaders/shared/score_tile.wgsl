@@ -17,9 +17,9 @@ fn load_query_chunk(start: u32, chunk: u32) {
     }
 }
 
-// Leaves the products in `products`; keys past the last one repeat it. Call in uniform control flow, with the
-// tile free for use; it is free again afterwards.
-fn score_tile(query_start: u32, key_start: u32, first_key: u32, last_key: u32, lane: u32) {
+// Leaves the products in `products`; keys past the last one, counted from the tile's first, repeat it. Call in uniform
+// control flow, with the tile free for use; it is free again afterwards.
+fn score_tile(query_start: u32, key_start: u32, last: u32, lane: u32) {
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
         products[slot] = vec4(0.0);
     }
@@ -27,7 +27,7 @@ fn score_tile(query_start: u32, key_start: u32, first_key: u32, last_key: u32, l
         if HEAD_CHUNKS > 1u {
             load_query_chunk(query_start, chunk);
         }
-        stage_keys(key_start, first_key, last_key, chunk, lane);
+        stage_keys(key_start, last, chunk, lane);
         workgroupBarrier();
         for (var slot = 0u; slot < KEYS / 4u; slot++) {
             let at = slot * HEAD_CHUNK;
@@ -48,9 +48,9 @@ fn score_tile(query_start: u32, key_start: u32, first_key: u32, last_key: u32, l
     }
 }
 
-fn stage_keys(key_start: u32, first_key: u32, last_key: u32, chunk: u32, lane: u32) {
+fn stage_keys(key_start: u32, last: u32, chunk: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_CHUNK / 4u; slot += ROWS) {
-        let key = min(first_key + slot / (HEAD_CHUNK / 4u), last_key);
+        let key = min(slot / (HEAD_CHUNK / 4u), last);
         let column = chunk * HEAD_CHUNK + slot % (HEAD_CHUNK / 4u) * 4u;
         tile[slot] = load_key(key_start + key * params.key.row + column, columns_left(HEAD_DIM, column));
     }

@@ -3,10 +3,10 @@
 
 var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
 
-// Keys past the last one repeat it; they are hidden later.
-fn stage_values(value_start: u32, first_key: u32, last_key: u32, first_column: u32, lane: u32) {
+// Keys past the last one, counted from the tile's first, repeat it; they are hidden later.
+fn stage_values(value_start: u32, last: u32, first_column: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * VALUE_CHUNK / 4u; slot += ROWS) {
-        let key = min(first_key + slot / (VALUE_CHUNK / 4u), last_key);
+        let key = min(slot / (VALUE_CHUNK / 4u), last);
         let column = first_column + slot % (VALUE_CHUNK / 4u) * 4u;
         tile[slot] = load_value(value_start + key * params.value.row + column, columns_left(VALUE_DIM, column));
     }

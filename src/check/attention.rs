@@ -20,12 +20,13 @@ fn run<T: Element>(trial: &mut Trial, case: &Case) -> Result<(), Error> {
     let problem = Problem::new(shape, options)?;
     let tensors: Tensors<T> = Tensors::new(&problem, *data, problem.kv_len.into());
     let inputs = tensors.inputs();
-    // Sequences without padding have no matrix of scores.
-    let asked = shape.cu_seqlens.is_none().then_some(Layout::Bhsd);
+    // Sequences without padding have no matrix of scores, and of pages three-stage reads none.
+    let has_matrix = shape.cu_seqlens.is_none() && shape.pages.is_none();
+    let asked = has_matrix.then_some(Layout::Bhsd);
     let full = AttentionShape { weights: asked, masked_scores: asked, ..shape.clone() };
     let expected = cpu::attention(&full, options, &inputs)?;
     // What insists on a fused kernel has no need of the other.
-    let full = kernel.is_none().then_some((&full, None));
+    let full = (kernel.is_none() && shape.pages.is_none()).then_some((&full, None));
     for (shape, kernel) in std::iter::once((shape, *kernel)).chain(full) {
         let problem = Problem::new(shape, options)?;
         let outputs = [

@@ -4,7 +4,7 @@ use super::data::Data;
 use crate::plan::Kernel;
 use crate::problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, CuSeqlens, Layout,
-    SegmentLayout, Strides,
+    PagedKeys, SegmentLayout, Strides,
 };
 
 /// One call that every kernel has to get right.
@@ -95,6 +95,7 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
         };
         list.poisoned("sequences without padding", packed.with_layout(Layout::Bshd), options);
     }
+    paged(&mut list);
     for softcap in [0.5, 30.0, 1e6, 1e38] {
         let capped = AttentionOptions { softcap: Some(softcap), ..plain };
         list.add("softcap", shape(2, 65, 97, 64), capped);
@@ -189,6 +190,42 @@ fn many_keys(list: &mut Cases) {
     list.add("many keys", uneven, causal);
 }
 
+/// Keys in pages, some of them shared, up to their borders and past them.
+fn paged(list: &mut Cases) {
+    let plain = AttentionOptions::default();
+    let causal = AttentionOptions { causal: true, align: Align::BottomRight, ..plain };
+    let paged = |page_len: usize, kv_len: usize, shape: AttentionShape| {
+        let pages_per_sequence = kv_len.div_ceil(page_len) + 1;
+        let pages = pages_per_sequence * shape.batch + 3;
+        let pages = Some(PagedKeys { page_len, pages, pages_per_sequence });
+        AttentionShape { kv_len, pages, ..shape }
+    };
+    for (page_len, kv_lens) in [(16, [97, 16, 0]), (32, [97, 33, 64]), (256, [257, 256, 255])] {
+        let lens = |q_len| {
+            let shape = AttentionShape { batch: 3, num_heads: 4, ..shape(2, q_len, 0, 64) };
+            let shape = AttentionShape { kv_lens: Some(kv_lens.to_vec()), ..shape };
+            paged(page_len, kv_lens[0], shape)
+        };
+        list.add("pages", lens(40), causal);
+        list.poisoned("pages", lens(1), causal);
+    }
+    // Workgroups share the keys, a window leaves some, and everything else joins in.
+    let sizes = Some(BroadcastLayout::Sizes([2, 1, 3, 700]));
+    let all = AttentionShape {
+        batch: 2,
+        mask: sizes,
+        bias: sizes,
+        alibi: Some(AlibiLayout::PerHead),
+        segments: Some(SegmentLayout::PerSide),
+        ..shape(2, 3, 0, 64)
+    };
+    let window = AttentionOptions { window_left: Some(300), softcap: Some(5.0), ..causal };
+    list.add("many keys in pages", paged(32, 700, shape(1, 3, 0, 64)), plain);
+    list.poisoned("many keys in pages", paged(16, 700, all), window);
+    let wide = AttentionShape { value_dim: 260, ..shape(2, 5, 0, 300) };
+    list.add("pages", paged(16, 100, wide), causal);
+}
+
 /// So many keys that a driver that stops long loops is caught.
 fn long(list: &mut Cases) {
     for kernel in [None, Some(Kernel::Forward)] {
@@ -211,6 +248,8 @@ fn elements(list: &mut Cases) {
     for (element, name, odd) in [(F16, "f16", "f16, odd dims"), (Bf16, "bf16", "bf16, odd dims")] {
         let base = || AttentionShape { element, batch: 2, ..shape(2, 70, 65, 64) };
         list.add(name, base(), plain);
+        let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+        list.add(name, AttentionShape { pages, ..base() }, causal);
         for value_dim in [64, 5] {
             // Of 16 bits, only queries, keys and values: what is merged is f32.
             list.add(name, AttentionShape { q_len: 3, kv_len: 600, value_dim, ..base() }, plain);
@@ -218,7 +257,9 @@ fn elements(list: &mut Cases) {
         list.poisoned(name, base().with_layout(Layout::Bshd), causal);
         for layout in [Layout::Bhsd, Layout::Bshd] {
             let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
-            list.add(odd, dims.with_layout(layout), plain);
+            list.add(odd, dims.clone().with_layout(layout), plain);
+            let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+            list.add(odd, AttentionShape { pages, ..dims.with_layout(layout) }, plain);
         }
         let strided = Layout::Strided(Strides { offset: 3, batch: 997, head: 5, row: 11 });
         let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };

@@ -1,6 +1,6 @@
 //! The tensors of a check: seeded, and as nasty as the case asks for.
 
-use crate::problem::{Element, Inputs, Problem};
+use crate::problem::{Element, Inputs, Pages, Problem, View};
 
 /// What the numbers of a case are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(super) struct Tensors<T> {
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
     segments: Option<Vec<u32>>,
+    pages: Option<Vec<u32>>,
 }
 
 impl<T: Element> Tensors<T> {
@@ -41,6 +42,7 @@ impl<T: Element> Tensors<T> {
             bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
             alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
             segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
+            pages: p.pages.map(|pages| table(&mut numbers, p, pages)),
         };
         if data == Data::Poisoned {
             tensors.poison(p);
@@ -57,17 +59,23 @@ impl<T: Element> Tensors<T> {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: self.segments.as_deref(),
+            pages: self.pages.as_deref(),
         }
     }
 
     /// Late keys, so that causal rows before them stay clean.
     fn poison(&mut self, p: &Problem) {
         let last = p.kv_len as usize - 1;
+        let pages = p.pages.zip(self.pages.as_deref());
+        let at = |view: View, j| {
+            let (batch, row) = pages.map_or((0, j), |(pages, table)| pages.place(table, 0, j));
+            view.index(batch, 0, row, 0)
+        };
         for (j, poison) in [(last, f64::NAN), (last / 2, f64::INFINITY)] {
-            self.key[p.key.index(0, 0, j, 0)] = T::from_f64(poison);
-            self.value[p.value.index(0, 0, j, 0)] = T::from_f64(poison);
+            self.key[at(p.key, j)] = T::from_f64(poison);
+            self.value[at(p.value, j)] = T::from_f64(poison);
         }
-        self.value[p.value.index(0, 0, last / 2 + 1, 0)] = T::from_f64(f64::NAN);
+        self.value[at(p.value, last / 2 + 1)] = T::from_f64(f64::NAN);
     }
 }
 
@@ -101,6 +109,21 @@ fn segments(numbers: &mut Numbers, extent: u32) -> Vec<u32> {
         id
     };
     (0..extent).map(next).collect()
+}
+
+/// Pages in no order; sequences share their first. Entries that a sequence does not reach name none.
+fn table(numbers: &mut Numbers, p: &Problem, pages: Pages) -> Vec<u32> {
+    let mut free: Vec<u32> = (0..pages.count).collect();
+    free.sort_by_cached_key(|_| numbers.unit().to_bits());
+    let mut table = vec![u32::MAX; pages.table.extent as usize];
+    for batch in 0..p.batch as usize {
+        let reached = p.sequence(batch).seen_len.div_ceil(pages.page_len) as usize;
+        for at in 0..reached {
+            let entry = pages.table.index(batch, 0, at, 0);
+            table[entry] = if at == 0 { free[0] } else { free[entry % free.len()] };
+        }
+    }
+    table
 }
 
 /// Some `-inf`, some low but finite.

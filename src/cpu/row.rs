@@ -34,14 +34,23 @@ impl<'a> Row<'a> {
 
     /// The key vector `[head_dim]`.
     pub(super) fn key(&self, j: usize) -> &'a [f32] {
-        let start = self.problem.key.index(self.batch, self.kv_head, j, 0);
+        let start = self.start(&self.problem.key, j);
         &self.inputs.key[start..][..self.problem.head_dim as usize]
     }
 
     /// The value vector `[value_dim]`.
     pub(super) fn value(&self, j: usize) -> &'a [f32] {
-        let start = self.problem.value.index(self.batch, self.kv_head, j, 0);
+        let start = self.start(&self.problem.value, j);
         &self.inputs.value[start..][..self.problem.value_dim as usize]
+    }
+
+    /// Where the vector of key `j` begins: in the sequence's own rows, or in those of a page.
+    fn start(&self, view: &View, j: usize) -> usize {
+        let (batch, row) = match (self.problem.pages, self.inputs.pages) {
+            (Some(pages), Some(table)) => pages.place(table, self.batch, j),
+            _ => (self.batch, j),
+        };
+        view.index(batch, self.kv_head, row, 0)
     }
 
     /// Whether key `j` is visible; decided without its score, which may be NaN.

@@ -142,12 +142,13 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
 fn score_count(problem: &Problem) -> Result<usize, Error> {
-    if problem.pieces.is_some() {
-        return Err(Error::invalid(
-            "cu_seqlens",
-            "none, as stages have one matrix of scores",
-            "some",
-        ));
+    for (argument, is_some, expected) in [
+        ("cu_seqlens", problem.pieces.is_some(), "none, as stages have one matrix of scores"),
+        ("pages", problem.pages.is_some(), "none, as stages read no pages"),
+    ] {
+        if is_some {
+            return Err(Error::invalid(argument, expected, "some"));
+        }
     }
     row_count(problem)
         .checked_mul(problem.kv_len as usize)

@@ -42,10 +42,12 @@ pub struct AttentionBuffers<'a> {
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
     ///
-    /// Slopes and segments of one call also need [`wgpu::BufferUsages::COPY_SRC`].
+    /// Several of slopes, segments and pages in one call also need [`wgpu::BufferUsages::COPY_SRC`].
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
     /// u32 ids, as the shape's segments.
     pub segments: Option<&'a wgpu::Buffer>,
+    /// u32 numbers of pages, `[batch, pages_per_sequence]`; key and value then are the pool.
+    pub pages: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len]`, written.
     pub lse: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len, kv_len]`, written.
@@ -262,6 +264,7 @@ impl<'a> AttentionBuffers<'a> {
             bias: None,
             alibi_slopes: None,
             segments: None,
+            pages: None,
             lse: None,
             weights: None,
             raw_scores: None,
@@ -281,6 +284,7 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Bias => self.bias,
             Tensor::AlibiSlopes => self.alibi_slopes,
             Tensor::Segments => self.segments,
+            Tensor::Pages => self.pages,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
@@ -298,6 +302,7 @@ impl<'a> AttentionBuffers<'a> {
             ("bias", Tensor::Bias, p.bias),
             ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
             ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
+            ("pages", Tensor::Pages, p.pages.map(|pages| pages.table)),
         ];
         let outputs = [
             ("out", Tensor::Out, Some(p.out)),

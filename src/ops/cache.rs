@@ -1,14 +1,12 @@
 //! A cache of keys and values, filled in the caller's encoder.
 
-use super::attention::{AttentionBuffers, Footprint, check_buffer};
-use super::rotary::token_steps;
-use crate::buffer::{output, upload};
+use super::attention::{AttentionBuffers, Footprint};
+use super::cache_store::{CacheStore, Move, positions};
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::{TokenPlan, TokenTensor};
 use crate::problem::{
-    AttentionShape, CacheProblem, CacheRotary, KvCacheShape, Layout, Rows, Run, TokenProblem, View,
+    AttentionShape, CacheProblem, CacheRotary, KvCacheShape, Layout, check_held, length,
 };
 use std::sync::Arc;
 
@@ -33,11 +31,7 @@ use std::sync::Arc;
 /// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`].
 #[derive(Debug)]
 pub struct KvCache {
-    context: Arc<Context>,
-    problem: CacheProblem,
-    key: wgpu::Buffer,
-    value: wgpu::Buffer,
-    tables: Option<[wgpu::Buffer; 2]>,
+    store: CacheStore,
     lens: Vec<usize>,
 }
 
@@ -88,17 +82,10 @@ impl KvCache {
         shape: &KvCacheShape,
         rotary: Option<CacheRotary<'_>>,
     ) -> Result<Self, Error> {
-        let problem = CacheProblem::new(shape, rotary)?;
-        let device = &context.device;
-        let key = output(device, "cached keys", problem.bytes(problem.key.view.extent))?;
-        let value = output(device, "cached values", problem.bytes(problem.value.view.extent))?;
-        let floats = |label, table: &[f32]| upload(device, label, bytemuck::cast_slice(table));
-        let tables = match rotary {
-            Some(CacheRotary { cos, sin, .. }) => Some([floats("cos", cos)?, floats("sin", sin)?]),
-            None => None,
-        };
+        let problem = CacheProblem::new(shape, shape.capacity, rotary)?;
+        let store = CacheStore::new(context, problem, rotary)?;
         let lens = vec![0; shape.batch];
-        Ok(Self { context, problem, key, value, tables, lens })
+        Ok(Self { store, lens })
     }
 
     /// Tokens that each sequence holds.
@@ -110,42 +97,39 @@ impl KvCache {
     /// Tokens that each sequence has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.problem.shape.capacity
+        self.store.problem.shape.capacity
     }
 
     /// The keys, `[batch, num_kv_heads, capacity, head_dim]`, which can be copied from.
     #[must_use]
     pub fn key(&self) -> &wgpu::Buffer {
-        &self.key
+        &self.store.key
     }
 
     /// The values, `[batch, num_kv_heads, capacity, value_dim]`, which can be copied from.
     #[must_use]
     pub fn value(&self) -> &wgpu::Buffer {
-        &self.value
+        &self.store.value
     }
 
     /// The cosines and sines that keys are rotated by: [`Rotary`](crate::Rotary) turns queries by the same.
     #[must_use]
     pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
-        self.tables.as_ref().map(|[cos, sin]| [cos, sin])
+        self.store.tables()
     }
 
     /// The places of the last `q_len` tokens of each sequence, `[batch, q_len]`, for
     /// [`TableRows::Named`](crate::TableRows::Named); 0 before the first.
     #[must_use]
     pub fn positions(&self, q_len: usize) -> Vec<u32> {
-        let place = |len: usize, i: usize| {
-            u32::try_from((len + i).saturating_sub(q_len)).unwrap_or(u32::MAX)
-        };
-        self.lens.iter().flat_map(|&len| (0..q_len).map(move |i| place(len, i))).collect()
+        positions(&self.lens, q_len)
     }
 
     /// Attention of `q_len` queries to what the cache holds now; change any field but those of keys and values from there.
     /// `kv_len` is the longest sequence, `kv_lens` are given if they differ.
     #[must_use]
     pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
-        let CacheProblem { shape, key, value } = &self.problem;
+        let CacheProblem { shape, key, value } = &self.store.problem;
         let longest = self.lens.iter().copied().max().unwrap_or_default();
         let is_ragged = self.lens.iter().any(|&len| len != longest);
         AttentionShape {
@@ -167,7 +151,7 @@ impl KvCache {
         query: &'a wgpu::Buffer,
         out: &'a wgpu::Buffer,
     ) -> AttentionBuffers<'a> {
-        AttentionBuffers::new(query, &self.key, &self.value, out)
+        self.store.buffers(query, out)
     }
 
     /// Compiles what contiguous new tokens need now rather than at the first `append`, and reports what the shader compiler
@@ -177,14 +161,9 @@ impl KvCache {
     /// [`Error::Shader`].
     pub async fn prepare(&self) -> Result<(), Error> {
         let len = self.capacity().min(1);
-        let (_, runs) = self.problem.runs(&vec![0; self.lens.len()], len, None)?;
-        for rows in [&self.problem.key, &self.problem.value] {
-            let x = self.problem.tokens(rows, len, Layout::Bhsd)?;
-            for plan in self.plans(rows, x, len, &runs)? {
-                self.context.pipelines.prepare(&plan.variants()).await?;
-            }
-        }
-        Ok(())
+        let batch = self.lens.len();
+        let (_, runs) = self.store.problem.runs(&vec![0; batch], len, None)?;
+        self.store.prepare([batch, len], &runs).await
     }
 
     /// As [`KvCache::prepare`], blocking.
@@ -198,10 +177,7 @@ impl KvCache {
     /// What has been made on this cache's device so far, its own buffers aside.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
-        Footprint {
-            pipelines: self.context.pipelines.len(),
-            uniform_slots: self.context.uniforms.capacity(),
-        }
+        self.store.footprint()
     }
 
     /// Records new tokens into `encoder`, behind those that each sequence holds. What reads the cache later in the same
@@ -215,21 +191,8 @@ impl KvCache {
         encoder: &mut wgpu::CommandEncoder,
         tokens: &CacheTokens<'_>,
     ) -> Result<(), Error> {
-        let (lens, runs) = self.problem.runs(&self.lens, tokens.len, tokens.lens)?;
-        let mut copies = Vec::new();
-        for (argument, rows, own, buffer, layout) in [
-            ("key", &self.problem.key, &self.key, tokens.key, tokens.key_layout),
-            ("value", &self.problem.value, &self.value, tokens.value, tokens.value_layout),
-        ] {
-            let x = self.problem.tokens(rows, tokens.len, layout)?;
-            check_buffer(argument, Some(self.problem.bytes(x.extent)), Some(buffer))?;
-            if *buffer == self.key || *buffer == self.value {
-                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
-            }
-            let plans = self.plans(rows, x, tokens.len, &runs)?;
-            copies.extend(plans.into_iter().map(|plan| Copy { plan, x: buffer, out: own }));
-        }
-        self.record(encoder, "append to cache", &copies)?;
+        let (lens, runs) = self.store.problem.runs(&self.lens, tokens.len, tokens.lens)?;
+        self.store.append(encoder, self.lens.len(), tokens, &[], &runs)?;
         self.lens = lens;
         Ok(())
     }
@@ -263,27 +226,8 @@ impl KvCache {
         self.check_prefix("from", from, len)?;
         self.check_prefix("to", to, 0)?;
         if from != to && len > 0 {
-            // One dispatch cannot read and write one buffer through two bindings.
-            let (key, value) = (&self.problem.key, &self.problem.value);
-            let forks = [key, value].map(|rows| self.problem.fork(rows, [from, to], len));
-            let [[key_aside, key_back], [value_aside, value_back]] = match forks {
-                [Ok(key), Ok(value)] => [key, value],
-                [Err(error), _] | [_, Err(error)] => return Err(error),
-            };
-            let extent = key_aside.out.extent.max(value_aside.out.extent);
-            let Context { device, workspace, .. } = &*self.context;
-            let Some(aside) = workspace.get(device, self.problem.bytes(extent))? else {
-                return Ok(());
-            };
-            let copies = [
-                (key_aside, &self.key, &aside),
-                (key_back, &aside, &self.key),
-                (value_aside, &self.value, &aside),
-                (value_back, &aside, &self.value),
-            ];
-            let copy = |(problem, x, out)| Ok(Copy { plan: self.plan(problem)?, x, out });
-            let copies = copies.map(copy).into_iter().collect::<Result<Vec<_>, Error>>()?;
-            self.record(encoder, "fork in cache", &copies)?;
+            let [from, to, count] = [length("from", from)?, length("to", to)?, length("len", len)?];
+            self.store.relocate(encoder, &[Move { places: [[from, 0], [to, 0]], count }])?;
         }
         self.lens[to] = len;
         Ok(())
@@ -299,52 +243,6 @@ impl KvCache {
             let expected = format!("one of {} sequences", self.lens.len());
             return Err(Error::invalid(argument, expected, sequence));
         };
-        if len > held {
-            let expected = format!("at most {held} tokens, as sequence {sequence} holds");
-            return Err(Error::invalid("len", expected, len));
-        }
-        Ok(())
+        check_held(len, held)
     }
-
-    fn plan(&self, problem: TokenProblem) -> Result<TokenPlan, Error> {
-        TokenPlan::new(problem, &self.context.capabilities)
-    }
-
-    /// New keys or values on their way to their places, a plan for each run.
-    fn plans(
-        &self,
-        rows: &Rows,
-        x: View,
-        len: usize,
-        runs: &[Run],
-    ) -> Result<Vec<TokenPlan>, Error> {
-        runs.iter().map(|run| self.plan(self.problem.append(rows, x, len, run)?)).collect()
-    }
-
-    fn record(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        label: &'static str,
-        copies: &[Copy<'_>],
-    ) -> Result<(), Error> {
-        let mut steps = Vec::new();
-        for Copy { plan, x, out } in copies {
-            steps.extend(token_steps(&self.context, plan, |tensor| match tensor {
-                TokenTensor::X => Some(x),
-                TokenTensor::Out => Some(out),
-                TokenTensor::Table => self.tables.as_ref().map(|[cos, _]| cos),
-                TokenTensor::Sines => self.tables.as_ref().map(|[_, sin]| sin),
-                TokenTensor::Unpacked | TokenTensor::Positions => None,
-            })?);
-        }
-        self.context.bind(label, Vec::new(), &steps)?.encode(encoder);
-        Ok(())
-    }
-}
-
-/// Rows of one buffer on their way into another.
-struct Copy<'a> {
-    plan: TokenPlan,
-    x: &'a wgpu::Buffer,
-    out: &'a wgpu::Buffer,
 }

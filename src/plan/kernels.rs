@@ -31,12 +31,13 @@ pub(super) fn split(
     let (out, lse) = (partial(part, part.value_dim), partial(part, 2));
     let storage = if part.value_dim.is_multiple_of(4) { Storage::F32x4 } else { Storage::F32 };
     let mut dispatches = Vec::new();
-    let key_tiles = u64::from(part.kv_len.div_ceil(tiles.keys));
+    // Whole tiles, or whole pages of them.
+    let step = part.pages.map_or(tiles.keys, |pages| pages.page_len);
+    let steps = u64::from(part.kv_len.div_ceil(step));
     for at in 0..chunks {
         let first_key = |chunk: u32| {
-            let tile = key_tiles * u64::from(chunk) / u64::from(chunks);
-            u32::try_from(tile * u64::from(tiles.keys))
-                .map_or(part.kv_len, |key| key.min(part.kv_len))
+            let first = steps * u64::from(chunk) / u64::from(chunks) * u64::from(step);
+            u32::try_from(first).map_or(part.kv_len, |key| key.min(part.kv_len))
         };
         // Each chunk writes behind the one before.
         let after = |view: View| {
@@ -101,6 +102,7 @@ fn over_keys(
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
             ("SPLIT", Constant::Flag(splits.is_some())),
             ("RAGGED", Constant::Flag(part.is_ragged())),
+            ("PAGED", Constant::Flag(part.pages.is_some())),
         ])
         .chain(transforms(part))
         .chain(masks(part))

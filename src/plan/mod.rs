@@ -168,12 +168,19 @@ fn choose(
     // Without keys nothing is stored, and the fused kernels write the empty rows.
     let stores = problem.stores_scores() && problem.kv_len > 0;
     let refuse = |kernel: Kernel, expected| Err(Error::invalid("kernel", expected, kernel.name()));
+    if problem.pages.is_some() && stores {
+        let expected = "none with weights or scores, as three-stage reads no pages";
+        return Err(Error::invalid("pages", expected, "some"));
+    }
     match asked {
         Some(kernel @ (Kernel::Forward | Kernel::ForwardWide | Kernel::Decode)) if stores => {
             refuse(kernel, "three-stage, as weights or scores are asked for")
         }
         Some(kernel @ Kernel::Forward) if is_wide => {
             refuse(kernel, "forward-wide, decode or three-stage, as a dim is too long")
+        }
+        Some(kernel @ Kernel::ThreeStage) if problem.pages.is_some() => {
+            refuse(kernel, "a fused kernel, as three-stage reads no pages")
         }
         Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
             Ok((Kernel::ForwardWide, "there are no keys, so no scores"))

@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Line, Problem, Segments, SmallTensor, View};
+use crate::problem::{Line, Pages, Problem, Segments, SmallTensor, View};
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -44,6 +44,10 @@ pub struct Params {
     pub query_segment_batch: u32,
     pub key_segment_offset: u32,
     pub key_segment_batch: u32,
+    pub pages_offset: u32,
+    pub pages_batch: u32,
+    pub page_len: u32,
+    pub last_page: u32,
     pub q_len: u32,
     pub kv_len: u32,
     pub seen_len: u32,
@@ -129,6 +133,10 @@ impl Params {
             let within = |view| within(SmallTensor::Segments, view);
             (self.query_segment_offset, self.query_segment_batch) = within(query);
             (self.key_segment_offset, self.key_segment_batch) = within(key);
+        }
+        if let Some(Pages { page_len, count, table }) = problem.pages {
+            (self.pages_offset, self.pages_batch) = within(SmallTensor::Pages, table);
+            (self.page_len, self.last_page) = (page_len, count.saturating_sub(1));
         }
     }
 }

@@ -159,16 +159,23 @@ fn work(part: &Problem) -> u64 {
 /// Whether what is too large shrinks if the keys come in more chunks, of a few tiles at least.
 fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
     let Excess::Memory { bound, .. } = excess else { return false };
-    matches!(
-        bound.tensor,
-        Tensor::Key | Tensor::Value | Tensor::Mask | Tensor::Bias | Tensor::Segments
-    ) && part.kv_len / chunks >= 4 * MOST_KEYS
+    let shrinks = match bound.tensor {
+        // Any of the pool's pages may hold any of the keys.
+        Tensor::Key | Tensor::Value => part.pages.is_none(),
+        Tensor::Mask | Tensor::Bias | Tensor::Segments => true,
+        _ => false,
+    };
+    let least = part.pages.map_or(4 * MOST_KEYS, |pages| pages.page_len.max(4 * MOST_KEYS));
+    shrinks && part.kv_len / chunks >= least
 }
 
 /// The axis along which a cut brings the part nearest to fitting, if there is any.
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     let count = part.sequence_count();
     match excess {
+        Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
+            (part.num_kv_heads > 1).then_some(Axis::Heads)
+        }
         _ if part.is_ragged() => match excess {
             Excess::Grid { axis: 1, .. } if part.num_heads > 1 => Some(Axis::Heads),
             _ => (count > 0).then_some(Axis::Batch),
@@ -201,6 +208,10 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
             .map(|(axis, _)| axis)
         }
     }
+}
+
+fn is_of_pool(bound: &Bound) -> bool {
+    matches!(bound.tensor, Tensor::Key | Tensor::Value)
 }
 
 /// Two halves, in order. Heads that share a key/value head stay together as long as there are others. A sequence that is

@@ -68,7 +68,7 @@ impl Tiles {
         let tiles = Self {
             threads,
             rows_each,
-            keys: MOST_KEYS,
+            keys: most_keys(problem),
             keys_each,
             head_chunk,
             value_chunk,
@@ -84,7 +84,7 @@ impl Tiles {
         let tiles = Self {
             threads: if packed_rows(problem) <= 32 { 32 } else { 64 },
             rows_each: 1,
-            keys: MOST_KEYS,
+            keys: most_keys(problem),
             keys_each: 4,
             head_chunk,
             value_chunk,
@@ -183,6 +183,11 @@ impl Tiles {
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
     }
+}
+
+/// A tile lies in one page.
+fn most_keys(problem: &Problem) -> u32 {
+    problem.pages.map_or(MOST_KEYS, |pages| pages.page_len.min(MOST_KEYS))
 }
 
 /// Rows that share the keys of one key/value head.

@@ -164,6 +164,12 @@ impl Variant {
         self.has("RAGGED")
     }
 
+    /// Whether its keys and values lie in pages.
+    #[must_use]
+    pub fn is_paged(&self) -> bool {
+        self.has("PAGED")
+    }
+
     /// Whether what it writes is of one part of the keys.
     pub(super) fn is_split(&self) -> bool {
         self.has("SPLIT")

@@ -65,19 +65,71 @@ pub(crate) struct Rows {
     encoding: Encoding,
 }
 
-/// Neighbouring sequences that take as many new tokens behind as many that they hold.
+/// New tokens of neighbouring sequences that go into neighbouring rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    batches: Range<u32>,
-    start: u32,
-    count: u32,
+    /// Whose they are, among the new ones.
+    pub(crate) batches: Range<u32>,
+    /// The first of each sequence, among its new ones.
+    pub(crate) first_token: u32,
+    /// How many of each.
+    pub(crate) count: u32,
+    /// Sequence and row of the cache that the first goes into.
+    pub(crate) to: [u32; 2],
+    /// Place of the first of each in its sequence.
+    pub(crate) position: u32,
+}
+
+impl Run {
+    /// Whether another of one sequence goes on where this one ends.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        let end = Self {
+            first_token: self.first_token + self.count,
+            to: [self.to[0], self.to[1] + self.count],
+            position: self.position + self.count,
+            ..self.clone()
+        };
+        *next == Self { count: next.count, ..end }
+    }
+}
+
+/// How many new tokens each of `batch` sequences takes: `len`, or `lens` of them.
+pub(super) fn counts(
+    batch: usize,
+    len: usize,
+    lens: Option<&[usize]>,
+) -> Result<Vec<usize>, Error> {
+    let Some(lens) = lens else { return Ok(vec![len; batch]) };
+    if lens.len() != batch {
+        let expected = format!("a number for each of {batch} sequences");
+        return Err(Error::invalid("lens", expected, format!("{} numbers", lens.len())));
+    }
+    if let Some((sequence, count)) = lens.iter().enumerate().find(|(_, count)| **count > len) {
+        let expected = format!("at most len = {len} new tokens of sequence {sequence}");
+        return Err(Error::invalid("lens", expected, count));
+    }
+    Ok(lens.to_vec())
+}
+
+/// Refuses a prefix of more tokens than there are.
+pub(crate) fn check_held(len: usize, held: usize) -> Result<(), Error> {
+    if len > held {
+        let expected = format!("at most {held} tokens, as the sequence holds");
+        return Err(Error::invalid("len", expected, len));
+    }
+    Ok(())
 }
 
 /// Rows as they are.
 const PLAIN: Encoding = Encoding::Rotary { pairs: RotaryPairs::Half, rotary_dim: 0 };
 
 impl CacheProblem {
-    pub(crate) fn new(s: &KvCacheShape, rotary: Option<CacheRotary<'_>>) -> Result<Self, Error> {
+    /// A cache whose sequences have `longest` tokens at most.
+    pub(crate) fn new(
+        s: &KvCacheShape,
+        longest: usize,
+        rotary: Option<CacheRotary<'_>>,
+    ) -> Result<Self, Error> {
         let sizes = [
             ("num_kv_heads", s.num_kv_heads),
             ("head_dim", s.head_dim),
@@ -100,7 +152,7 @@ impl CacheProblem {
                 encoding,
             })
         };
-        let encoding = rotary.map_or(Ok(PLAIN), |rotary| encoding(s, rotary))?;
+        let encoding = rotary.map_or(Ok(PLAIN), |rotary| encoding(s, longest, rotary))?;
         Ok(Self {
             shape: *s,
             key: rows("key", s.head_dim, encoding)?,
@@ -116,17 +168,9 @@ impl CacheProblem {
         lens: Option<&[usize]>,
     ) -> Result<(Vec<usize>, Vec<Run>), Error> {
         let argument = if lens.is_some() { "lens" } else { "len" };
-        let counts = lens.map_or_else(|| vec![len; held.len()], <[usize]>::to_vec);
-        if counts.len() != held.len() {
-            let expected = format!("a number for each of {} sequences", held.len());
-            return Err(Error::invalid(argument, expected, format!("{} numbers", counts.len())));
-        }
+        let counts = counts(held.len(), len, lens)?;
         let mut runs: Vec<Run> = Vec::new();
         for (sequence, (&start, &count)) in held.iter().zip(&counts).enumerate() {
-            if count > len {
-                let expected = format!("at most len = {len} new tokens of sequence {sequence}");
-                return Err(Error::invalid(argument, expected, count));
-            }
             let capacity = self.shape.capacity;
             let room = capacity - start;
             if count > room {
@@ -142,11 +186,18 @@ impl CacheProblem {
             ];
             match runs.last_mut() {
                 Some(run)
-                    if run.batches.end == sequence && (run.start, run.count) == (start, count) =>
+                    if run.batches.end == sequence
+                        && (run.position, run.count) == (start, count) =>
                 {
                     run.batches.end += 1;
                 }
-                _ if count > 0 => runs.push(Run { batches: sequence..sequence + 1, start, count }),
+                _ if count > 0 => runs.push(Run {
+                    batches: sequence..sequence + 1,
+                    first_token: length("len", len)? - count,
+                    count,
+                    to: [sequence, start],
+                    position: start,
+                }),
                 _ => {}
             }
         }
@@ -160,49 +211,46 @@ impl CacheProblem {
     }
 
     /// Where new tokens `[batch, num_kv_heads, len, dim]` lie.
-    pub(crate) fn tokens(&self, rows: &Rows, len: usize, layout: Layout) -> Result<View, Error> {
-        let KvCacheShape { batch, num_kv_heads, .. } = self.shape;
-        resolve(rows.argument, [batch, num_kv_heads, len, rows.dim], layout)
-    }
-
-    /// The last tokens of `x`, of so many, on their way to their places.
-    pub(crate) fn append(
+    pub(crate) fn tokens(
         &self,
         rows: &Rows,
-        x: View,
-        len: usize,
-        run: &Run,
-    ) -> Result<TokenProblem, Error> {
-        let Run { batches, start, count } = run;
-        let len = length("len", len)?;
+        [batch, len]: [usize; 2],
+        layout: Layout,
+    ) -> Result<View, Error> {
+        resolve(rows.argument, [batch, self.shape.num_kv_heads, len, rows.dim], layout)
+    }
+
+    /// A run of the tokens of `x` on their way to their places.
+    pub(crate) fn append(&self, rows: &Rows, x: View, run: &Run) -> Result<TokenProblem, Error> {
+        let Run { batches, first_token, count, to: [to, row], position } = run;
+        let batch = batches.end - batches.start;
         let heads = 0..length("num_kv_heads", self.shape.num_kv_heads)?;
         let dim = length(rows.argument, rows.dim)?;
-        let x = move_view(x, batches, &heads, &(len - count..len), dim);
-        let out = move_view(rows.view, batches, &heads, &(*start..start + count), dim);
+        let x = move_view(x, batches, &heads, &(*first_token..first_token + count), dim);
+        let out = move_view(rows.view, &(*to..to + batch), &heads, &(*row..row + count), dim);
         let width = match rows.encoding {
             Encoding::Rotary { rotary_dim, .. } => rotary_dim / 2,
             Encoding::Positional => 0,
         };
         let table = View {
-            offset: start * width,
+            offset: position * width,
             batch: 0,
             head: 0,
             row: width,
             column: 1,
-            extent: (start + count) * width,
+            extent: (position + count) * width,
             exact: true,
         };
-        self.copy(batches.end - batches.start, *count, dim, [x, out], (rows.encoding, table))
+        self.copy(batch, *count, dim, [x, out], (rows.encoding, table))
     }
 
-    /// The first tokens of a sequence on their way into a buffer of their own, and from there into another sequence.
+    /// Rows from one place, sequence and row, on their way into a buffer of their own, and from there to another.
     pub(crate) fn fork(
         &self,
         rows: &Rows,
-        [from, to]: [usize; 2],
-        count: usize,
+        [from, to]: [[u32; 2]; 2],
+        count: u32,
     ) -> Result<[TokenProblem; 2], Error> {
-        let [from, to, count] = [length("from", from)?, length("to", to)?, length("len", count)?];
         let heads = 0..length("num_kv_heads", self.shape.num_kv_heads)?;
         let dim = length(rows.argument, rows.dim)?;
         let own = resolve(
@@ -210,8 +258,8 @@ impl CacheProblem {
             [1, self.shape.num_kv_heads, count as usize, rows.dim],
             Layout::Bhsd,
         )?;
-        let of = |sequence: u32| {
-            move_view(rows.view, &(sequence..sequence + 1), &heads, &(0..count), dim)
+        let of = |[sequence, row]: [u32; 2]| {
+            move_view(rows.view, &(sequence..sequence + 1), &heads, &(row..row + count), dim)
         };
         let none = View { offset: 0, extent: 0, ..own };
         let copy = |views| self.copy(1, count, dim, views, (PLAIN, none));
@@ -246,13 +294,21 @@ impl CacheProblem {
 impl Rows {
     /// As attention reads them.
     pub(crate) fn layout(&self) -> Layout {
-        let View { batch, head, row, .. } = self.view;
-        let [batch, head, row] = [batch, head, row].map(|stride| stride as usize);
+        self.strided(self.view.batch as usize)
+    }
+
+    /// As attention reads them in pages of so many rows.
+    pub(crate) fn paged_layout(&self, page_len: usize) -> Layout {
+        self.strided(page_len * self.dim)
+    }
+
+    fn strided(&self, batch: usize) -> Layout {
+        let [head, row] = [self.view.head, self.view.row].map(|stride| stride as usize);
         Layout::Strided(Strides { offset: 0, batch, head, row })
     }
 }
 
-fn encoding(s: &KvCacheShape, rotary: CacheRotary<'_>) -> Result<Encoding, Error> {
+fn encoding(s: &KvCacheShape, longest: usize, rotary: CacheRotary<'_>) -> Result<Encoding, Error> {
     let CacheRotary { cos, sin, rotary_dim, pairs } = rotary;
     if rotary_dim == 0 || rotary_dim % 2 == 1 || rotary_dim > s.head_dim {
         let expected = format!("an even number from 2 to head_dim = {}", s.head_dim);
@@ -260,8 +316,8 @@ fn encoding(s: &KvCacheShape, rotary: CacheRotary<'_>) -> Result<Encoding, Error
     }
     let width = rotary_dim / 2;
     for (argument, column) in [("cos", cos), ("sin", sin)] {
-        if column.len() / width < s.capacity || column.len() % width != 0 {
-            let expected = format!("{} rows of {width} or more", s.capacity);
+        if column.len() / width < longest || column.len() % width != 0 {
+            let expected = format!("{longest} rows of {width} or more");
             return Err(Error::invalid(argument, expected, format!("{} elements", column.len())));
         }
     }

@@ -7,7 +7,9 @@ mod linear;
 mod merge;
 mod multi_head;
 mod options;
+mod pages;
 mod pieces;
+mod pool;
 mod segments;
 mod self_attention;
 mod shape;
@@ -19,7 +21,7 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
-pub(crate) use cache::{CacheProblem, Rows, Run};
+pub(crate) use cache::{CacheProblem, Rows, Run, check_held};
 pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub(crate) use linear::LinearProblem;
@@ -31,8 +33,11 @@ pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
 };
 pub use options::{Align, AttentionOptions};
+pub use pages::{PagedKeys, Pages};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
+pub(crate) use pool::PagePool;
+pub use pool::{PagedCacheShape, PagedSequence};
 pub use segments::Segments;
 pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
@@ -84,7 +89,10 @@ pub struct Problem {
     pub alibi: Option<View>,
     /// Places of the segment ids, if there are any.
     pub segments: Option<Segments>,
-    /// Lengths of the tensors that share a binding: slopes and segment ids.
+    /// The pages that keys and values lie in, if they do; their views then are of the pool, and from one sequence to the next
+    /// is from one page to the next.
+    pub pages: Option<Pages>,
+    /// Lengths of the tensors that share a binding: slopes, segment ids, the table of pages.
     pub small: SmallTensors,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
@@ -160,8 +168,13 @@ impl Problem {
             ));
         }
         let queries = [s.batch, s.num_heads, s.q_len, s.head_dim];
-        let keys = [s.batch, s.num_kv_heads, s.kv_len, s.head_dim];
-        let values = [s.batch, s.num_kv_heads, s.kv_len, s.value_dim];
+        let pages = Pages::new(s)?;
+        let [sequences, len] = match s.pages {
+            Some(PagedKeys { pages, page_len, .. }) => [pages, page_len],
+            None => [s.batch, s.kv_len],
+        };
+        let keys = [sequences, s.num_kv_heads, len, s.head_dim];
+        let values = [sequences, s.num_kv_heads, len, s.value_dim];
         let outs = [s.batch, s.num_heads, s.q_len, s.value_dim];
         let scores = [s.batch, s.num_heads, s.q_len, s.kv_len];
         let rows = [s.batch, s.num_heads, s.q_len, 1];
@@ -205,7 +218,8 @@ impl Problem {
             bias: broadcast("bias", s.bias)?,
             alibi,
             segments,
-            small: SmallTensors::new(small::lens(alibi, segments.as_ref()))?,
+            pages,
+            small: SmallTensors::new(small::lens(alibi, segments.as_ref(), pages))?,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,
@@ -253,7 +267,7 @@ fn bit_strides(mask: Option<View>) -> Result<Option<View>, Error> {
     }
 }
 
-fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
+pub(crate) fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
     match u32::try_from(size) {
         Ok(len) if size <= MAX_LEN => Ok(len),
         _ => Err(Error::invalid(argument, "at most 2^30", size)),

@@ -1,6 +1,7 @@
 //! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
 
 use super::element::ElementType;
+use super::pages::PagedKeys;
 use super::strides::{BroadcastLayout, Layout};
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
@@ -60,6 +61,8 @@ pub struct AttentionShape {
     pub alibi: Option<AlibiLayout>,
     /// Documents: a query sees the keys that have its segment id, and no others. Not beside `cu_seqlens`.
     pub segments: Option<SegmentLayout>,
+    /// Keys and values lie in pages of one pool, which key and value then are; not beside `cu_seqlens`.
+    pub pages: Option<PagedKeys>,
     /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
     pub lse: Option<Layout>,
     /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`; this takes the three-stage path.
@@ -129,6 +132,7 @@ impl AttentionShape {
             bias: None,
             alibi: None,
             segments: None,
+            pages: None,
             lse: None,
             weights: None,
             raw_scores: None,

@@ -36,8 +36,9 @@ impl Problem {
             num_kv_heads: count(&kv_heads),
             q_len: count(&queries),
             query: moved(self.query, &heads, &queries, self.head_dim),
-            key: moved(self.key, &kv_heads, &keys, self.head_dim),
-            value: moved(self.value, &kv_heads, &keys, self.value_dim),
+            key: self.moved_keys(self.key, &batches, &kv_heads, &keys, self.head_dim),
+            value: self.moved_keys(self.value, &batches, &kv_heads, &keys, self.value_dim),
+            pages: self.moved_pages(&batches, &keys),
             out: moved(self.out, &heads, &queries, self.value_dim),
             mask: rows(self.mask, self.kv_len),
             bias: rows(self.bias, self.kv_len),
@@ -63,13 +64,13 @@ impl Problem {
         }
     }
 
-    /// The same attention over some of the keys: what comes of it is a part of the result.
+    /// The same attention over some of the keys, from the first of a page on: what comes of it is a part of the result.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let batches = 0..self.batch;
         let (heads, kv_heads) = (0..self.num_heads, 0..self.num_kv_heads);
         let queries = 0..self.q_len;
-        let rows = |view, columns| move_view(view, &batches, &kv_heads, &keys, columns);
+        let rows = |view, columns| self.moved_keys(view, &batches, &kv_heads, &keys, columns);
         let columns = |view: Option<View>| {
             view.map(|view| {
                 let moved = View { offset: view.offset + keys.start * view.column, ..view };
@@ -83,6 +84,7 @@ impl Problem {
             kv_len: count(&keys),
             key: rows(self.key, self.head_dim),
             value: rows(self.value, self.value_dim),
+            pages: self.moved_pages(&batches, &keys),
             mask: columns(self.mask),
             bias: columns(self.bias),
             segments: self.segments.map(|ids| Segments {

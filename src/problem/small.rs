@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Problem, Segments, View};
+use super::{Pages, Problem, Segments, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.
@@ -10,11 +10,13 @@ pub enum SmallTensor {
     AlibiSlopes,
     /// Segment ids of queries and keys.
     Segments,
+    /// The table of pages.
+    Pages,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::AlibiSlopes, Self::Segments];
+    pub const ALL: [Self; 3] = [Self::AlibiSlopes, Self::Segments, Self::Pages];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -60,6 +62,7 @@ impl Problem {
             (SmallTensor::AlibiSlopes, self.alibi),
             (SmallTensor::Segments, ids.map(|ids| ids.query)),
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
+            (SmallTensor::Pages, self.pages.map(|pages| pages.table)),
         ];
         let placed = |tensor, view: View| {
             let first = self.small.first(tensor);
@@ -73,6 +76,14 @@ impl Problem {
 }
 
 /// Lengths of the whole tensors, in the order of [`SmallTensor::ALL`].
-pub(super) fn lens(alibi: Option<View>, segments: Option<&Segments>) -> [u32; 2] {
-    [alibi.map_or(0, |slopes| slopes.extent), segments.map_or(0, |segments| segments.ids().extent)]
+pub(super) fn lens(
+    alibi: Option<View>,
+    segments: Option<&Segments>,
+    pages: Option<Pages>,
+) -> [u32; SmallTensor::ALL.len()] {
+    [
+        alibi.map_or(0, |slopes| slopes.extent),
+        segments.map_or(0, |segments| segments.ids().extent),
+        pages.map_or(0, |pages| pages.table.extent),
+    ]
 }

@@ -8,9 +8,9 @@ use crate::error::Error;
 pub struct Inputs<'a, T = f32> {
     /// `[batch, num_heads, q_len, head_dim]`.
     pub query: &'a [T],
-    /// `[batch, num_kv_heads, kv_len, head_dim]`.
+    /// `[batch, num_kv_heads, kv_len, head_dim]`; of a shape with pages, the pool `[pages, num_kv_heads, page_len, head_dim]`.
     pub key: &'a [T],
-    /// `[batch, num_kv_heads, kv_len, value_dim]`.
+    /// `[batch, num_kv_heads, kv_len, value_dim]`, as key.
     pub value: &'a [T],
     /// Given exactly if the shape has a mask; true = attend.
     pub mask: Option<&'a [bool]>,
@@ -20,6 +20,8 @@ pub struct Inputs<'a, T = f32> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// Given exactly if the shape has segment ids.
     pub segments: Option<&'a [u32]>,
+    /// The table `[batch, pages_per_sequence]`, given exactly if the shape has pages.
+    pub pages: Option<&'a [u32]>,
 }
 
 /// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
@@ -59,6 +61,7 @@ impl Widened {
             bias: others.bias,
             alibi_slopes: others.alibi_slopes,
             segments: others.segments,
+            pages: others.pages,
         }
     }
 }
@@ -85,7 +88,10 @@ impl<T: Element> Inputs<'_, T> {
         check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
         check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
         let ids = problem.segments.as_ref().map(Segments::ids);
-        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))
+        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
+        let table = problem.pages.map(|pages| pages.table);
+        check_len("pages", table.as_ref(), self.pages.map(<[_]>::len))?;
+        problem.check_table(self.pages.unwrap_or_default())
     }
 }
 

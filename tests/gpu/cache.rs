@@ -40,23 +40,23 @@ struct Story<'a> {
     steps: Steps<'a>,
 }
 
-fn app(gpu: &Gpu) -> App {
+pub(crate) fn app(gpu: &Gpu) -> App {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     let instance = wgpu::Instance::new(descriptor);
     App { instance, device: gpu.device().clone(), queue: gpu.queue().clone() }
 }
 
-fn upload<T: Element>(app: &App, numbers: &[T]) -> wgpu::Buffer {
+pub(crate) fn upload<T: Element>(app: &App, numbers: &[T]) -> wgpu::Buffer {
     let mut bytes = bytemuck::cast_slice::<T, u8>(numbers).to_vec();
     bytes.resize(bytes.len().next_multiple_of(4).max(4), 0);
     app.buffer(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))
 }
 
-fn read<T: Element>(app: &App, buffer: &wgpu::Buffer) -> Vec<T> {
+pub(crate) fn read<T: Element>(app: &App, buffer: &wgpu::Buffer) -> Vec<T> {
     bytemuck::cast_slice::<f32, T>(&app.read(buffer)).to_vec()
 }
 
-fn round<T: Element>(numbers: &[f64]) -> Vec<T> {
+pub(crate) fn round<T: Element>(numbers: &[f64]) -> Vec<T> {
     numbers.iter().map(|&x| T::from_f64(x)).collect()
 }
 
@@ -375,12 +375,12 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     }
     for (refused, says) in [
         (cache.truncate(2, 0), "sequence: expected one of 2 sequences, found 2"),
-        (cache.truncate(1, 4), "len: expected at most 3 tokens, as sequence 1 holds, found 4"),
+        (cache.truncate(1, 4), "len: expected at most 3 tokens, as the sequence holds, found 4"),
         (cache.fork(&mut encoder, 2, 0, 0), "from: expected one of 2 sequences, found 2"),
         (cache.fork(&mut encoder, 0, 5, 0), "to: expected one of 2 sequences, found 5"),
         (
             cache.fork(&mut encoder, 0, 1, 3),
-            "len: expected at most 2 tokens, as sequence 0 holds, found 3",
+            "len: expected at most 2 tokens, as the sequence holds, found 3",
         ),
     ] {
         assert_eq!(refused.unwrap_err().to_string(), says);

@@ -120,7 +120,7 @@ fn heads_that_read_the_wrong_key_are_found() {
 fn a_sequence_that_reads_another_ones_keys_is_found() {
     for (find, replacement) in [
         ("let place = table[low * 2u];", "let place = table[0u];"),
-        (" + sequence.first_key * view.row", ""),
+        ("sequence.first_key + first_key", "first_key"),
         ("sequence.first_query + query", "query"),
     ] {
         let (cases, kernels) = ("sequences without padding", &["forward"][..]);
@@ -133,6 +133,27 @@ fn a_sequence_that_reads_another_ones_keys_is_found() {
         cases,
         kernels,
     }]);
+}
+
+#[test]
+fn pages_are_read_where_the_table_says() {
+    for cases in ["pages", "many keys in pages"] {
+        let report = check(gpu(), cases);
+        assert!(report.passed(), "{report:#?}");
+    }
+}
+
+#[test]
+fn a_page_that_is_not_the_tables_is_found() {
+    let both = &["forward", "forward-wide"][..];
+    for (find, replacement, kernels) in [
+        ("min(aux[entry], params.last_page)", "sequence.batch", both),
+        ("first_key / params.page_len", "0u", both),
+        ("sequence.batch * params.pages_batch", "0u", &["forward"]),
+        ("first_key % params.page_len", "0u", &["forward"]),
+    ] {
+        assert_finds(&[Break { find, replacement, cases: "pages", kernels }]);
+    }
 }
 
 #[test]

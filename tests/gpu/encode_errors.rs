@@ -110,6 +110,7 @@ fn given<'a>(list: [Option<&'a wgpu::Buffer>; 13], or: &'a wgpu::Buffer) -> Atte
         bias,
         alibi_slopes,
         segments,
+        pages: None,
         lse,
         weights,
         raw_scores,

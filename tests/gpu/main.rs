@@ -28,6 +28,7 @@ mod lost;
 mod masks;
 mod merge;
 mod one_shot;
+mod paged_cache;
 mod properties;
 mod stages;
 mod words;

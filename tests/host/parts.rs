@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Kernel, Layout, Plan, Problem, SegmentLayout, Strides, View,
+    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, Strides, View,
 };
 
 /// Outputs need not be contiguous, only free of overlap.
@@ -120,6 +120,31 @@ fn without_padding(
     }
 }
 
+/// The same with keys in pages, or as it is where there can be none; each head's pages or each page's heads lie together.
+fn in_pages(
+    shape: AttentionShape,
+    (page_len, spare, by_head): (usize, usize, bool),
+) -> AttentionShape {
+    let matrix = [shape.weights, shape.raw_scores, shape.capped_scores, shape.masked_scores];
+    if shape.cu_seqlens.is_some() || matrix.iter().any(Option::is_some) {
+        return shape;
+    }
+    let pages_per_sequence = shape.kv_len.div_ceil(page_len) + spare;
+    let pages = pages_per_sequence + 2;
+    let layout = |dim: usize| {
+        let [page, own] = [page_len * dim, page_len * dim * pages];
+        let by_head = Strides { batch: page, head: own, row: dim, ..Strides::default() };
+        Layout::Strided(by_head)
+    };
+    let place = |dim| if by_head { layout(dim) } else { Layout::Bshd };
+    AttentionShape {
+        key: place(shape.head_dim),
+        value: place(shape.value_dim),
+        pages: Some(PagedKeys { page_len, pages, pages_per_sequence }),
+        ..shape
+    }
+}
+
 fn any_options() -> impl Strategy<Value = AttentionOptions> {
     let window = || prop::option::of(0..80_usize);
     let align =
@@ -139,11 +164,18 @@ fn any_options() -> impl Strategy<Value = AttentionOptions> {
 /// The largest binding of the smallest part: one query of one head, with all the head's keys.
 fn least_binding(p: &Problem, alignment: u32) -> u64 {
     let row = |view: View, columns: u32| (view.column * columns.saturating_sub(1) + 1).max(1);
-    let keys = |view: View, dim: u32| view.row * p.kv_len.saturating_sub(1) + dim;
+    // A head's keys, or its part of every page.
+    let keys = |view: View, dim: u32| match p.pages {
+        Some(Pages { page_len, count, .. }) => {
+            view.batch * count.saturating_sub(1) + view.row * (page_len - 1) + dim
+        }
+        None => view.row * p.kv_len.saturating_sub(1) + dim,
+    };
     let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
     let elements =
         [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
     let elements = elements.into_iter().chain(p.segments.map(|ids| ids.key.extent));
+    let elements = elements.chain(p.pages.map(|pages| pages.table.extent));
     let elements = elements.chain(p.bias.map(|view| row(view, p.kv_len)));
     let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
     // Elements of 16 bits are unpacked into twice as many bytes, with what lies before them.
@@ -156,6 +188,7 @@ proptest! {
     #[test]
     fn the_parts_of_any_problem_are_the_problem(
         shape in any_shape(),
+        paged in prop::option::of((select(vec![16_usize, 64]), 0..3_usize, any::<bool>())),
         options in any_options(),
         three_stage in any::<bool>(),
         workgroups_per_axis in 3..20_u32,
@@ -163,11 +196,12 @@ proptest! {
         storage_alignment in select(vec![16_u32, 32, 256]),
         (software, shader_f16) in any::<(bool, bool)>(),
     ) {
+        let shape = paged.map_or(shape.clone(), |paged| in_pages(shape, paged));
         let problem = Problem::new(&shape, &options).unwrap();
         let binding_size = least_binding(&problem, storage_alignment) + spare;
         let capabilities =
             Capabilities { workgroups_per_axis, binding_size, storage_alignment, software, shader_f16, ..PORTABLE };
-        let kernel = three_stage.then_some(Kernel::ThreeStage);
+        let kernel = (three_stage && shape.pages.is_none()).then_some(Kernel::ThreeStage);
         let plan = Plan::new(problem, &capabilities, kernel).unwrap();
         assert_covers_its_problem(&plan);
     }

@@ -3,7 +3,7 @@
 use crate::plan::{PORTABLE, ordinary};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, CuSeqlens, ElementType,
-    Kernel, Layout, Plan, Problem, SegmentLayout, Strides,
+    Kernel, Layout, PagedKeys, Plan, Problem, SegmentLayout, Strides,
 };
 
 type Call = (AttentionShape, AttentionOptions);
@@ -52,6 +52,10 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
         ("sequences without padding", {
             let starts = CuSeqlens { query: vec![0, 60, 60, 100], key: vec![0, 1, 40, 70] };
             shapes([AttentionShape { batch: 1, cu_seqlens: Some(starts), lse: ASKED, ..o() }])
+        }),
+        ("keys and values in pages", {
+            let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+            shapes([AttentionShape { pages, lse: ASKED, ..o() }])
         }),
     ]
 }

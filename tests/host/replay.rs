@@ -64,26 +64,26 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             workspace.clear();
         }
         for row in rows(dispatch) {
-            let query =
-                find(dispatch, Tensor::Query).map(|query| queries[&index(query, dispatch, &row)]);
+            let query = find(dispatch, Tensor::Query)
+                .map(|query| queries[&index(query, dispatch, &row, p)]);
             let place = match (entry, find(dispatch, Tensor::Workspace)) {
                 (Entry::Scores, Some(bound)) => {
                     let place = query.unwrap();
-                    let start = index(bound, dispatch, &row);
+                    let start = index(bound, dispatch, &row, p);
                     let other = workspace.insert(start, place).unwrap_or(place);
                     assert_eq!(other, place, "{place:?} and {other:?} share workspace {start}");
                     place
                 }
-                (_, Some(bound)) => workspace[&index(bound, dispatch, &row)],
+                (_, Some(bound)) => workspace[&index(bound, dispatch, &row, p)],
                 (_, None) => query.unwrap_or_else(|| {
-                    weights[&index(find(dispatch, Tensor::Weights).unwrap(), dispatch, &row)]
+                    weights[&index(find(dispatch, Tensor::Weights).unwrap(), dispatch, &row, p)]
                 }),
             };
             assert_row(p, dispatch, &row, place);
             let wrote = Written { tensor: target, entry, place, piece: row.piece };
             assert!(written.insert(wrote), "{entry:?} writes {place:?}, {} twice", row.piece);
             if let Some(bound) = find(dispatch, Tensor::Unpacked) {
-                let start = index(bound, dispatch, &row) as u32;
+                let start = index(bound, dispatch, &row, p) as u32;
                 unpacked.extend([start, start + p.value_dim - 1]);
             }
         }
@@ -150,7 +150,7 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             continue;
         }
         let extent = match bound.tensor {
-            Tensor::AlibiSlopes | Tensor::Segments | Tensor::Joined => {
+            Tensor::AlibiSlopes | Tensor::Segments | Tensor::Pages | Tensor::Joined => {
                 let small = plan.problem.small;
                 SmallTensor::ALL.iter().map(|&tensor| small.len(tensor)).sum()
             }
@@ -177,24 +177,27 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     // What the caller sees of the scores before masks and biases is computed without them.
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
     let late = early == [None; 2];
-    let flags = ["HAS_ALIBI", "HAS_SEGMENTS"].map(|name| dispatch.variant.constants.get(name));
-    let small = match (p.alibi, p.segments) {
-        (Some(_), Some(_)) => Tensor::Joined,
-        (None, Some(_)) => Tensor::Segments,
-        _ => Tensor::AlibiSlopes,
+    let flags =
+        ["HAS_ALIBI", "HAS_SEGMENTS", "PAGED"].map(|name| dispatch.variant.constants.get(name));
+    let small = match (p.alibi, p.segments, p.pages) {
+        (_, None, None) => Tensor::AlibiSlopes,
+        (None, Some(_), None) => Tensor::Segments,
+        (None, None, Some(_)) => Tensor::Pages,
+        _ => Tensor::Joined,
     };
     for (name, tensor, view, column) in [
         ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
         ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
         ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
         ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
+        ("PAGED", small, p.pages.map(|pages| pages.table), 0),
         ("HAS_LSE", Tensor::Lse, p.lse, 0),
     ] {
         let Some(flag) = dispatch.variant.constants.get(name) else { continue };
         assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
         let is_bound = find(dispatch, tensor).is_some();
         let is_needed = view.is_some() && (params.kv_len > 0 || tensor == Tensor::Lse);
-        // Slopes and segment ids share a binding.
+        // Slopes, segment ids and tables of pages share a binding.
         let is_wanted = flags.contains(&Some(&Constant::Flag(true))) && params.kv_len > 0;
         assert_eq!(is_bound, if tensor == small { is_wanted } else { is_needed }, "{name}");
         let strided = view.filter(|_| is_bound && [Tensor::Mask, Tensor::Bias].contains(&tensor));
@@ -237,6 +240,12 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let Some(view) = view(p, bound.tensor) else { continue };
         let (expected, columns) = match bound.tensor {
             Tensor::Key | Tensor::Value if kv_len == 0 => continue,
+            // Of the first page; any other may follow.
+            Tensor::Key | Tensor::Value if p.pages.is_some() => {
+                let start = view.index(0, kv_head, 0, 0);
+                let heads = (p.num_kv_heads - 1 - kv_head as u32) as usize * view.head as usize;
+                (start, view.extent as usize - heads - start)
+            }
             Tensor::Key => {
                 (view.index(batch, kv_head, first_key, 0), keys_span(kv_len, &view, p.head_dim))
             }
@@ -253,7 +262,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
                 (view.index(batch, head, query, 0), last + 1)
             }
         };
-        let found = index(bound, dispatch, row);
+        let found = index(bound, dispatch, row, p);
         assert_eq!(found, expected, "{:?} of {place:?}", bound.tensor);
         let first = bound.window.first_element as usize;
         let held = bound.window.size as usize / 4 * per_word(p, bound.tensor) as usize;
@@ -269,6 +278,12 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         if let Some(view) = p.alibi {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
             assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
+        }
+        if let Some(pages) = p.pages {
+            let first = p.small.first(SmallTensor::Pages) as usize;
+            let found = at(params.pages_offset, params.pages_batch, own, 0);
+            assert_eq!(found, first + pages.table.index(batch, 0, 0, 0), "pages of {place:?}");
+            assert_eq!((params.page_len, params.last_page), (pages.page_len, pages.count - 1));
         }
         if let Some(Segments { query: ids, key }) = p.segments {
             let first = p.small.first(SmallTensor::Segments) as usize;
@@ -363,9 +378,11 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
 }
 
 /// Where in its whole buffer the first element of a tensor's row lies.
-fn index(bound: &Bound, dispatch: &Dispatch, row: &Row) -> usize {
+fn index(bound: &Bound, dispatch: &Dispatch, row: &Row, p: &Problem) -> usize {
     let params = &dispatch.params;
     let Place { batch, head, query } = row.place;
+    let of_keys = matches!(bound.tensor, Tensor::Key | Tensor::Value);
+    let batch = if of_keys && p.pages.is_some() { 0 } else { batch };
     let at = |view: ViewParams, head: usize, row: usize| {
         view.offset as usize
             + batch * view.batch as usize

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
     Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape,
-    MultiHeadWeights, Plan, Problem, SegmentLayout, SelfAttentionPlan, SelfAttentionShape, Strides,
-    Tiles, Variant, assemble,
+    MultiHeadWeights, PagedKeys, Plan, Problem, SegmentLayout, SelfAttentionPlan,
+    SelfAttentionShape, Strides, Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
@@ -100,6 +100,16 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
         let (shape, options) = call((64, 64), 300, true, all);
         let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
         calls.push((ragged, options, PORTABLE, kernel));
+        if kernel != Kernel::ThreeStage {
+            for (dim, flags) in [(64, 0), (64, all), (5, 0)] {
+                let (shape, options) = call((dim, dim), 300, true, flags);
+                for page_len in [16, 64] {
+                    let pages = Some(PagedKeys { page_len, pages: 19, pages_per_sequence: 19 });
+                    let paged = AttentionShape { key: Layout::Bhsd, pages, ..shape.clone() };
+                    calls.push((paged, options, PORTABLE, kernel));
+                }
+            }
+        }
         // 16-bit elements, with and without f16 in the shader, where rows share words and where not.
         for element in [ElementType::F16, ElementType::Bf16] {
             for (shader_f16, dim, flags) in [false, true]

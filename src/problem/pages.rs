@@ -1,0 +1,119 @@
+//! Keys and values in pages of one pool, which a table names for each sequence.
+
+use super::slice::move_view;
+use super::strides::resolve;
+use super::{AttentionShape, Layout, Problem, View, length};
+use crate::error::Error;
+use std::ops::{Range, RangeInclusive};
+
+/// How keys and values lie in pages: key `j` of sequence `b` is row `j % page_len` of the page that the table
+/// `[batch, pages_per_sequence]` names at `[b, j / page_len]`.
+///
+/// [`AttentionShape::key`] and [`AttentionShape::value`] then are the layouts of the pool, `[pages, num_kv_heads, page_len, dim]`.
+/// Sequences may share pages. On the GPU a number past the last page is taken for the last one; entries of pages that a
+/// sequence does not reach are never read.
+///
+/// Source: Kwon et al. 2023, arXiv 2309.06180.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PagedKeys {
+    /// Keys of a page: a power of two from 16 to 256.
+    pub page_len: usize,
+    /// Pages of the pool.
+    pub pages: usize,
+    /// Entries of a sequence in the table: enough for `kv_len` keys, or more.
+    pub pages_per_sequence: usize,
+}
+
+/// A problem's pages, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Keys of a page.
+    pub page_len: u32,
+    /// Pages of the pool.
+    pub count: u32,
+    /// Place of the table: batch and row strides.
+    pub table: View,
+}
+
+/// Lengths that pages may have; powers of two alone.
+const PAGE_LENS: RangeInclusive<usize> = 16..=256;
+
+pub(super) fn check_page_len(page_len: usize) -> Result<u32, Error> {
+    if !PAGE_LENS.contains(&page_len) || !page_len.is_power_of_two() {
+        return Err(Error::invalid("page_len", "a power of two from 16 to 256", page_len));
+    }
+    length("page_len", page_len)
+}
+
+impl Pages {
+    pub(super) fn new(shape: &AttentionShape) -> Result<Option<Self>, Error> {
+        let Some(PagedKeys { page_len, pages, pages_per_sequence }) = shape.pages else {
+            return Ok(None);
+        };
+        if shape.cu_seqlens.is_some() {
+            return Err(Error::invalid("pages", "none beside cu_seqlens", "some"));
+        }
+        let needed = shape.kv_len.div_ceil(check_page_len(page_len)? as usize);
+        for (argument, found, least) in
+            [("pages_per_sequence", pages_per_sequence, needed), ("pages", pages, needed.min(1))]
+        {
+            if found < least {
+                let expected = format!("at least {least} for kv_len = {}", shape.kv_len);
+                return Err(Error::invalid(argument, expected, found));
+            }
+        }
+        Ok(Some(Self {
+            page_len: length("page_len", page_len)?,
+            count: length("pages", pages)?,
+            table: resolve("pages", [shape.batch, 1, pages_per_sequence, 1], Layout::Bhsd)?,
+        }))
+    }
+
+    /// Where key `j` of a sequence lies: its page, and its row there.
+    pub(crate) fn place(&self, table: &[u32], batch: usize, j: usize) -> (usize, usize) {
+        let page_len = self.page_len as usize;
+        (table[self.table.index(batch, 0, j / page_len, 0)] as usize, j % page_len)
+    }
+}
+
+impl Problem {
+    /// Refuses a table that names pages which are not there, for keys that a sequence has.
+    pub(super) fn check_table(&self, table: &[u32]) -> Result<(), Error> {
+        let Some(Pages { page_len, count, table: view }) = self.pages else { return Ok(()) };
+        for batch in 0..self.batch as usize {
+            let reached = self.sequence(batch).seen_len.div_ceil(page_len) as usize;
+            let row = &table[view.index(batch, 0, 0, 0)..][..reached];
+            if let Some(page) = row.iter().find(|page| **page >= count) {
+                let expected = format!("numbers below {count}, as the pool has so many pages");
+                return Err(Error::invalid("pages", expected, page));
+            }
+        }
+        Ok(())
+    }
+
+    /// What some of the sequences and key/value heads read of keys or values, from `keys` on.
+    pub(super) fn moved_keys(
+        &self,
+        view: View,
+        batches: &Range<u32>,
+        kv_heads: &Range<u32>,
+        keys: &Range<u32>,
+        dim: u32,
+    ) -> View {
+        match self.pages {
+            // Any of the pool's pages may be theirs.
+            Some(Pages { page_len, count, .. }) => {
+                move_view(view, &(0..count), kv_heads, &(0..page_len), dim)
+            }
+            None => move_view(view, batches, kv_heads, keys, dim),
+        }
+    }
+
+    /// What they read of the table; keys begin with a page.
+    pub(super) fn moved_pages(&self, batches: &Range<u32>, keys: &Range<u32>) -> Option<Pages> {
+        self.pages.map(|pages| {
+            let entries = keys.start / pages.page_len..keys.end.div_ceil(pages.page_len);
+            Pages { table: move_view(pages.table, batches, &(0..1), &entries, 1), ..pages }
+        })
+    }
+}
