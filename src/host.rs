@@ -5,6 +5,7 @@ mod encodings;
 mod layers;
 mod masks;
 mod merge;
+mod pipeline_cache;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;

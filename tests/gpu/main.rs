@@ -30,4 +30,5 @@ mod merge;
 mod one_shot;
 mod properties;
 mod stages;
+mod startup;
 mod words;
