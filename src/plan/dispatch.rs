@@ -19,6 +19,7 @@ pub enum Tensor {
     Bias,
     AlibiSlopes,
     Segments,
+    Lens,
     Pages,
     Weights,
     RawScores,
@@ -54,7 +55,7 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::Pages | Self::Joined => 8,
+            Self::AlibiSlopes | Self::Segments | Self::Lens | Self::Pages | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -203,7 +204,11 @@ impl Dispatch {
                 Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Pages | Tensor::Joined => {
+                Tensor::AlibiSlopes
+                | Tensor::Segments
+                | Tensor::Lens
+                | Tensor::Pages
+                | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
@@ -231,6 +236,7 @@ impl From<SmallTensor> for Tensor {
         match small {
             SmallTensor::AlibiSlopes => Self::AlibiSlopes,
             SmallTensor::Segments => Self::Segments,
+            SmallTensor::Lens => Self::Lens,
             SmallTensor::Pages => Self::Pages,
         }
     }

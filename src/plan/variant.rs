@@ -164,6 +164,11 @@ impl Variant {
         self.has("RAGGED")
     }
 
+    /// Whether it reads lengths from a buffer.
+    pub(crate) fn has_lens(&self) -> bool {
+        self.has("HAS_LENS")
+    }
+
     /// Whether its keys and values lie in pages.
     #[must_use]
     pub fn is_paged(&self) -> bool {

@@ -77,11 +77,13 @@ impl Pages {
 }
 
 impl Problem {
-    /// Refuses a table that names pages which are not there, for keys that a sequence has.
-    pub(super) fn check_table(&self, table: &[u32]) -> Result<(), Error> {
+    /// Refuses a table that names pages which are not there, for keys that a sequence has; `lens` are their numbers, if a
+    /// buffer holds them.
+    pub(super) fn check_table(&self, table: &[u32], lens: Option<&[u32]>) -> Result<(), Error> {
         let Some(Pages { page_len, count, table: view }) = self.pages else { return Ok(()) };
         for batch in 0..self.batch as usize {
-            let reached = self.sequence(batch).seen_len.div_ceil(page_len) as usize;
+            let seen_len = lens.map_or(self.sequence(batch).seen_len, |lens| lens[batch]);
+            let reached = seen_len.div_ceil(page_len) as usize;
             let row = &table[view.index(batch, 0, 0, 0)..][..reached];
             if let Some(page) = row.iter().find(|page| **page >= count) {
                 let expected = format!("numbers below {count}, as the pool has so many pages");

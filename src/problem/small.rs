@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Pages, Problem, Segments, View};
+use super::{Lens, Pages, Problem, Segments, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.
@@ -10,13 +10,15 @@ pub enum SmallTensor {
     AlibiSlopes,
     /// Segment ids of queries and keys.
     Segments,
+    /// How many of its keys each sequence has.
+    Lens,
     /// The table of pages.
     Pages,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AlibiSlopes, Self::Segments, Self::Pages];
+    pub const ALL: [Self; 4] = [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -62,6 +64,7 @@ impl Problem {
             (SmallTensor::AlibiSlopes, self.alibi),
             (SmallTensor::Segments, ids.map(|ids| ids.query)),
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
+            (SmallTensor::Lens, self.lens.map(|lens| lens.view)),
             (SmallTensor::Pages, self.pages.map(|pages| pages.table)),
         ];
         let placed = |tensor, view: View| {
@@ -79,11 +82,10 @@ impl Problem {
 pub(super) fn lens(
     alibi: Option<View>,
     segments: Option<&Segments>,
+    lens: Option<Lens>,
     pages: Option<Pages>,
 ) -> [u32; SmallTensor::ALL.len()] {
-    [
-        alibi.map_or(0, |slopes| slopes.extent),
-        segments.map_or(0, |segments| segments.ids().extent),
-        pages.map_or(0, |pages| pages.table.extent),
-    ]
+    let (lens, table) = (lens.map(|lens| lens.view), pages.map(|pages| pages.table));
+    let wholes = [alibi, segments.map(Segments::ids), lens, table];
+    wholes.map(|whole| whole.map_or(0, |view| view.extent))
 }

@@ -100,6 +100,10 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
         let (shape, options) = call((64, 64), 300, true, all);
         let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
         calls.push((ragged, options, PORTABLE, kernel));
+        let (shape, options) = call((64, 64), 300, true, 0);
+        calls.push((AttentionShape { lens: true, ..shape }, options, PORTABLE, kernel));
+        let (shape, options) = call((64, 64), 300, true, all);
+        calls.push((AttentionShape { lens: true, ..shape }, options, PORTABLE, kernel));
         if kernel != Kernel::ThreeStage {
             for (dim, flags) in [(64, 0), (64, all), (5, 0)] {
                 let (shape, options) = call((dim, dim), 300, true, flags);
