@@ -1,17 +1,19 @@
 //! Tile sizes from shape and device.
 
 use super::variant::Constant;
-use crate::device::Capabilities;
+use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
-use crate::problem::Problem;
+use crate::problem::{ElementType, Problem};
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
     /// Invocations of a workgroup.
     pub threads: u32,
-    /// Rows that an invocation owns.
+    /// Rows that an invocation owns, or has a part in.
     pub rows_each: u32,
+    /// Invocations that share a row.
+    pub lanes: u32,
     /// Keys of a tile.
     pub keys: u32,
     /// Keys that are computed at a time.
@@ -34,6 +36,8 @@ const SOFTWARE_WORKGROUPS: u32 = 32;
 const FEWEST_TILES: u32 = 4;
 /// Fewer keys than this are not worth a tile.
 const FEWEST_KEYS: u32 = 4;
+/// Matrices that kernels are written for.
+const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
@@ -66,6 +70,7 @@ impl Tiles {
         let tiles = Self {
             threads,
             rows_each,
+            lanes: 1,
             keys: MOST_KEYS,
             keys_each,
             head_chunk,
@@ -82,6 +87,7 @@ impl Tiles {
         let tiles = Self {
             threads: if packed_rows(problem) <= 32 { 32 } else { 64 },
             rows_each: 1,
+            lanes: 1,
             keys: MOST_KEYS,
             keys_each: 4,
             head_chunk,
@@ -89,6 +95,62 @@ impl Tiles {
             workgroup_bytes: 0,
         };
         tiles.with_memory(head_chunk.max(value_chunk) * 4, capabilities)
+    }
+
+    /// Tiles of the kernel of cooperative matrices.
+    ///
+    /// A subgroup takes as many rows as a matrix has, with their queries and outputs in registers: of 16 rows and 128
+    /// columns, 96 in each of 32 lanes; of 256 columns 192, the most there is room for. Four subgroups share what is staged.
+    pub(super) fn matrix(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+        if problem.element != ElementType::F16 {
+            let found = format!("forward-matrix of {}", problem.element);
+            return Err(Error::invalid("kernel", "another, or elements of f16", found));
+        }
+        let unsupported = |what, expected: String, found: String| {
+            Err(Error::Unsupported { what, expected, found })
+        };
+        let Some(Matrices { size, subgroup }) =
+            capabilities.matrices.filter(|_| capabilities.shader_f16)
+        else {
+            return unsupported("cooperative matrices", SHAPES.to_owned(), "none".to_owned());
+        };
+        let dims = [problem.head_dim, problem.value_dim];
+        if dims.iter().any(|dim| !dim.is_multiple_of(size) || *dim > 2 * MOST_COLUMNS) {
+            let expected = format!("another, or dims that are multiples of {size} up to 256");
+            let found = format!("forward-matrix of {} and {}", dims[0], dims[1]);
+            return Err(Error::invalid("kernel", expected, found));
+        }
+        let columns = dims[0].max(dims[1]);
+        let most = packed_rows(problem).div_ceil(size).clamp(1, 4).next_power_of_two();
+        let candidates = [(4, 32), (2, 32), (1, 32), (1, 16)].map(|(subgroups, keys)| {
+            let (rows, threads) = (subgroups * size, subgroups * subgroup);
+            let halves = keys * (columns + 8) + rows * (keys + 8);
+            let words = rows * (keys + 4) + threads + 2 * rows + 3;
+            let workgroup_bytes = 2 * halves + 4 * words;
+            Self {
+                threads,
+                rows_each: 1,
+                lanes: subgroup / size,
+                keys,
+                keys_each: size,
+                head_chunk: problem.head_dim,
+                value_chunk: problem.value_dim,
+                workgroup_bytes,
+            }
+        });
+        let fits = |tiles: &&Self| {
+            tiles.threads <= capabilities.workgroup_invocations
+                && tiles.workgroup_bytes <= capabilities.workgroup_memory
+                && tiles.rows() <= most * size
+        };
+        match candidates.iter().find(fits) {
+            Some(tiles) => Ok(*tiles),
+            None => {
+                let least = candidates[3].workgroup_bytes;
+                let found = capabilities.workgroup_memory.to_string();
+                unsupported("bytes of workgroup memory", format!("at least {least}"), found)
+            }
+        }
     }
 
     /// As many keys as workgroup memory holds.
@@ -115,7 +177,7 @@ impl Tiles {
     /// Rows of a workgroup.
     #[must_use]
     pub fn rows(&self) -> u32 {
-        self.threads * self.rows_each
+        self.threads * self.rows_each / self.lanes
     }
 
     /// How many workgroups share the keys of a row, so that few queries of many keys keep a device busy.
@@ -152,6 +214,19 @@ impl Tiles {
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
             ("KEYS_EACH", self.keys_each),
+        ]
+        .map(|(name, count)| (name, Constant::Count(count)))
+    }
+
+    /// Constants of the kernel of cooperative matrices.
+    pub(super) fn matrix_constants(&self, problem: &Problem) -> [(&'static str, Constant); 6] {
+        [
+            ("HEAD_DIM", problem.head_dim),
+            ("VALUE_DIM", problem.value_dim),
+            ("MATRIX_SIZE", self.keys_each),
+            ("SUBGROUPS", self.rows() / self.keys_each),
+            ("THREADS", self.threads),
+            ("KEYS", self.keys),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
     }
