@@ -153,8 +153,10 @@ pub(crate) async fn open(options: &GpuOptions) -> Result<(wgpu::Device, wgpu::Qu
     let Some(adapter) = found.first() else {
         return Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await });
     };
-    let useful =
-        wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    let useful = wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::PIPELINE_CACHE;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgpu-attention"),
         required_features: adapter.features() & useful,

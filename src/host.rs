@@ -5,6 +5,7 @@ mod encodings;
 mod layers;
 mod masks;
 mod merge;
+mod pipeline_cache;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
@@ -170,6 +171,8 @@ impl Gpu {
         let segments =
             inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
         let segments = segments.transpose()?;
+        let lens = inputs.lens.map(|lens| upload(device, "lens", bytemuck::cast_slice(lens)));
+        let lens = lens.transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -178,6 +181,7 @@ impl Gpu {
             bias: bias.as_ref(),
             alibi_slopes: slopes.as_ref(),
             segments: segments.as_ref(),
+            lens: lens.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };
         operator.encode(&mut encoder, &plan, &buffers)?;

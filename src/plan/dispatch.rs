@@ -19,6 +19,7 @@ pub enum Tensor {
     Bias,
     AlibiSlopes,
     Segments,
+    Lens,
     Weights,
     RawScores,
     CappedScores,
@@ -30,7 +31,7 @@ pub enum Tensor {
     /// Out, and maximum and sum, over parts of the keys, before they are merged; the operator's own buffers.
     PartialOut,
     PartialLse,
-    /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.
+    /// Slopes, segment ids and lengths one after the other, where a call has several; the operator's own buffer.
     Joined,
 }
 
@@ -53,7 +54,7 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::Joined => 8,
+            Self::AlibiSlopes | Self::Segments | Self::Lens | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -201,7 +202,7 @@ impl Dispatch {
                 Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Joined => {
+                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Lens | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
@@ -229,6 +230,7 @@ impl From<SmallTensor> for Tensor {
         match small {
             SmallTensor::AlibiSlopes => Self::AlibiSlopes,
             SmallTensor::Segments => Self::Segments,
+            SmallTensor::Lens => Self::Lens,
         }
     }
 }

@@ -137,6 +137,7 @@ pub(super) fn three_stage(
         bias: None,
         alibi: None,
         segments: None,
+        lens: None,
         ..part.clone()
     };
     let capped = Problem { softcap: part.softcap, ..raw.clone() };
@@ -287,10 +288,11 @@ fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
     ]
 }
 
-fn masks(part: &Problem) -> [(&'static str, Constant); 3] {
+fn masks(part: &Problem) -> [(&'static str, Constant); 4] {
     [
         ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ("HAS_MASK", Constant::Flag(part.mask.is_some())),
         ("HAS_SEGMENTS", Constant::Flag(part.segments.is_some())),
+        ("HAS_LENS", Constant::Flag(part.lens.is_some())),
     ]
 }

@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Problem, Segments, View};
+use super::{Lens, Problem, Segments, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.
@@ -10,11 +10,13 @@ pub enum SmallTensor {
     AlibiSlopes,
     /// Segment ids of queries and keys.
     Segments,
+    /// How many of its keys each sequence has.
+    Lens,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::AlibiSlopes, Self::Segments];
+    pub const ALL: [Self; 3] = [Self::AlibiSlopes, Self::Segments, Self::Lens];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -60,6 +62,7 @@ impl Problem {
             (SmallTensor::AlibiSlopes, self.alibi),
             (SmallTensor::Segments, ids.map(|ids| ids.query)),
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
+            (SmallTensor::Lens, self.lens.map(|lens| lens.view)),
         ];
         let placed = |tensor, view: View| {
             let first = self.small.first(tensor);
@@ -73,6 +76,11 @@ impl Problem {
 }
 
 /// Lengths of the whole tensors, in the order of [`SmallTensor::ALL`].
-pub(super) fn lens(alibi: Option<View>, segments: Option<&Segments>) -> [u32; 2] {
-    [alibi.map_or(0, |slopes| slopes.extent), segments.map_or(0, |segments| segments.ids().extent)]
+pub(super) fn lens(
+    alibi: Option<View>,
+    segments: Option<&Segments>,
+    lens: Option<Lens>,
+) -> [u32; 3] {
+    let wholes = [alibi, segments.map(Segments::ids), lens.map(|lens| lens.view)];
+    wholes.map(|whole| whole.map_or(0, |view| view.extent))
 }

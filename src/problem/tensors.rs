@@ -20,6 +20,8 @@ pub struct Inputs<'a, T = f32> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// Given exactly if the shape has segment ids.
     pub segments: Option<&'a [u32]>,
+    /// Given exactly if the shape has `lens`: `[batch]`, at most `kv_len` each.
+    pub lens: Option<&'a [u32]>,
 }
 
 /// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
@@ -59,6 +61,7 @@ impl Widened {
             bias: others.bias,
             alibi_slopes: others.alibi_slopes,
             segments: others.segments,
+            lens: others.lens,
         }
     }
 }
@@ -85,7 +88,15 @@ impl<T: Element> Inputs<'_, T> {
         check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
         check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
         let ids = problem.segments.as_ref().map(Segments::ids);
-        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))
+        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
+        let lens = problem.lens.map(|lens| lens.view);
+        check_len("lens", lens.as_ref(), self.lens.map(<[_]>::len))?;
+        match self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
+            Some(len) => {
+                Err(Error::invalid("lens", format!("at most kv_len = {}", problem.kv_len), len))
+            }
+            None => Ok(()),
+        }
     }
 }
 

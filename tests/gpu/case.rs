@@ -21,6 +21,7 @@ pub(crate) struct Case {
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) slopes: Option<Vec<f32>>,
     pub(crate) segments: Option<Vec<u32>>,
+    pub(crate) lens: Option<Vec<u32>>,
 }
 
 /// What a failure says of a call: all but its numbers, which come from the seed.
@@ -83,7 +84,9 @@ impl Case {
         let segments = other(4, problem.segments.map(|ids| ids.ids())).map(|xs| {
             xs.chunks(5).flat_map(|run| run.iter().map(|_| run[0].to_bits() % 3)).collect()
         });
-        Self { shape, options, seed, tensors, mask, bias, slopes, segments }
+        let lens = other(5, problem.lens.map(|lens| lens.view))
+            .map(|xs| xs.iter().map(|x| x.to_bits() % (problem.kv_len + 1)).collect());
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -92,6 +95,7 @@ impl Case {
             bias: self.bias.as_deref(),
             alibi_slopes: self.slopes.as_deref(),
             segments: self.segments.as_deref(),
+            lens: self.lens.as_deref(),
             ..self.tensors.inputs()
         }
     }

@@ -128,6 +128,7 @@ fn every_slice_is_checked_by_name() {
         bias: Some(&[0.0; 20]),
         alibi_slopes: Some(&[0.0; 4]),
         segments: None,
+        lens: None,
     };
     assert!(cpu::attention(&shape, &plain(), &right).is_ok());
     for (wrong, message) in [
