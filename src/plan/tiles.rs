@@ -14,6 +14,8 @@ pub struct Tiles {
     pub rows_each: u32,
     /// Invocations that share a row.
     pub lanes: u32,
+    /// Invocations whose rows pass over hidden tiles together.
+    pub lockstep: u32,
     /// Keys of a tile.
     pub keys: u32,
     /// Keys that are computed at a time.
@@ -32,6 +34,8 @@ pub(super) const MOST_KEYS: u32 = 32;
 const WORKGROUPS: u32 = 256;
 /// The same where a CPU plays the GPU.
 const SOFTWARE_WORKGROUPS: u32 = 32;
+/// Invocations that such a CPU runs as one vector.
+const SOFTWARE_LOCKSTEP: u32 = 8;
 /// Fewer tiles of keys than this are not worth a workgroup of their own.
 const FEWEST_TILES: u32 = 4;
 /// Fewer keys than this are not worth a tile.
@@ -52,25 +56,30 @@ impl Tiles {
         // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
         // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
         // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
+        // There, 4 keys at a time take 26 ms where 2 take 28, if their loops are still unrolled: dim 64.
         let dim = problem.head_dim.max(problem.value_dim);
         let is_long = dim > 80;
-        // Under a band, smaller tiles waste less on their hidden corners.
         let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
             (true, ..=8) => (8, 1, 4),
             (true, _) if dim > MOST_COLUMNS => (32, 1, 4),
             (_, ..=32) => (32, 1, 4),
-            (true, 256..) if !problem.is_banded() => (64, if is_long { 2 } else { 4 }, 2),
+            (true, 256..) => (64, if is_long { 2 } else { 4 }, if dim <= 64 { 4 } else { 2 }),
             (true, _) if is_long => (32, 2, 2),
             (true, _) => (16, 4, 2),
             (false, _) => (64, 1, 4),
         };
-        let head_chunk = parts(problem.head_dim, keys_each).columns();
-        let value_chunk = parts(problem.value_dim, keys_each).columns();
+        // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
+        // skip the tiles that none of their rows sees. 512 causal queries, dim 64: 25 ms in workgroups of 64
+        // rows that skip together, 18 in those of 256 rows where 32 do; dim 128, 38 and 32.
+        let lockstep = if capabilities.software { SOFTWARE_LOCKSTEP } else { threads };
+        let head_chunk = parts(problem.head_dim, rows_each, keys_each).columns();
+        let value_chunk = parts(problem.value_dim, rows_each, keys_each).columns();
         let bytes_per_key = (head_chunk + value_chunk) * 4;
         let tiles = Self {
             threads,
             rows_each,
             lanes: 1,
+            lockstep,
             keys: MOST_KEYS,
             keys_each,
             head_chunk,
@@ -84,10 +93,12 @@ impl Tiles {
     pub(super) fn chunked(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         let head_chunk = balanced_chunk(problem.head_dim);
         let value_chunk = balanced_chunk(problem.value_dim);
+        let threads = if packed_rows(problem) <= 32 { 32 } else { 64 };
         let tiles = Self {
-            threads: if packed_rows(problem) <= 32 { 32 } else { 64 },
+            threads,
             rows_each: 1,
             lanes: 1,
+            lockstep: threads,
             keys: MOST_KEYS,
             keys_each: 4,
             head_chunk,
@@ -131,6 +142,7 @@ impl Tiles {
                 threads,
                 rows_each: 1,
                 lanes: subgroup / size,
+                lockstep: threads,
                 keys,
                 keys_each: size,
                 head_chunk: problem.head_dim,
@@ -200,9 +212,9 @@ impl Tiles {
     }
 
     /// Constants of the fused kernel.
-    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 10] {
-        let head = parts(problem.head_dim, self.keys_each);
-        let value = parts(problem.value_dim, self.keys_each);
+    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 11] {
+        let head = parts(problem.head_dim, self.rows_each, self.keys_each);
+        let value = parts(problem.value_dim, self.rows_each, self.keys_each);
         [
             ("HEAD_DIM", problem.head_dim),
             ("HEAD_PARTS", head.count),
@@ -213,6 +225,7 @@ impl Tiles {
             ("THREADS", self.threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
+            ("LOCKSTEP", self.lockstep),
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
@@ -282,9 +295,13 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 }
 
 /// As few loops as drivers still unroll; at most four cover all columns.
-fn parts(dim: u32, keys_each: u32) -> Parts {
+fn parts(dim: u32, rows_each: u32, keys_each: u32) -> Parts {
     let vectors = dim.div_ceil(4);
-    let most = if keys_each > 2 { 16 } else { 8 };
+    let most = match (rows_each, keys_each) {
+        (4.., 4..) => 4,
+        (_, 4..) => 16,
+        _ => 8,
+    };
     let count = vectors.div_ceil(most);
     Parts { count, vectors: vectors.div_ceil(count) }
 }
