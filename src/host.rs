@@ -32,8 +32,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
-        let (device, queue) = device::open(options).await?;
-        Ok(Self::from_device(&device, &queue))
+        let (device, queue, capabilities) = device::open(options).await?;
+        Ok(Self { context: Arc::new(Context::new(&device, &queue, capabilities, None)) })
     }
 
     /// As [`Gpu::open`], blocking.

@@ -90,11 +90,13 @@ fn over_keys(
     splits: Option<u32>,
     capabilities: &Capabilities,
 ) -> Dispatch {
-    let columns: Vec<(&'static str, Constant)> = if entry == Entry::AttentionForward {
-        tiles.forward_constants(part).to_vec()
-    } else {
-        let chunks = tiles.chunk_constants().into_iter().chain(tiles.head_constants(part));
-        chunks.chain(tiles.value_constants(part)).collect()
+    let columns: Vec<(&'static str, Constant)> = match entry {
+        Entry::AttentionForward => tiles.forward_constants(part).to_vec(),
+        Entry::AttentionForwardMatrix => tiles.matrix_constants(part).to_vec(),
+        _ => {
+            let chunks = tiles.chunk_constants().into_iter().chain(tiles.head_constants(part));
+            chunks.chain(tiles.value_constants(part)).collect()
+        }
     };
     let constants = columns
         .into_iter()

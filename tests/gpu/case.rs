@@ -22,6 +22,7 @@ pub(crate) struct Case {
     pub(crate) slopes: Option<Vec<f32>>,
     pub(crate) segments: Option<Vec<u32>>,
     pub(crate) lens: Option<Vec<u32>>,
+    pub(crate) pages: Option<Vec<u32>>,
 }
 
 /// What a failure says of a call: all but its numbers, which come from the seed.
@@ -86,7 +87,11 @@ impl Case {
         });
         let lens = other(5, problem.lens.map(|lens| lens.view))
             .map(|xs| xs.iter().map(|x| x.to_bits() % (problem.kv_len + 1)).collect());
-        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens }
+        // Backwards, from the last page on.
+        let pages = problem.pages.map(|pages| {
+            (0..pages.table.extent).map(|at| (pages.count - 1).saturating_sub(at)).collect()
+        });
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens, pages }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -96,6 +101,7 @@ impl Case {
             alibi_slopes: self.slopes.as_deref(),
             segments: self.segments.as_deref(),
             lens: self.lens.as_deref(),
+            pages: self.pages.as_deref(),
             ..self.tensors.inputs()
         }
     }
@@ -121,7 +127,7 @@ impl Case {
         } else if head_dim.max(value_dim) > 128 {
             vec![Kernel::ForwardWide, Kernel::Decode, Kernel::ThreeStage]
         } else {
-            Kernel::ALL.to_vec()
+            Kernel::PORTABLE.to_vec()
         }
     }
 

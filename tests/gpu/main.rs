@@ -27,6 +27,7 @@ mod limits;
 mod linear;
 mod lost;
 mod masks;
+mod matrix;
 mod merge;
 mod one_shot;
 mod paged_cache;

@@ -1,4 +1,6 @@
 //! Random joining, growing, forking, truncating and leaving, against sequences that share nothing.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::cast_possible_truncation, reason = "numbers below a million")]
 
 use super::*;
 use proptest::prelude::*;
@@ -97,7 +99,6 @@ impl Model {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "numbers below a thousand")]
 fn act(model: &mut Model, (kind, one, other, amount): (usize, usize, usize, usize)) {
     let count = model.expected.len();
     if kind == 0 || count == 0 {
