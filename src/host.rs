@@ -170,6 +170,7 @@ impl Gpu {
         let segments =
             inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
         let segments = segments.transpose()?;
+        let sinks = inputs.sinks.map(|sinks| floats("sinks", sinks)).transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -178,6 +179,7 @@ impl Gpu {
             bias: bias.as_ref(),
             alibi_slopes: slopes.as_ref(),
             segments: segments.as_ref(),
+            sinks: sinks.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };
         operator.encode(&mut encoder, &plan, &buffers)?;

@@ -23,6 +23,7 @@ pub(super) struct Tensors<T> {
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
     segments: Option<Vec<u32>>,
+    sinks: Option<Vec<f32>>,
 }
 
 impl<T: Element> Tensors<T> {
@@ -41,6 +42,7 @@ impl<T: Element> Tensors<T> {
             bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
             alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
             segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
+            sinks: p.sinks.map(|view| sinks(&mut numbers, data, view.extent)),
         };
         if data == Data::Poisoned {
             tensors.poison(p);
@@ -57,6 +59,7 @@ impl<T: Element> Tensors<T> {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: self.segments.as_deref(),
+            sinks: self.sinks.as_deref(),
         }
     }
 
@@ -101,6 +104,17 @@ fn segments(numbers: &mut Numbers, extent: u32) -> Vec<u32> {
         id
     };
     (0..extent).map(next).collect()
+}
+
+/// About as large as the scores; the second is none, and the last of poisoned ones shows.
+fn sinks(numbers: &mut Numbers, data: Data, extent: u32) -> Vec<f32> {
+    let size = if data == Data::Large { 1e4 } else { 3.0 };
+    let mut sinks: Vec<f32> = (0..extent).map(|_| numbers.unit() * size).collect();
+    sinks.iter_mut().skip(1).take(1).for_each(|sink| *sink = f32::NEG_INFINITY);
+    if let (Data::Poisoned, [_, .., last]) = (data, &mut sinks[..]) {
+        *last = f32::NAN;
+    }
+    sinks
 }
 
 /// Some `-inf`, some low but finite.

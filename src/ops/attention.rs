@@ -42,10 +42,12 @@ pub struct AttentionBuffers<'a> {
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
     ///
-    /// Slopes and segments of one call also need [`wgpu::BufferUsages::COPY_SRC`].
+    /// Of slopes, segments and sinks, a call that has several needs them with [`wgpu::BufferUsages::COPY_SRC`] too.
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
     /// u32 ids, as the shape's segments.
     pub segments: Option<&'a wgpu::Buffer>,
+    /// f32 `[num_heads]`.
+    pub sinks: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len]`, written.
     pub lse: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len, kv_len]`, written.
@@ -262,6 +264,7 @@ impl<'a> AttentionBuffers<'a> {
             bias: None,
             alibi_slopes: None,
             segments: None,
+            sinks: None,
             lse: None,
             weights: None,
             raw_scores: None,
@@ -281,6 +284,7 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Bias => self.bias,
             Tensor::AlibiSlopes => self.alibi_slopes,
             Tensor::Segments => self.segments,
+            Tensor::Sinks => self.sinks,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
@@ -298,6 +302,7 @@ impl<'a> AttentionBuffers<'a> {
             ("bias", Tensor::Bias, p.bias),
             ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
             ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
+            ("sinks", Tensor::Sinks, p.sinks),
         ];
         let outputs = [
             ("out", Tensor::Out, Some(p.out)),

@@ -19,6 +19,7 @@ pub enum Tensor {
     Bias,
     AlibiSlopes,
     Segments,
+    Sinks,
     Weights,
     RawScores,
     CappedScores,
@@ -30,7 +31,7 @@ pub enum Tensor {
     /// Out, and maximum and sum, over parts of the keys, before they are merged; the operator's own buffers.
     PartialOut,
     PartialLse,
-    /// Slopes and segment ids one after the other, where a call has both; the operator's own buffer.
+    /// Slopes, segment ids and sinks one after the other, where a call has several; the operator's own buffer.
     Joined,
 }
 
@@ -53,7 +54,7 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::Joined => 8,
+            Self::AlibiSlopes | Self::Segments | Self::Sinks | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -171,12 +172,9 @@ impl Dispatch {
                 Tensor::Lse if variant.is_split() => Tensor::PartialLse,
                 tensor => tensor,
             };
-            // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing is masked.
-            let is_of_keys = matches!(tensor.binding(variant.entry), 6..=8);
-            let is_unused = is_of_keys && problem.kv_len == 0
-                || tensor == Tensor::AlibiSlopes && variant.entry == Entry::WeightedSum
-                || !variant.entry.bindings().contains_key(&tensor.binding(variant.entry));
-            if view.extent == 0 || is_unused {
+            // What an empty tensor or an unused one would bind is a dummy.
+            let number = tensor.binding(variant.entry);
+            if view.extent == 0 || !variant.entry.bindings().contains_key(&number) {
                 continue;
             }
             let window = Window::new(tensor, problem.element, &view, capabilities);
@@ -201,7 +199,7 @@ impl Dispatch {
                 Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Joined => {
+                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Sinks | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
@@ -229,6 +227,7 @@ impl From<SmallTensor> for Tensor {
         match small {
             SmallTensor::AlibiSlopes => Self::AlibiSlopes,
             SmallTensor::Segments => Self::Segments,
+            SmallTensor::Sinks => Self::Sinks,
         }
     }
 }

@@ -44,6 +44,7 @@ pub struct Params {
     pub query_segment_batch: u32,
     pub key_segment_offset: u32,
     pub key_segment_batch: u32,
+    pub sinks_offset: u32,
     pub q_len: u32,
     pub kv_len: u32,
     pub seen_len: u32,
@@ -129,6 +130,9 @@ impl Params {
             let within = |view| within(SmallTensor::Segments, view);
             (self.query_segment_offset, self.query_segment_batch) = within(query);
             (self.key_segment_offset, self.key_segment_batch) = within(key);
+        }
+        if let Some(sinks) = problem.sinks {
+            (self.sinks_offset, _) = within(SmallTensor::Sinks, sinks);
         }
     }
 }

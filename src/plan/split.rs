@@ -161,7 +161,12 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
     let Excess::Memory { bound, .. } = excess else { return false };
     matches!(
         bound.tensor,
-        Tensor::Key | Tensor::Value | Tensor::Mask | Tensor::Bias | Tensor::Segments
+        Tensor::Key
+            | Tensor::Value
+            | Tensor::Mask
+            | Tensor::Bias
+            | Tensor::Segments
+            | Tensor::Joined
     ) && part.kv_len / chunks >= 4 * MOST_KEYS
 }
 

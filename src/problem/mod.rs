@@ -40,6 +40,7 @@ pub use self_attention::{
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub use small::{SmallTensor, SmallTensors};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
+pub(crate) use tensors::check_len;
 pub use tensors::{Inputs, Outputs};
 pub(crate) use tokens::{Encoding, TokenProblem};
 pub use tokens::{
@@ -84,7 +85,9 @@ pub struct Problem {
     pub alibi: Option<View>,
     /// Places of the segment ids, if there are any.
     pub segments: Option<Segments>,
-    /// Lengths of the tensors that share a binding: slopes and segment ids.
+    /// Place of the attention sinks, if there are any: a head stride.
+    pub sinks: Option<View>,
+    /// Lengths of the tensors that share a binding: slopes, segment ids, sinks.
     pub small: SmallTensors,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
@@ -188,6 +191,8 @@ impl Problem {
         });
         let alibi = alibi.transpose()?;
         let segments = Segments::new(s)?;
+        let per_head = [1, s.num_heads, 1, 1];
+        let sinks = s.sinks.then(|| resolve("sinks", per_head, Layout::Bhsd)).transpose()?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -205,7 +210,8 @@ impl Problem {
             bias: broadcast("bias", s.bias)?,
             alibi,
             segments,
-            small: SmallTensors::new(small::lens(alibi, segments.as_ref()))?,
+            sinks,
+            small: SmallTensors::new(small::lens(alibi, segments.as_ref(), sinks))?,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,

@@ -46,6 +46,7 @@ impl Problem {
                 query: moved(ids.query, &(0..1), &queries, 1),
                 key: moved(ids.key, &(0..1), &keys, 1),
             }),
+            sinks: self.sinks.map(|v| moved(v, &heads, &(0..1), 1)),
             lse: rows(self.lse, 1),
             weights: rows(self.weights, self.kv_len),
             raw_scores: rows(self.raw_scores, self.kv_len),
@@ -63,7 +64,7 @@ impl Problem {
         }
     }
 
-    /// The same attention over some of the keys: what comes of it is a part of the result.
+    /// The same attention over some of the keys, without sinks, which join once all parts are one.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let batches = 0..self.batch;
@@ -89,6 +90,7 @@ impl Problem {
                 key: move_view(ids.key, &batches, &(0..1), &keys, 1),
                 ..ids
             }),
+            sinks: None,
             seen_len,
             offset,
             band,

@@ -10,11 +10,13 @@ pub enum SmallTensor {
     AlibiSlopes,
     /// Segment ids of queries and keys.
     Segments,
+    /// Attention sinks.
+    Sinks,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::AlibiSlopes, Self::Segments];
+    pub const ALL: [Self; 3] = [Self::AlibiSlopes, Self::Segments, Self::Sinks];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -60,6 +62,7 @@ impl Problem {
             (SmallTensor::AlibiSlopes, self.alibi),
             (SmallTensor::Segments, ids.map(|ids| ids.query)),
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
+            (SmallTensor::Sinks, self.sinks),
         ];
         let placed = |tensor, view: View| {
             let first = self.small.first(tensor);
@@ -73,6 +76,10 @@ impl Problem {
 }
 
 /// Lengths of the whole tensors, in the order of [`SmallTensor::ALL`].
-pub(super) fn lens(alibi: Option<View>, segments: Option<&Segments>) -> [u32; 2] {
-    [alibi.map_or(0, |slopes| slopes.extent), segments.map_or(0, |segments| segments.ids().extent)]
+pub(super) fn lens(
+    alibi: Option<View>,
+    segments: Option<&Segments>,
+    sinks: Option<View>,
+) -> [u32; SmallTensor::ALL.len()] {
+    [alibi, segments.map(Segments::ids), sinks].map(|view| view.map_or(0, |view| view.extent))
 }

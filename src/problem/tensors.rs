@@ -20,6 +20,8 @@ pub struct Inputs<'a, T = f32> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// Given exactly if the shape has segment ids.
     pub segments: Option<&'a [u32]>,
+    /// `[num_heads]`, given exactly if the shape has sinks.
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
@@ -28,9 +30,9 @@ pub struct Inputs<'a, T = f32> {
 pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
     pub out: Vec<T>,
-    /// `[batch, num_heads, q_len]`: natural log; `-inf` for a row that sees no key.
+    /// `[batch, num_heads, q_len]`: natural log; `-inf`, or the sink, for a row that sees no key.
     pub lse: Option<Vec<S>>,
-    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or is 0 if it sees no key.
+    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or less with a sink, or is 0 if it sees no key.
     pub weights: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: `scale * q . k`.
     pub raw_scores: Option<Vec<S>>,
@@ -59,6 +61,7 @@ impl Widened {
             bias: others.bias,
             alibi_slopes: others.alibi_slopes,
             segments: others.segments,
+            sinks: others.sinks,
         }
     }
 }
@@ -85,11 +88,12 @@ impl<T: Element> Inputs<'_, T> {
         check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
         check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
         let ids = problem.segments.as_ref().map(Segments::ids);
-        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))
+        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
+        check_len("sinks", problem.sinks.as_ref(), self.sinks.map(<[_]>::len))
     }
 }
 
-pub(super) fn check_len(
+pub(crate) fn check_len(
     argument: &'static str,
     view: Option<&View>,
     len: Option<usize>,

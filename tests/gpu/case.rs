@@ -21,6 +21,7 @@ pub(crate) struct Case {
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) slopes: Option<Vec<f32>>,
     pub(crate) segments: Option<Vec<u32>>,
+    pub(crate) sinks: Option<Vec<f32>>,
 }
 
 /// What a failure says of a call: all but its numbers, which come from the seed.
@@ -83,7 +84,8 @@ impl Case {
         let segments = other(4, problem.segments.map(|ids| ids.ids())).map(|xs| {
             xs.chunks(5).flat_map(|run| run.iter().map(|_| run[0].to_bits() % 3)).collect()
         });
-        Self { shape, options, seed, tensors, mask, bias, slopes, segments }
+        let sinks = other(5, problem.sinks).map(|xs| xs.iter().map(|x| x * 3.0).collect());
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments, sinks }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -92,6 +94,7 @@ impl Case {
             bias: self.bias.as_deref(),
             alibi_slopes: self.slopes.as_deref(),
             segments: self.segments.as_deref(),
+            sinks: self.sinks.as_deref(),
             ..self.tensors.inputs()
         }
     }
@@ -246,7 +249,11 @@ fn naive(case: &Case) -> Vec<f32> {
     let problem = case.problem();
     let steps = || {
         let scores = scores(&problem, &case.inputs(), ScoreStage::Masked)?;
-        weighted_sum(&problem, &softmax(&problem, &scores)?.weights, &case.tensors.value)
+        weighted_sum(
+            &problem,
+            &softmax(&problem, &scores, case.sinks.as_deref())?.weights,
+            &case.tensors.value,
+        )
     };
     steps().unwrap_or_else(|error| panic!("{case}: {error}"))
 }

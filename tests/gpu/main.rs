@@ -29,5 +29,6 @@ mod masks;
 mod merge;
 mod one_shot;
 mod properties;
+mod sinks;
 mod stages;
 mod words;
