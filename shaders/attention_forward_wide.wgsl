@@ -17,6 +17,8 @@ const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
+// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
+const HAS_LENS = false;
 const HAS_SINKS = false;
 const HAS_LSE = false;
 // Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the

@@ -14,6 +14,8 @@ const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
+// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
+const HAS_LENS = false;
 // Whether hidden keys are marked, and by which bits.
 const MARKS_HIDDEN = true;
 const HIDDEN_BITS = 0xff800000u;

@@ -11,6 +11,8 @@ const KEYS = 32u;
 const HAS_BIAS = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
+// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
+const HAS_LENS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 

@@ -170,6 +170,8 @@ impl Gpu {
         let segments =
             inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
         let segments = segments.transpose()?;
+        let lens = inputs.lens.map(|lens| upload(device, "lens", bytemuck::cast_slice(lens)));
+        let lens = lens.transpose()?;
         let sinks = inputs.sinks.map(|sinks| floats("sinks", sinks)).transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
@@ -179,6 +181,7 @@ impl Gpu {
             bias: bias.as_ref(),
             alibi_slopes: slopes.as_ref(),
             segments: segments.as_ref(),
+            lens: lens.as_ref(),
             sinks: sinks.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };

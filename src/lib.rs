@@ -92,9 +92,9 @@ pub use ops::{
 };
 pub use ops::{CacheTokens, KvCache};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, LinearParams, LinearPlan, MultiHeadPlan,
-    Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles, Variant, ViewParams,
-    Window,
+    Access, Bound, Constant, Dispatch, Entry, Kernel, LensParams, LinearParams, LinearPlan,
+    MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles,
+    Variant, ViewParams, Window,
 };
 pub use plan::{AdditivePlan, MergePlan, TokenParams, TokenPlan};
 pub use problem::{
@@ -103,7 +103,7 @@ pub use problem::{
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, LinearInputs,
+    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, Lens, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
     Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs, SelfAttentionOutputs,
     SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensor, SmallTensors, Strides, View,

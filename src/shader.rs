@@ -36,6 +36,9 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("locate", _) if variant.is_ragged() => {
             include_str!("../shaders/shared/locate_ragged.wgsl")
         }
+        ("locate", _) if variant.has_lens() => {
+            include_str!("../shaders/shared/locate_device.wgsl")
+        }
         ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),

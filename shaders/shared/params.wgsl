@@ -1,6 +1,15 @@
 // What changes from call to call. Mirrored by `Params` in src/plan/params.rs.
 // use view
 
+// Lengths of sequences: where the first one is, what a larger one counts as, how many keys lie before the first of this
+// dispatch, and by how much offset and band move for each key, 0 or 1.
+struct Lens {
+    offset: u32,
+    most: u32,
+    before: u32,
+    moves: u32,
+}
+
 struct Params {
     query: View,
     key: View,
@@ -13,6 +22,7 @@ struct Params {
     partial_lse: View,
     mask: View,
     bias: View,
+    lens: Lens,
     mask_column: u32,
     bias_column: u32,
     // Parts of the keys, and from one to the next in their results.

@@ -80,6 +80,9 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
         let kv_lens = Some(vec![97, 97, 0, 17, 33]);
         let lens = AttentionShape { batch: 5, kv_lens, ..shape(2, 40, 97, 64) };
         list.poisoned("a length per sequence", lens.clone(), options);
+        let on_gpu = AttentionShape { kv_lens: None, lens: true, ..lens.clone() };
+        list.add("a length per sequence", AttentionShape { q_len: 3, ..on_gpu.clone() }, options);
+        list.poisoned("a length per sequence", on_gpu, options);
         list.add("a length per sequence", lens, plain);
     }
     for (align, causal) in
@@ -213,6 +216,8 @@ fn many_keys(list: &mut Cases) {
         ..shape(2, 5, 700, 64)
     };
     list.poisoned("many keys, everything", all.clone(), window);
+    let on_gpu = AttentionShape { kv_lens: None, lens: true, ..all.clone() };
+    list.poisoned("many keys, everything", on_gpu, window);
     list.add("many keys, everything", AttentionShape { kv_lens: None, ..all }, window);
     let cu_seqlens = CuSeqlens { query: vec![0, 1, 3, 3, 7], key: vec![0, 400, 400, 650, 1_000] };
     let packed = AttentionShape { cu_seqlens: Some(cu_seqlens), ..shape(2, 7, 1_000, 64) };
@@ -248,7 +253,8 @@ fn elements(list: &mut Cases) {
             // Of 16 bits, only queries, keys and values: what is merged is f32.
             let few = AttentionShape { q_len: 3, kv_len: 600, value_dim, ..base() };
             list.add(name, AttentionShape { sinks: true, ..few.clone() }, plain);
-            list.add(name, few, plain);
+            list.add(name, few.clone(), plain);
+            list.add(name, AttentionShape { batch: 4, lens: true, ..few }, causal);
         }
         list.poisoned(name, base().with_layout(Layout::Bshd), causal);
         for layout in [Layout::Bhsd, Layout::Bshd] {

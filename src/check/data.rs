@@ -23,6 +23,7 @@ pub(super) struct Tensors<T> {
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
     segments: Option<Vec<u32>>,
+    lens: Option<Vec<u32>>,
     sinks: Option<Vec<f32>>,
 }
 
@@ -42,6 +43,7 @@ impl<T: Element> Tensors<T> {
             bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
             alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
             segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
+            lens: p.lens.map(|lens| lengths(&mut numbers, lens.view.extent, p.kv_len)),
             sinks: p.sinks.map(|view| sinks(&mut numbers, data, view.extent)),
         };
         if data == Data::Poisoned {
@@ -59,6 +61,7 @@ impl<T: Element> Tensors<T> {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: self.segments.as_deref(),
+            lens: self.lens.as_deref(),
             sinks: self.sinks.as_deref(),
         }
     }
@@ -104,6 +107,14 @@ fn segments(numbers: &mut Numbers, extent: u32) -> Vec<u32> {
         id
     };
     (0..extent).map(next).collect()
+}
+
+/// All keys, none, and some.
+fn lengths(numbers: &mut Numbers, batch: u32, kv_len: u32) -> Vec<u32> {
+    let some = |numbers: &mut Numbers| numbers.unit().to_bits() % (kv_len + 1);
+    (0..batch)
+        .map(|b| [kv_len, 0].get(b as usize).copied().unwrap_or_else(|| some(numbers)))
+        .collect()
 }
 
 /// About as large as the scores; the second is none, and the last of poisoned ones shows.

@@ -54,6 +54,8 @@ pub fn attention<T: Element>(
 ) -> Result<Outputs<f64>, Error> {
     let problem = Problem::new(shape, options)?;
     inputs.validate(&problem)?;
+    // What a buffer says when a GPU's call runs is known here.
+    let problem = Problem::new(&shape.with_lens(inputs.lens), options)?;
     let widened = inputs.widen();
     let inputs = &widened.inputs(inputs);
     let zeros = |view: View| vec![0.0; view.extent as usize];

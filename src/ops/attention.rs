@@ -42,10 +42,12 @@ pub struct AttentionBuffers<'a> {
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
     ///
-    /// Of slopes, segments and sinks, a call that has several needs them with [`wgpu::BufferUsages::COPY_SRC`] too.
+    /// Of slopes, segments, lens and sinks, a call that has several needs them with [`wgpu::BufferUsages::COPY_SRC`] too.
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
     /// u32 ids, as the shape's segments.
     pub segments: Option<&'a wgpu::Buffer>,
+    /// u32 `[batch]`, if the shape has `lens`. A length above `kv_len` counts as `kv_len`.
+    pub lens: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]`.
     pub sinks: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len]`, written.
@@ -264,6 +266,7 @@ impl<'a> AttentionBuffers<'a> {
             bias: None,
             alibi_slopes: None,
             segments: None,
+            lens: None,
             sinks: None,
             lse: None,
             weights: None,
@@ -284,6 +287,7 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Bias => self.bias,
             Tensor::AlibiSlopes => self.alibi_slopes,
             Tensor::Segments => self.segments,
+            Tensor::Lens => self.lens,
             Tensor::Sinks => self.sinks,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
@@ -302,6 +306,7 @@ impl<'a> AttentionBuffers<'a> {
             ("bias", Tensor::Bias, p.bias),
             ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
             ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
+            ("lens", Tensor::Lens, p.lens.map(|lens| lens.view)),
             ("sinks", Tensor::Sinks, p.sinks),
         ];
         let outputs = [

@@ -19,6 +19,7 @@ pub enum Tensor {
     Bias,
     AlibiSlopes,
     Segments,
+    Lens,
     Sinks,
     Weights,
     RawScores,
@@ -31,7 +32,7 @@ pub enum Tensor {
     /// Out, and maximum and sum, over parts of the keys, before they are merged; the operator's own buffers.
     PartialOut,
     PartialLse,
-    /// Slopes, segment ids and sinks one after the other, where a call has several; the operator's own buffer.
+    /// Small tensors one after the other, where a call has several; the operator's own buffer.
     Joined,
 }
 
@@ -54,7 +55,7 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::Sinks | Self::Joined => 8,
+            Self::AlibiSlopes | Self::Segments | Self::Lens | Self::Sinks | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -199,7 +200,11 @@ impl Dispatch {
                 Tensor::Lse | Tensor::PartialLse => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
-                Tensor::AlibiSlopes | Tensor::Segments | Tensor::Sinks | Tensor::Joined => {
+                Tensor::AlibiSlopes
+                | Tensor::Segments
+                | Tensor::Lens
+                | Tensor::Sinks
+                | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
                 _ => params.scores = place,
@@ -227,6 +232,7 @@ impl From<SmallTensor> for Tensor {
         match small {
             SmallTensor::AlibiSlopes => Self::AlibiSlopes,
             SmallTensor::Segments => Self::Segments,
+            SmallTensor::Lens => Self::Lens,
             SmallTensor::Sinks => Self::Sinks,
         }
     }

@@ -143,6 +143,7 @@ pub(super) fn three_stage(
         bias: None,
         alibi: None,
         segments: None,
+        lens: None,
         sinks: None,
         ..part.clone()
     };
@@ -283,7 +284,7 @@ fn dense(part: &Problem, columns: u32) -> View {
 
 /// The same without what is about single keys, for a kernel that reads no more of the small tensors than sinks.
 fn only_sinks(part: &Problem) -> Problem {
-    Problem { alibi: None, segments: None, ..part.clone() }
+    Problem { alibi: None, segments: None, lens: None, ..part.clone() }
 }
 
 fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {
@@ -302,10 +303,11 @@ fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
     ]
 }
 
-fn masks(part: &Problem) -> [(&'static str, Constant); 3] {
+fn masks(part: &Problem) -> [(&'static str, Constant); 4] {
     [
         ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ("HAS_MASK", Constant::Flag(part.mask.is_some())),
         ("HAS_SEGMENTS", Constant::Flag(part.segments.is_some())),
+        ("HAS_LENS", Constant::Flag(part.lens.is_some())),
     ]
 }

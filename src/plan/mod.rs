@@ -26,7 +26,7 @@ pub use merge::MergePlan;
 pub(crate) use merge::MergeTensor;
 pub use multi_head::MultiHeadPlan;
 pub(crate) use params::MOST_SEQUENCES;
-pub use params::{Params, SequenceParams, ViewParams};
+pub use params::{LensParams, Params, SequenceParams, ViewParams};
 pub use self_attention::SelfAttentionPlan;
 pub(crate) use split::largest;
 pub use storage::Storage;

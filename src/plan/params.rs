@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Line, Problem, Segments, SmallTensor, View};
+use crate::problem::{Lens, Line, Problem, Segments, SmallTensor, View};
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -15,6 +15,20 @@ pub struct ViewParams {
     pub head: u32,
     /// From one row to the next.
     pub row: u32,
+}
+
+/// Where lengths come from, and what they do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct LensParams {
+    /// Index of the first.
+    pub offset: u32,
+    /// What a larger one counts as.
+    pub most: u32,
+    /// Keys before the first of this dispatch.
+    pub before: u32,
+    /// By how much offset and band move for each key: 0 or 1.
+    pub moves: u32,
 }
 
 /// The uniform block of every kernel.
@@ -32,6 +46,7 @@ pub struct Params {
     pub partial_lse: ViewParams,
     pub mask: ViewParams,
     pub bias: ViewParams,
+    pub lens: LensParams,
     pub mask_column: u32,
     pub bias_column: u32,
     pub splits: u32,
@@ -130,6 +145,10 @@ impl Params {
             let within = |view| within(SmallTensor::Segments, view);
             (self.query_segment_offset, self.query_segment_batch) = within(query);
             (self.key_segment_offset, self.key_segment_batch) = within(key);
+        }
+        if let Some(Lens { view, most, before, moves }) = problem.lens {
+            let (offset, _) = within(SmallTensor::Lens, view);
+            self.lens = LensParams { offset, most, before, moves: moves.into() };
         }
         if let Some(sinks) = problem.sinks {
             (self.sinks_offset, _) = within(SmallTensor::Sinks, sinks);

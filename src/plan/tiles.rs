@@ -45,8 +45,6 @@ impl Tiles {
     /// Tiles of the fused kernel, which stages whole keys and values side by side.
     pub(super) fn forward(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         let rows = packed_rows(problem);
-        let is_banded = i64::from(problem.band.lower) > -i64::from(problem.q_len)
-            || problem.band.upper < i32::try_from(problem.kv_len).unwrap_or(i32::MAX);
         // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
         // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
         // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
@@ -57,7 +55,7 @@ impl Tiles {
             (true, ..=8) => (8, 1, 4),
             (true, _) if dim > MOST_COLUMNS => (32, 1, 4),
             (_, ..=32) => (32, 1, 4),
-            (true, 256..) if !is_banded => (64, if is_long { 2 } else { 4 }, 2),
+            (true, 256..) if !problem.is_banded() => (64, if is_long { 2 } else { 4 }, 2),
             (true, _) if is_long => (32, 2, 2),
             (true, _) => (16, 4, 2),
             (false, _) => (64, 1, 4),

@@ -166,6 +166,11 @@ impl Variant {
         self.has("RAGGED")
     }
 
+    /// Whether it reads lengths from a buffer.
+    pub(crate) fn has_lens(&self) -> bool {
+        self.has("HAS_LENS")
+    }
+
     /// Whether what it writes is of one part of the keys.
     pub(super) fn is_split(&self) -> bool {
         self.has("SPLIT")

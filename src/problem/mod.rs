@@ -3,6 +3,7 @@
 mod additive;
 mod cache;
 mod element;
+mod lens;
 mod linear;
 mod merge;
 mod multi_head;
@@ -22,6 +23,7 @@ pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
 pub(crate) use cache::{CacheProblem, Rows, Run};
 pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
+pub use lens::Lens;
 pub(crate) use linear::LinearProblem;
 pub use linear::{LinearInputs, LinearShape};
 pub(crate) use merge::MergeProblem;
@@ -85,9 +87,11 @@ pub struct Problem {
     pub alibi: Option<View>,
     /// Places of the segment ids, if there are any.
     pub segments: Option<Segments>,
+    /// Lengths that the call finds in a buffer, if it does; `seen_len` is then `kv_len`.
+    pub lens: Option<Lens>,
     /// Place of the attention sinks, if there are any: a head stride.
     pub sinks: Option<View>,
-    /// Lengths of the tensors that share a binding: slopes, segment ids, sinks.
+    /// Lengths of the tensors that share a binding: slopes, segment ids, lengths, sinks.
     pub small: SmallTensors,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
@@ -117,7 +121,8 @@ pub struct Problem {
 
 /// Query `i` sees key `j` only if `i + lower <= j <= i + upper`.
 ///
-/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`.
+/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`. Where lengths in a buffer
+/// move the band, by `most` at most, the lower one is `-q_len - most`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Band {
     /// Lowest `j - i` that is visible.
@@ -127,6 +132,19 @@ pub struct Band {
 }
 
 impl Band {
+    /// Open on both sides, whatever up to `moved` is added to its bounds.
+    pub(crate) fn open(q_len: u32, kv_len: u32, moved: u32) -> Self {
+        Self {
+            lower: 0_i32.saturating_sub_unsigned(q_len).saturating_sub_unsigned(moved),
+            upper: 0_i32.saturating_add_unsigned(kv_len),
+        }
+    }
+
+    /// A bound past an open one is as good as open.
+    fn clamp(self, bound: i32) -> i32 {
+        bound.clamp(self.lower, self.upper)
+    }
+
     /// Whether query `i` sees key `j`.
     #[must_use]
     pub fn contains(&self, i: usize, j: usize) -> bool {
@@ -174,7 +192,11 @@ impl Problem {
         let output = |argument, sizes, layout: Option<Layout>| {
             layout.map(|l| resolve_output(argument, sizes, l)).transpose()
         };
-        let whole = Sequence::new(options, s.q_len, s.kv_len)?;
+        let lens = Lens::new(s, options)?;
+        let whole = match lens {
+            Some(lens) if lens.moves => Sequence::without_len(options, s.q_len, s.kv_len)?,
+            _ => Sequence::new(options, s.q_len, s.kv_len)?,
+        };
         let sequences = pieces::sequences(s, options)?;
         let pieces = pieces::pieces(s, options)?;
         let slopes_batch = pieces.as_ref().map_or(s.batch, Vec::len);
@@ -210,8 +232,14 @@ impl Problem {
             bias: broadcast("bias", s.bias)?,
             alibi,
             segments,
+            lens,
             sinks,
-            small: SmallTensors::new(small::lens(alibi, segments.as_ref(), sinks))?,
+            small: SmallTensors::new([
+                alibi,
+                segments.as_ref().map(Segments::ids),
+                lens.map(|lens| lens.view),
+                sinks,
+            ])?,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,
@@ -238,6 +266,17 @@ impl Problem {
     #[must_use]
     pub fn scale_f32(&self) -> f32 {
         self.scale as f32
+    }
+
+    /// The band that hides nothing.
+    fn open_band(&self) -> Band {
+        Band::open(self.q_len, self.kv_len, self.most_moved())
+    }
+
+    /// Whether causality or a window hides anything.
+    pub(crate) fn is_banded(&self) -> bool {
+        let open = self.open_band();
+        self.band.lower > open.lower || self.band.upper < open.upper
     }
 
     /// Whether anything that stores scores or weights is asked for.

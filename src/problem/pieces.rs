@@ -41,18 +41,29 @@ impl Sequence {
         };
         match i32::try_from(offset) {
             Ok(offset) if i64::from(offset).unsigned_abs() <= MAX_LEN as u64 => {
-                Ok(Self { seen_len, offset, band: band(options, q_len, seen_len, offset) })
+                let band = band(options, offset, Band::open(q_len, seen_len, 0));
+                Ok(Self { seen_len, offset, band })
             }
             _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
         }
     }
 
-    /// The same for some of the keys, counted from the first of them.
-    pub(super) fn at_keys(self, keys: &Range<u32>, q_len: u32) -> Self {
+    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are `len` more.
+    pub(super) fn without_len(
+        options: &AttentionOptions,
+        q_len: usize,
+        kv_len: usize,
+    ) -> Result<Self, Error> {
+        let (q_len, kv_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
+        let offset = 0_i32.saturating_sub_unsigned(q_len);
+        let band = band(options, offset, Band::open(q_len, kv_len, kv_len));
+        Ok(Self { seen_len: kv_len, offset, band })
+    }
+
+    /// The same for some of the keys, counted from the first of them; `open` is the open band of these.
+    pub(super) fn at_keys(self, keys: &Range<u32>, open: Band) -> Self {
         let kv_len = keys.end - keys.start;
-        let least = 0_i32.saturating_sub_unsigned(q_len);
-        let most = 0_i32.saturating_add_unsigned(kv_len);
-        let moved = |bound: i32| bound.saturating_sub_unsigned(keys.start).clamp(least, most);
+        let moved = |bound: i32| open.clamp(bound.saturating_sub_unsigned(keys.start));
         Self {
             seen_len: self.seen_len.saturating_sub(keys.start).min(kv_len),
             offset: self.offset.saturating_sub_unsigned(keys.start),
@@ -146,9 +157,9 @@ fn ranges(
 
 /// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
 /// open, so clamping to them loses nothing and keeps the shader's sums small.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to lengths, which fit")]
-fn band(options: &AttentionOptions, q_len: u32, kv_len: u32, offset: i32) -> Band {
-    let (open_lower, open_upper) = (-i64::from(q_len), i64::from(kv_len));
+#[expect(clippy::cast_possible_truncation, reason = "clamped to bounds that fit")]
+fn band(options: &AttentionOptions, offset: i32, open: Band) -> Band {
+    let (open_lower, open_upper) = (i64::from(open.lower), i64::from(open.upper));
     let offset = i64::from(offset);
     let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
     let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));

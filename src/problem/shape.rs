@@ -36,6 +36,9 @@ pub struct AttentionShape {
     /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The others are
     /// hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last key.
     pub kv_lens: Option<Vec<usize>>,
+    /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the GPU reads when the call runs. A
+    /// call is planned and bound once, then, and recorded again as sequences grow. `kv_len` is how many keys there is room for.
+    pub lens: bool,
     /// Sequences of different lengths, one after the other; then `batch` is 1.
     pub cu_seqlens: Option<CuSeqlens>,
     /// Length of a query and of a key vector.
@@ -86,7 +89,7 @@ pub struct AttentionShape {
 /// `query[b]..query[b + 1]` and keys `key[b]..key[b + 1]`, and attends within itself.
 ///
 /// `q_len` and `kv_len` are the totals, and tensors lie as if they were one sequence: `Layout::Bshd` is
-/// `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias or `kv_lens`, and no weights or
+/// `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias, `kv_lens` or `lens`, and no weights or
 /// scores come back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CuSeqlens {
@@ -126,6 +129,7 @@ impl AttentionShape {
             q_len: len,
             kv_len: len,
             kv_lens: None,
+            lens: false,
             cu_seqlens: None,
             head_dim,
             value_dim: head_dim,

@@ -1,6 +1,6 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Problem, Segments, Sequence, View};
+use super::{Band, Lens, Problem, Segments, Sequence, View};
 use std::ops::Range;
 
 impl Problem {
@@ -46,6 +46,9 @@ impl Problem {
                 query: moved(ids.query, &(0..1), &queries, 1),
                 key: moved(ids.key, &(0..1), &keys, 1),
             }),
+            lens: self
+                .lens
+                .map(|lens| Lens { view: moved(lens.view, &(0..1), &(0..1), 1), ..lens }),
             sinks: self.sinks.map(|v| moved(v, &heads, &(0..1), 1)),
             lse: rows(self.lse, 1),
             weights: rows(self.weights, self.kv_len),
@@ -77,7 +80,8 @@ impl Problem {
                 move_view(moved, &batches, &heads, &queries, count(&keys))
             })
         };
-        let sees = |sequence: Sequence| sequence.at_keys(&keys, self.q_len);
+        let open = Band::open(self.q_len, count(&keys), self.most_moved());
+        let sees = |sequence: Sequence| sequence.at_keys(&keys, open);
         let Sequence { seen_len, offset, band } =
             sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
         Self {
@@ -90,6 +94,7 @@ impl Problem {
                 key: move_view(ids.key, &batches, &(0..1), &keys, 1),
                 ..ids
             }),
+            lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
             sinks: None,
             seen_len,
             offset,
@@ -101,9 +106,8 @@ impl Problem {
 
     /// A bound counted from the slice's first query, open ends clamped to the slice as in `Problem::new`.
     fn moved_bound(&self, bound: i32, queries: &Range<u32>) -> i32 {
-        let least = 0_i32.saturating_sub_unsigned(count(queries));
-        let most = 0_i32.saturating_add_unsigned(self.kv_len);
-        bound.saturating_add_unsigned(queries.start).clamp(least, most)
+        let open = Band::open(count(queries), self.kv_len, self.most_moved());
+        open.clamp(bound.saturating_add_unsigned(queries.start))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Problem, Segments, View};
+use super::{Lens, Problem, Segments, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.
@@ -10,13 +10,15 @@ pub enum SmallTensor {
     AlibiSlopes,
     /// Segment ids of queries and keys.
     Segments,
+    /// How many of its keys each sequence has.
+    Lens,
     /// Attention sinks.
     Sinks,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AlibiSlopes, Self::Segments, Self::Sinks];
+    pub const ALL: [Self; 4] = [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Sinks];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -24,7 +26,9 @@ impl SmallTensor {
 pub struct SmallTensors([u32; SmallTensor::ALL.len()]);
 
 impl SmallTensors {
-    pub(super) fn new(lens: [u32; SmallTensor::ALL.len()]) -> Result<Self, Error> {
+    /// Of the whole tensors, in the order of [`SmallTensor::ALL`].
+    pub(super) fn new(wholes: [Option<View>; SmallTensor::ALL.len()]) -> Result<Self, Error> {
+        let lens = wholes.map(|whole| whole.map_or(0, |view| view.extent));
         let sum = lens.iter().try_fold(0_u32, |sum, &len| sum.checked_add(len));
         let few = "fewer than 2^32 elements with the other small tensors";
         sum.map(|_| Self(lens)).ok_or_else(|| Error::invalid("segments", few, "more"))
@@ -62,6 +66,7 @@ impl Problem {
             (SmallTensor::AlibiSlopes, self.alibi),
             (SmallTensor::Segments, ids.map(|ids| ids.query)),
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
+            (SmallTensor::Lens, self.lens.map(|lens| lens.view)),
             (SmallTensor::Sinks, self.sinks),
         ];
         let placed = |tensor, view: View| {
@@ -73,13 +78,4 @@ impl Problem {
             .filter(|(_, view)| view.extent > 0)
             .map(move |(tensor, view)| (tensor, placed(tensor, view)))
     }
-}
-
-/// Lengths of the whole tensors, in the order of [`SmallTensor::ALL`].
-pub(super) fn lens(
-    alibi: Option<View>,
-    segments: Option<&Segments>,
-    sinks: Option<View>,
-) -> [u32; SmallTensor::ALL.len()] {
-    [alibi, segments.map(Segments::ids), sinks].map(|view| view.map_or(0, |view| view.extent))
 }

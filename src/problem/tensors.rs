@@ -20,6 +20,8 @@ pub struct Inputs<'a, T = f32> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// Given exactly if the shape has segment ids.
     pub segments: Option<&'a [u32]>,
+    /// Given exactly if the shape has `lens`: `[batch]`, at most `kv_len` each.
+    pub lens: Option<&'a [u32]>,
     /// `[num_heads]`, given exactly if the shape has sinks.
     pub sinks: Option<&'a [f32]>,
 }
@@ -61,6 +63,7 @@ impl Widened {
             bias: others.bias,
             alibi_slopes: others.alibi_slopes,
             segments: others.segments,
+            lens: others.lens,
             sinks: others.sinks,
         }
     }
@@ -89,7 +92,15 @@ impl<T: Element> Inputs<'_, T> {
         check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
         let ids = problem.segments.as_ref().map(Segments::ids);
         check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
-        check_len("sinks", problem.sinks.as_ref(), self.sinks.map(<[_]>::len))
+        check_len("sinks", problem.sinks.as_ref(), self.sinks.map(<[_]>::len))?;
+        let lens = problem.lens.map(|lens| lens.view);
+        check_len("lens", lens.as_ref(), self.lens.map(<[_]>::len))?;
+        match self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
+            Some(len) => {
+                Err(Error::invalid("lens", format!("at most kv_len = {}", problem.kv_len), len))
+            }
+            None => Ok(()),
+        }
     }
 }
 

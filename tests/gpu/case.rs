@@ -21,6 +21,7 @@ pub(crate) struct Case {
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) slopes: Option<Vec<f32>>,
     pub(crate) segments: Option<Vec<u32>>,
+    pub(crate) lens: Option<Vec<u32>>,
     pub(crate) sinks: Option<Vec<f32>>,
 }
 
@@ -84,8 +85,10 @@ impl Case {
         let segments = other(4, problem.segments.map(|ids| ids.ids())).map(|xs| {
             xs.chunks(5).flat_map(|run| run.iter().map(|_| run[0].to_bits() % 3)).collect()
         });
-        let sinks = other(5, problem.sinks).map(|xs| xs.iter().map(|x| x * 3.0).collect());
-        Self { shape, options, seed, tensors, mask, bias, slopes, segments, sinks }
+        let lens = other(5, problem.lens.map(|lens| lens.view))
+            .map(|xs| xs.iter().map(|x| x.to_bits() % (problem.kv_len + 1)).collect());
+        let sinks = other(6, problem.sinks).map(|xs| xs.iter().map(|x| x * 3.0).collect());
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens, sinks }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -94,6 +97,7 @@ impl Case {
             bias: self.bias.as_deref(),
             alibi_slopes: self.slopes.as_deref(),
             segments: self.segments.as_deref(),
+            lens: self.lens.as_deref(),
             sinks: self.sinks.as_deref(),
             ..self.tensors.inputs()
         }

@@ -22,6 +22,7 @@ mod faults;
 mod layer_cases;
 mod layers;
 mod layouts;
+mod lens;
 mod limits;
 mod linear;
 mod lost;

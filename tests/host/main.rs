@@ -14,6 +14,7 @@ mod encodings;
 mod encodings_reference;
 mod layer_cases;
 mod layers;
+mod lens;
 mod parts;
 mod plan;
 mod problem;

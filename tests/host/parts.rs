@@ -57,11 +57,12 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
         let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
         let element = select(vec![ElementType::F32, ElementType::F16, ElementType::Bf16]);
         let kv_lens = prop::option::of(prop::collection::vec(0..=kv_len, batch));
+        let kv_lens = (kv_lens, any::<bool>());
         let starts = |total: usize| prop::collection::vec(0..=total, 3);
         let cu_seqlens = prop::option::of((starts(q_len), starts(kv_len)));
         let kinds = (element, kv_lens, cu_seqlens);
         (layouts, extras, kinds).prop_map(move |(layouts, (mask, bias, alibi, asked), kinds)| {
-            let (element, kv_lens, cu_seqlens) = kinds;
+            let (element, (kv_lens, lens), cu_seqlens) = kinds;
             let (query, key, value, out, lse, matrix) = layouts;
             let [has_lse, weights, raw, capped, masked, segments, sinks] = asked;
             // Most problems keep nothing, so that both kernels have their share.
@@ -69,6 +70,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
             let shape = AttentionShape {
                 num_kv_heads: kv_heads,
                 kv_len,
+                lens: lens && kv_lens.is_none(),
                 kv_lens,
                 element,
                 value_dim,
@@ -110,6 +112,7 @@ fn without_padding(
     AttentionShape {
         cu_seqlens: Some(CuSeqlens { query, key }),
         kv_lens: None,
+        lens: false,
         mask: None,
         bias: None,
         segments: None,

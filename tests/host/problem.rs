@@ -129,6 +129,7 @@ fn every_slice_is_checked_by_name() {
         bias: Some(&[0.0; 20]),
         alibi_slopes: Some(&[0.0; 4]),
         segments: None,
+        lens: None,
         sinks: Some(&[0.0; 4]),
     };
     assert!(cpu::attention(&shape, &plain(), &right).is_ok());

@@ -90,6 +90,7 @@ impl Case {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: None,
+            lens: None,
             sinks: None,
         }
     }

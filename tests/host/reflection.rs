@@ -6,8 +6,8 @@ use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use wgpu_attention::{
-    Access, Constant, Entry, LinearParams, Params, SequenceParams, Storage, Tensor, TokenParams,
-    ViewParams,
+    Access, Constant, Entry, LensParams, LinearParams, Params, SequenceParams, Storage, Tensor,
+    TokenParams, ViewParams,
 };
 
 /// Name, offset, size and type of a field.
@@ -21,7 +21,8 @@ struct Field {
 
 fn field<S, T>(name: &str, offset: usize, _: impl Fn(&S) -> &T) -> Field {
     let kind = type_name::<T>().rsplit("::").next().unwrap();
-    let kind = if kind == "ViewParams" { "View" } else { kind };
+    // A part of a block is called as in the shader, without what tells it apart in Rust.
+    let kind = kind.strip_suffix("Params").unwrap_or(kind);
     Field { name: name.to_owned(), offset, size: size_of::<T>(), kind: kind.to_owned() }
 }
 
@@ -55,16 +56,18 @@ fn members(shader: &Shader, name: &str) -> (Vec<Field>, u32) {
 
 #[test]
 fn parameters_lie_where_rust_puts_them() {
-    let params = fields!(Params: query key value out lse scores partial_out partial_lse mask bias mask_column
+    let params = fields!(Params: query key value out lse scores partial_out partial_lse mask bias lens mask_column
         bias_column splits out_split lse_split sequences alibi_offset alibi_batch query_segment_offset
         query_segment_batch key_segment_offset key_segment_batch sinks_offset q_len kv_len seen_len group band_lower band_upper offset scale softcap words);
     let view = fields!(ViewParams: offset batch head row);
+    let lens = fields!(LensParams: offset most before moves);
     // No field is missing above, and none is followed by padding.
     let tokens = fields!(TokenParams: x out table positions num_heads len dim rotary_dim rotating per_row
         count last_row);
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
     assert_eq!(tokens.iter().map(|field| field.size).sum::<usize>(), size_of::<TokenParams>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
+    assert_eq!(lens.iter().map(|field| field.size).sum::<usize>(), size_of::<LensParams>());
     let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
         weight_offset bias_offset len rows in_features out_features);
     assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
@@ -82,6 +85,11 @@ fn parameters_lie_where_rust_puts_them() {
         }
         let (found, span) = members(shader, "View");
         assert_eq!((&found, span as usize), (&view, size_of::<ViewParams>()), "{}", shader.variant);
+        if expected.0 == &params {
+            let (found, span) = members(shader, "Lens");
+            let expected = (&lens, size_of::<LensParams>());
+            assert_eq!((&found, span as usize), expected, "{}", shader.variant);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Plan, Problem, Segments,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Params, Plan, Problem, Segments,
     SequenceParams, SmallTensor, Tensor, View, ViewParams,
 };
 
@@ -150,7 +150,11 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             continue;
         }
         let extent = match bound.tensor {
-            Tensor::AlibiSlopes | Tensor::Segments | Tensor::Sinks | Tensor::Joined => {
+            Tensor::AlibiSlopes
+            | Tensor::Segments
+            | Tensor::Lens
+            | Tensor::Sinks
+            | Tensor::Joined => {
                 let small = plan.problem.small;
                 SmallTensor::ALL.iter().map(|&tensor| small.len(tensor)).sum()
             }
@@ -182,20 +186,20 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
     // Nor is there anything of keys to know without keys.
     let late = early == [None; 2] && params.kv_len > 0;
-    let small = match (p.alibi, p.segments, p.sinks) {
-        (None, Some(_), None) => Tensor::Segments,
-        (None, None, Some(_)) => Tensor::Sinks,
-        (_, None, None) => Tensor::AlibiSlopes,
+    let small = match p.small.present().collect::<Vec<_>>()[..] {
+        [] => Tensor::AlibiSlopes,
+        [small] => small.into(),
         _ => Tensor::Joined,
     };
     // They share a binding.
-    let reads_small =
-        ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_SINKS"].iter().any(|name| reads(dispatch, name));
+    let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "HAS_SINKS"];
+    let reads_small = flags.iter().any(|name| reads(dispatch, name));
     for (name, tensor, view, column) in [
         ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
         ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
         ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
         ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
+        ("HAS_LENS", small, p.lens.map(|lens| lens.view).filter(|_| late), 0),
         ("HAS_SINKS", small, p.sinks, 0),
         ("HAS_LSE", Tensor::Lse, p.lse, 0),
     ] {
@@ -277,6 +281,11 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
             assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
         }
+        if let Some(lens) = p.lens.filter(|_| reads(dispatch, "HAS_LENS")) {
+            let found = at(params.lens.offset, 1, own, 0);
+            let first = p.small.first(SmallTensor::Lens) as usize;
+            assert_eq!(found, first + lens.view.index(batch, 0, 0, 0), "length of {place:?}");
+        }
         if let Some(view) = p.sinks.filter(|_| reads(dispatch, "HAS_SINKS")) {
             let first = p.small.first(SmallTensor::Sinks) as usize;
             let found = at(params.sinks_offset, 0, own, row.place.head);
@@ -296,17 +305,43 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             );
         }
     }
-    let found = &row.sequence;
-    let found_query = row.place.query - found.first_query as usize;
-    if row.piece == 0 {
-        let band = Band { lower: found.band_lower, upper: found.band_upper };
-        for j in 0..kv_len as usize {
-            let visible = j < found.seen_len as usize && band.contains(found_query, j);
-            assert_eq!(visible, sequence.contains(own_query, j), "{place:?}, key {j}");
+    let found_query = row.place.query - row.sequence.first_query as usize;
+    let known = [(row.sequence, sequence)];
+    let lens = [0, 1, p.kv_len / 2, p.kv_len, p.kv_len + 9];
+    let of_lens = lens.map(|len| (at_len(dispatch, len), p.sequence_of(len)));
+    let sequences = match dispatch.variant.constants.get("HAS_LENS") {
+        Some(Constant::Flag(true)) => &of_lens[..],
+        // What hides nothing needs no length.
+        _ if p.lens.is_some() => &[],
+        _ => &known[..],
+    };
+    for (found, sequence) in sequences {
+        if row.piece == 0 {
+            let band = Band { lower: found.band_lower, upper: found.band_upper };
+            for j in 0..kv_len as usize {
+                let visible = j < found.seen_len as usize && band.contains(found_query, j);
+                assert_eq!(visible, sequence.contains(own_query, j), "{place:?}, key {j}");
+            }
         }
+        let position = found_query as i64 + i64::from(found.offset);
+        assert_eq!(position, own_query as i64 + i64::from(sequence.offset), "{place:?}");
     }
-    let position = found_query as i64 + i64::from(found.offset);
-    assert_eq!(position, own_query as i64 + i64::from(sequence.offset), "{place:?}");
+}
+
+/// What shaders/shared/locate_device.wgsl makes of a length.
+pub(crate) fn at_len(dispatch: &Dispatch, len: u32) -> SequenceParams {
+    let Params { q_len, kv_len, band_lower, band_upper, offset, lens, .. } = dispatch.params;
+    let len = len.min(lens.most);
+    let moved = (len * lens.moves) as i32;
+    let bound = |bound: i32| (bound + moved).clamp(-(q_len as i32), kv_len as i32);
+    SequenceParams {
+        q_len,
+        seen_len: (len.max(lens.before) - lens.before).min(kv_len),
+        band_lower: bound(band_lower),
+        band_upper: bound(band_upper),
+        offset: offset + moved,
+        ..SequenceParams::default()
+    }
 }
 
 /// The sequence of a workgroup, as shaders/shared/locate_*.wgsl find it, and its number in the dispatch.

@@ -100,6 +100,10 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
         let (shape, options) = call((64, 64), 300, true, all);
         let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
         calls.push((ragged, options, PORTABLE, kernel));
+        let (shape, options) = call((64, 64), 300, true, 0);
+        calls.push((AttentionShape { lens: true, ..shape }, options, PORTABLE, kernel));
+        let (shape, options) = call((64, 64), 300, true, all);
+        calls.push((AttentionShape { lens: true, ..shape }, options, PORTABLE, kernel));
         // 16-bit elements, with and without f16 in the shader, where rows share words and where not.
         for element in [ElementType::F16, ElementType::Bf16] {
             for (shader_f16, dim, flags) in [false, true]

@@ -143,6 +143,7 @@ impl<T: Element> Request<T> {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: self.segments.as_deref(),
+            lens: None,
             sinks: None,
         }
     }
