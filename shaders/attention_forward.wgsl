@@ -17,6 +17,9 @@ const VALUE_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
+// Invocations that run in lockstep, or THREADS: their rows, which are neighbours, pass over the tiles that none of
+// them sees, and check visibility only in those that some of them see in part.
+const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
@@ -77,9 +80,13 @@ fn attention_forward(
     let first_row = (workgroup.x - sequence.first_tile) * ROWS;
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let own_row = first_row + lane * ROWS_EACH;
+    let lockstep_row = first_row + lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
+    let from_query = locate_row(lockstep_row, sequence, kv_head).query;
+    let to_query = locate_row(lockstep_row + LOCKSTEP * ROWS_EACH - 1u, sequence, kv_head).query;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
+        let row = locate_row(own_row + r, sequence, kv_head);
         let start = row_start(params.query, row);
         slopes[r] = alibi_slope(row);
         for (var d = 0u; d < HEAD_VECTORS; d++) {
@@ -100,45 +107,49 @@ fn attention_forward(
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
         stage(sequence, kv_head, first_key, lane);
         workgroupBarrier();
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
+        var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = 0xffffffffu;
             if !whole {
-                let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
+                let row = locate_row(own_row + r, sequence, kv_head);
                 visible[r] = visible_keys(sequence, row, first_key);
             }
             seen[r] |= visible[r];
+            some |= visible[r];
         }
-        for (var j = 0u; j < KEYS; j += KEYS_EACH) {
-            multiply(j);
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
-                for (var c = 0u; c < KEYS_EACH; c++) {
-                    let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
-                    weights[c * ROWS_EACH + r] = score;
-                    if !whole {
-                        weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
+        if some != 0u {
+            for (var j = 0u; j < KEYS; j += KEYS_EACH) {
+                multiply(j);
+                for (var r = 0u; r < ROWS_EACH; r++) {
+                    let row = locate_row(own_row + r, sequence, kv_head);
+                    for (var c = 0u; c < KEYS_EACH; c++) {
+                        let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
+                        weights[c * ROWS_EACH + r] = score;
+                        if !whole {
+                            weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
+                        }
                     }
                 }
-            }
-            raise_maximum();
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                for (var c = 0u; c < KEYS_EACH; c++) {
-                    var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
-                    if !whole {
-                        weight = select(0.0, weight, is_visible(r, j + c));
+                raise_maximum();
+                for (var r = 0u; r < ROWS_EACH; r++) {
+                    for (var c = 0u; c < KEYS_EACH; c++) {
+                        var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
+                        if !whole {
+                            weight = select(0.0, weight, is_visible(r, j + c));
+                        }
+                        weights[c * ROWS_EACH + r] = weight;
+                        l[r] += weight;
                     }
-                    weights[c * ROWS_EACH + r] = weight;
-                    l[r] += weight;
                 }
+                add_values(j, whole);
             }
-            add_values(j, whole);
         }
         workgroupBarrier();
     }
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(first_row + r * THREADS + lane, sequence, kv_head);
+        let row = locate_row(own_row + r, sequence, kv_head);
         let empty = seen[r] == 0u;
         let total = with_sink(row, m[r], l[r], empty);
         let factor = total.rescale / total.l;

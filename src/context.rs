@@ -80,10 +80,7 @@ impl Context {
         copies: Vec<Transfer>,
         steps: &[Step<'_>],
     ) -> Result<Call, Error> {
-        let pipelines = steps
-            .iter()
-            .map(|step| self.pipelines.get(step.variant))
-            .collect::<Result<Vec<_>, _>>()?;
+        let pipelines = self.pipelines.get(steps.iter().map(|step| step.variant))?;
         let tables: Vec<&[u8]> =
             steps.iter().map(|step| step.table).filter(|table| !table.is_empty()).collect();
         let ((leases, dispatches), error) = scoped(&self.device, || {

@@ -26,6 +26,9 @@ pub struct Capabilities {
     pub shader_f16: bool,
     /// Subgroup operations.
     pub subgroups: bool,
+    /// Cooperative matrices. A device does not say which it has, so only [`Gpu::open`](crate::Gpu::open) knows of
+    /// them by itself; for a device of yours, ask its adapter with [`Matrices::of`].
+    pub matrices: Option<Matrices>,
     /// Timestamp queries.
     pub timestamps: bool,
     /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes seconds is
@@ -35,6 +38,45 @@ pub struct Capabilities {
     pub dispatch_work: u64,
     /// Whether a CPU plays the GPU: what does not fit its registers is still in its nearest cache.
     pub software: bool,
+}
+
+/// Square matrices that a subgroup multiplies together, f16 in and f32 out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Matrices {
+    /// Rows and columns of each, 8 or 16.
+    pub size: u32,
+    /// Invocations of a subgroup, at most.
+    pub subgroup: u32,
+}
+
+impl Matrices {
+    /// What a device has to be opened with to use them, together with
+    /// [`ExperimentalFeatures::enabled`](wgpu::ExperimentalFeatures::enabled).
+    pub const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+        .union(wgpu::Features::SUBGROUP)
+        .union(wgpu::Features::SHADER_F16);
+
+    /// The largest that an adapter has.
+    #[must_use]
+    pub fn of(adapter: &wgpu::Adapter) -> Option<Self> {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        if !adapter.features().contains(Self::FEATURES) {
+            return None;
+        }
+        let info = adapter.get_info();
+        // wgpu gives Metal's limits there; of the GPUs that have matrices all subgroups are of 32.
+        let is_metal = info.backend == wgpu::Backend::Metal;
+        let subgroup = if is_metal { 32 } else { info.subgroup_max_size };
+        let fits = |matrix: &wgpu::CooperativeMatrixProperties| {
+            [8, 16].contains(&matrix.m_size)
+                && [matrix.n_size, matrix.k_size] == [matrix.m_size; 2]
+                && (matrix.ab_type, matrix.cr_type) == (F16, F32)
+                && subgroup.is_power_of_two()
+                && subgroup >= matrix.m_size
+        };
+        let found = adapter.cooperative_matrix_properties().into_iter().filter(fits);
+        Some(Self { size: found.map(|matrix| matrix.m_size).max()?, subgroup })
+    }
 }
 
 /// About a second of an integrated GPU.
@@ -53,12 +95,13 @@ impl Capabilities {
         uniform_alignment: 256,
         shader_f16: false,
         subgroups: false,
+        matrices: None,
         timestamps: false,
         dispatch_work: DISPATCH_WORK,
         software: false,
     };
 
-    /// Reads features and limits.
+    /// Reads features and limits, which do not tell of matrices.
     #[must_use]
     pub fn new(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
         Self {
@@ -74,6 +117,7 @@ impl Capabilities {
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            matrices: None,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             dispatch_work: DISPATCH_WORK,
             software: info.device_type == wgpu::DeviceType::Cpu,
@@ -84,6 +128,12 @@ impl Capabilities {
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
         Self::new(&device.adapter_info(), device.features(), &device.limits())
+    }
+
+    /// As much of it as `device` has.
+    pub(crate) fn granted(&self, device: &wgpu::Device) -> Self {
+        let matrices = self.matrices.filter(|_| device.features().contains(Matrices::FEATURES));
+        self.masked(&Self { matrices, ..Self::of(device) })
     }
 
     /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
@@ -100,6 +150,7 @@ impl Capabilities {
             uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
             shader_f16: self.shader_f16 && other.shader_f16,
             subgroups: self.subgroups && other.subgroups,
+            matrices: self.matrices.filter(|_| self.matrices == other.matrices),
             timestamps: self.timestamps && other.timestamps,
             dispatch_work: self.dispatch_work.min(other.dispatch_work),
             software: self.software && other.software,
@@ -147,24 +198,46 @@ pub fn adapters_blocking(options: &GpuOptions) -> Vec<AdapterSummary> {
     pollster::block_on(adapters(options))
 }
 
-/// Opens the best adapter that matches, with all its limits and the features kernels can use.
-pub(crate) async fn open(options: &GpuOptions) -> Result<(wgpu::Device, wgpu::Queue), Error> {
+/// Opens the best adapter that matches, with all its limits and the features kernels can use, and says what it can do.
+pub(crate) async fn open(
+    options: &GpuOptions,
+) -> Result<(wgpu::Device, wgpu::Queue, Capabilities), Error> {
     let found = find(options).await;
     let Some(adapter) = found.first() else {
         return Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await });
     };
-    let useful =
-        wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    let useful = wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::PIPELINE_CACHE;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgpu-attention"),
         required_features: adapter.features() & useful,
         required_limits: adapter.limits(),
         ..Default::default()
     };
-    adapter
-        .request_device(&descriptor)
-        .await
-        .map_err(|error| Error::Device { action: "opening a device", message: error.to_string() })
+    let known = summary(adapter).capabilities;
+    if known.matrices.is_some() {
+        let with_matrices = wgpu::DeviceDescriptor {
+            required_features: descriptor.required_features | Matrices::FEATURES,
+            // SAFETY: the feature may have bugs that are undefined behaviour. Only attention_forward_matrix.wgsl
+            // uses it, within its own arrays of workgroup memory.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+            ..descriptor.clone()
+        };
+        // A driver that promises matrices and refuses them is as good as one without.
+        if let Ok((device, queue)) = adapter.request_device(&with_matrices).await {
+            let capabilities = known.granted(&device);
+            return Ok((device, queue, capabilities));
+        }
+    }
+    match adapter.request_device(&descriptor).await {
+        Ok((device, queue)) => {
+            let capabilities = known.granted(&device);
+            Ok((device, queue, capabilities))
+        }
+        Err(error) => Err(Error::Device { action: "opening a device", message: error.to_string() }),
+    }
 }
 
 async fn find(options: &GpuOptions) -> Vec<wgpu::Adapter> {
@@ -209,7 +282,10 @@ fn rank(device_type: wgpu::DeviceType) -> u8 {
 
 fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
-    let capabilities = Capabilities::new(&info, adapter.features(), &adapter.limits());
+    let capabilities = Capabilities {
+        matrices: Matrices::of(adapter),
+        ..Capabilities::new(&info, adapter.features(), &adapter.limits())
+    };
     AdapterSummary { info, capabilities }
 }
 

@@ -5,6 +5,7 @@ mod encodings;
 mod layers;
 mod masks;
 mod merge;
+mod pipeline_cache;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
@@ -31,8 +32,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
-        let (device, queue) = device::open(options).await?;
-        Ok(Self::from_device(&device, &queue))
+        let (device, queue, capabilities) = device::open(options).await?;
+        Ok(Self { context: Arc::new(Context::new(&device, &queue, capabilities, None)) })
     }
 
     /// As [`Gpu::open`], blocking.

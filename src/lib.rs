@@ -79,7 +79,7 @@ pub mod check;
 pub mod cpu;
 
 pub use call::Call;
-pub use device::{AdapterSummary, Capabilities, GpuOptions, adapters, adapters_blocking};
+pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
 pub use ops::{

@@ -1,5 +1,8 @@
 //! COMPILE: a pipeline per variant, under an error scope, once.
 
+mod cache;
+mod parallel;
+
 use crate::error::Error;
 use crate::plan::{Access, Variant};
 use crate::shader;
@@ -31,45 +34,72 @@ pub(crate) struct Edit {
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     edit: Option<Edit>,
-    compiled: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    /// The driver's own, where it has one.
+    cache: Option<wgpu::PipelineCache>,
+    places: Mutex<HashMap<Variant, Place>>,
 }
+
+/// Where a pipeline is, or is being compiled: locked meanwhile, so that whoever else needs it waits.
+type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device, edit: Option<Edit>) -> Self {
-        Self { device: device.clone(), edit, compiled: Mutex::default() }
+        let cache = cache::create(device, None);
+        Self { device: device.clone(), edit, cache, places: Mutex::default() }
     }
 
     pub(crate) fn edit(&self) -> Option<&Edit> {
         self.edit.as_ref()
     }
 
-    /// The pipeline of `variant`, compiled now if it is new. Where errors arrive later (browsers) only
+    /// The pipelines of `variants`, compiled now where they are new. Where errors arrive later (browsers) only
     /// [`Pipelines::prepare`] reports them.
-    pub(crate) fn get(&self, variant: &Variant) -> Result<Arc<Pipeline>, Error> {
-        if let Some(pipeline) = lock(&self.compiled).get(variant) {
+    pub(crate) fn get<'a>(
+        &self,
+        variants: impl Iterator<Item = &'a Variant> + Clone,
+    ) -> Result<Vec<Arc<Pipeline>>, Error> {
+        self.compile_in_parallel(variants.clone());
+        variants.map(|variant| self.get_one(variant)).collect()
+    }
+
+    fn get_one(&self, variant: &Variant) -> Result<Arc<Pipeline>, Error> {
+        let place = self.place(variant);
+        let mut held = lock(&place);
+        if let Some(pipeline) = &*held {
             return Ok(pipeline.clone());
         }
         let (pipeline, error) = scoped(&self.device, || self.compile(variant));
         refuse(variant, if_ready(error).flatten())?;
-        Ok(self.keep(variant, pipeline))
+        Ok(held.insert(Arc::new(pipeline)).clone())
     }
 
     /// Compiles what is new among `variants`, and waits for the compilers' errors.
     pub(crate) async fn prepare(&self, variants: &[Variant]) -> Result<(), Error> {
-        for variant in variants {
-            if lock(&self.compiled).contains_key(variant) {
-                continue;
-            }
+        self.compile_in_parallel(variants.iter());
+        for variant in variants.iter().filter(|variant| self.is_new(variant)) {
             let (pipeline, error) = scoped(&self.device, || self.compile(variant));
             refuse(variant, error.await)?;
-            self.keep(variant, pipeline);
+            lock(&self.place(variant)).get_or_insert_with(|| Arc::new(pipeline));
         }
         Ok(())
     }
 
     /// How many pipelines there are.
     pub(crate) fn len(&self) -> usize {
-        lock(&self.compiled).len()
+        let places: Vec<Place> = lock(&self.places).values().cloned().collect();
+        places.iter().filter(|place| lock(place).is_some()).count()
+    }
+
+    fn place(&self, variant: &Variant) -> Place {
+        let mut places = lock(&self.places);
+        match places.get(variant) {
+            Some(place) => place.clone(),
+            None => places.entry(variant.clone()).or_default().clone(),
+        }
+    }
+
+    fn is_new(&self, variant: &Variant) -> bool {
+        lock(&self.place(variant)).is_none()
     }
 
     fn compile(&self, variant: &Variant) -> Pipeline {
@@ -109,13 +139,9 @@ impl Pipelines {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.cache.as_ref(),
         });
         Pipeline { layout, compute }
-    }
-
-    fn keep(&self, variant: &Variant, pipeline: Pipeline) -> Arc<Pipeline> {
-        lock(&self.compiled).entry(variant.clone()).or_insert_with(|| Arc::new(pipeline)).clone()
     }
 }
 

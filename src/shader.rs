@@ -4,7 +4,7 @@
 //! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
 //! `load(key)` is the part `load` with its `tensor` renamed to `key`.
 
-use crate::plan::{Entry, Storage, Variant};
+use crate::plan::{Constant, Entry, Storage, Variant};
 use std::collections::BTreeSet;
 
 /// The text of a shader file.
@@ -12,6 +12,9 @@ fn file(entry: Entry) -> &'static str {
     match entry {
         Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
         Entry::AttentionForwardWide => include_str!("../shaders/attention_forward_wide.wgsl"),
+        Entry::AttentionForwardMatrix => {
+            include_str!("../shaders/attention_forward_matrix.wgsl")
+        }
         Entry::AttentionCombine => include_str!("../shaders/attention_combine.wgsl"),
         Entry::Scores => include_str!("../shaders/scores.wgsl"),
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
@@ -51,6 +54,8 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("sink", _) => include_str!("../shaders/shared/sink.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
         ("value_tile", _) => include_str!("../shaders/shared/value_tile.wgsl"),
+        ("lanes", _) => include_str!("../shaders/shared/lanes.wgsl"),
+        ("matrix_tile", _) => include_str!("../shaders/shared/matrix_tile.wgsl"),
         ("load", Storage::F32) => include_str!("../shaders/shared/load_f32.wgsl"),
         ("load", Storage::F32x4) => include_str!("../shaders/shared/load_f32x4.wgsl"),
         ("store", Storage::F32) => include_str!("../shaders/shared/store_f32.wgsl"),
@@ -88,12 +93,22 @@ pub fn assemble(variant: &Variant) -> String {
             set(&mut text, alias, storage.alias());
         }
     }
+    if let Some(Constant::Count(size)) = variant.constants.get("MATRIX_SIZE") {
+        for (alias, kind) in [("Left", "f16, A"), ("Right", "f16, B"), ("Sums", "f32, C")] {
+            set(&mut text, &format!("alias {alias}"), &format!("coop_mat{size}x{size}<{kind}>"));
+        }
+    }
     for (name, constant) in &variant.constants {
         set(&mut text, &format!("const {name}"), &constant.to_string());
     }
     let mut added = BTreeSet::new();
     add_parts(&text.clone(), variant, &mut added, &mut text);
-    if [variant.storage, variant.out].iter().any(|storage| storage.needs_f16()) {
+    let needs_matrices = variant.entry.needs_matrices();
+    if needs_matrices {
+        text.insert_str(0, "enable wgpu_cooperative_matrix;\n");
+    }
+    let stores_f16 = [variant.storage, variant.out].iter().any(|storage| storage.needs_f16());
+    if stores_f16 || needs_matrices {
         text.insert_str(0, "enable f16;\n");
     }
     text

@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use wgpu_attention::{
-    AdapterSummary, Align, AttentionOptions, AttentionShape, Capabilities, Error, GpuOptions,
-    Kernel, Layout, Plan, Problem, adapters_blocking, wgpu,
+    AdapterSummary, Align, AttentionOptions, AttentionShape, Capabilities, ElementType, Error,
+    GpuOptions, Kernel, Layout, Plan, Problem, adapters_blocking, wgpu,
 };
 
 /// Lists all adapters, marks the one that the flags would open, and says what it would run.
@@ -76,13 +76,15 @@ pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
 }
 
 /// Shapes that applications have.
-fn typical() -> [(&'static str, AttentionShape); 3] {
+fn typical() -> [(&'static str, AttentionShape); 4] {
     let prompt = AttentionShape { num_kv_heads: 8, ..AttentionShape::new(1, 32, 2048, 128) };
     let token = AttentionShape { q_len: 1, kv_len: 4096, ..prompt.clone() };
+    let half = AttentionShape { element: ElementType::F16, ..prompt.clone() };
     let weights =
         AttentionShape { weights: Some(Layout::Bhsd), ..AttentionShape::new(1, 8, 512, 64) };
     [
         ("a prompt: 32 heads over 8, 2048 queries and keys of 128 elements", prompt),
+        ("the same in f16", half),
         ("the next token: 32 heads over 8, 1 query, 4096 keys of 128 elements", token),
         ("with weights: 8 heads, 512 queries and keys of 64 elements", weights),
     ]
@@ -101,12 +103,15 @@ fn print(out: &mut impl Write, one: &AdapterSummary, chosen: bool) -> io::Result
     let features: Vec<&str> =
         features(c).into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
     let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    let matrices = c.matrices.map_or(String::new(), |matrices| {
+        format!("\n    matrices           {0} x {0} x {0}, f16 in and f32 out", matrices.size)
+    });
     let subgroup = if c.subgroups {
         format!(" ({} to {} invocations)", one.info.subgroup_min_size, one.info.subgroup_max_size)
     } else {
         String::new()
     };
-    writeln!(out, "    features           {features}{subgroup}")?;
+    writeln!(out, "    features           {features}{subgroup}{matrices}")?;
     writeln!(
         out,
         "    workgroup          {} invocations, {} of memory",
@@ -154,8 +159,13 @@ fn to_json(one: &AdapterSummary, chosen: bool) -> Value {
 }
 
 /// The features by name, and whether they are there.
-fn features(c: &Capabilities) -> [(&'static str, bool); 3] {
-    [("shader_f16", c.shader_f16), ("subgroups", c.subgroups), ("timestamps", c.timestamps)]
+fn features(c: &Capabilities) -> [(&'static str, bool); 4] {
+    [
+        ("shader_f16", c.shader_f16),
+        ("subgroups", c.subgroups),
+        ("matrices", c.matrices.is_some()),
+        ("timestamps", c.timestamps),
+    ]
 }
 
 /// Bytes in the largest unit that divides them.

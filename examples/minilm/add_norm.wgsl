@@ -1,6 +1,5 @@
 // out = layer_norm(x + y) * weight + bias, one workgroup a row.
 
-const THREADS = 128u;
 const EPSILON = 1e-12;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -8,8 +7,6 @@ const EPSILON = 1e-12;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
-var<workgroup> partial: array<f32, THREADS>;
 
 @compute @workgroup_size(THREADS)
 fn add_norm(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -30,20 +27,4 @@ fn add_norm(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_ind
         let normal = (x[start + at] + y[start + at] - mean) / deviation;
         out[start + at] = normal * weight[at] + bias[at];
     }
-}
-
-// The sum of what each thread brings.
-fn total(thread: u32, value: f32) -> f32 {
-    partial[thread] = value;
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if thread < half {
-            partial[thread] += partial[thread + half];
-        }
-    }
-    workgroupBarrier();
-    let sum = partial[0];
-    // Before the next call writes there.
-    workgroupBarrier();
-    return sum;
 }

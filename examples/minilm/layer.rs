@@ -1,11 +1,9 @@
 //! One layer: attention and a feed-forward part, each added to what goes in and normalised.
 
-use super::checkpoint::Checkpoint;
-use super::passes::{Passes, input, output};
+use super::common::{Checkpoint, Dense, Pass, input, output};
 use super::{HEADS, MiniLm, Result, WIDTH};
 use wgpu_attention::{
-    Gpu, LinearBuffers, LinearShape, MultiHeadAttention, MultiHeadBuffers, MultiHeadShape,
-    MultiHeadWeights, wgpu,
+    Gpu, Layout, MultiHeadAttention, MultiHeadBuffers, MultiHeadShape, MultiHeadWeights, wgpu,
 };
 
 /// Length of a row inside of the feed-forward part.
@@ -21,7 +19,7 @@ pub(super) struct Rows {
     pub(super) middle: wgpu::Buffer,
     /// `[tokens, HIDDEN]`
     hidden: wgpu::Buffer,
-    pub(super) tokens: u32,
+    pub(super) tokens: usize,
 }
 
 pub(super) struct Layer {
@@ -35,29 +33,17 @@ pub(super) struct Layer {
 /// A layer norm's parameters.
 pub(super) struct Norm([wgpu::Buffer; 2]);
 
-/// A linear layer's weight and bias.
-struct Dense {
-    weight: wgpu::Buffer,
-    bias: wgpu::Buffer,
-    /// From `[0]` to `[1]` features.
-    features: [usize; 2],
-}
-
 impl Rows {
     /// For tokens with these embeddings of words and of positions, which are yet to be added.
-    pub(super) fn new(device: &wgpu::Device, words: &[f32], positions: &[f32]) -> Result<Self> {
+    pub(super) fn new(device: &wgpu::Device, words: &[f32], positions: &[f32]) -> Self {
         let tokens = words.len() / WIDTH;
-        // Our own shaders give each token a workgroup, of which there may be no more.
-        let Some(count) = u16::try_from(tokens).ok().filter(|&count| count > 0) else {
-            return Err(format!("expected 1 to 65535 tokens, found {tokens}").into());
-        };
-        Ok(Self {
+        Self {
             x: output(device, tokens * WIDTH),
             change: input(device, positions),
             middle: input(device, words),
             hidden: output(device, tokens * HIDDEN),
-            tokens: count.into(),
-        })
+            tokens,
+        }
     }
 }
 
@@ -109,12 +95,11 @@ impl Layer {
         let plan = self.attention.plan(shape)?;
         let buffers = MultiHeadBuffers { weights, ..MultiHeadBuffers::new(x, x, x, change) };
         self.attention.encode(encoder, &plan, &buffers)?;
-        self.attention_norm.encode(&model.passes, encoder, *tokens, [x, change, middle]);
-        self.widen.encode(model, encoder, *tokens, [middle, hidden])?;
-        model.passes.gelu(encoder, *tokens, hidden);
-        self.narrow.encode(model, encoder, *tokens, [hidden, change])?;
-        self.norm.encode(&model.passes, encoder, *tokens, [middle, change, x]);
-        Ok(())
+        self.attention_norm.encode(&model.add_norm, encoder, *tokens, [x, change, middle])?;
+        self.widen.encode(encoder, *tokens, Layout::Bhsd, [middle, hidden])?;
+        model.gelu.encode(encoder, *tokens, &[hidden])?;
+        self.narrow.encode(encoder, *tokens, Layout::Bhsd, [hidden, change])?;
+        self.norm.encode(&model.add_norm, encoder, *tokens, [middle, change, x])
     }
 }
 
@@ -128,35 +113,12 @@ impl Norm {
     /// The sum of the first two, normalised, into the third.
     pub(super) fn encode(
         &self,
-        passes: &Passes,
+        pass: &Pass,
         encoder: &mut wgpu::CommandEncoder,
-        tokens: u32,
+        tokens: usize,
         [x, y, out]: [&wgpu::Buffer; 3],
-    ) {
-        let [weight, bias] = &self.0;
-        passes.add_norm(encoder, tokens, [x, y, weight, bias, out]);
-    }
-}
-
-impl Dense {
-    fn load(gpu: &Gpu, tensors: &Checkpoint<'_>, name: &str, features: [usize; 2]) -> Result<Self> {
-        let weight = tensors.floats(&format!("{name}.weight"), &[features[1], features[0]])?;
-        let bias = tensors.floats(&format!("{name}.bias"), &[features[1]])?;
-        let device = gpu.device();
-        Ok(Self { weight: input(device, &weight), bias: input(device, &bias), features })
-    }
-
-    fn encode(
-        &self,
-        model: &MiniLm,
-        encoder: &mut wgpu::CommandEncoder,
-        tokens: u32,
-        [x, out]: [&wgpu::Buffer; 2],
     ) -> Result<()> {
-        let [from, to] = self.features;
-        let shape = LinearShape::new(tokens as usize, from, to);
-        let plan = model.linear.plan(&LinearShape { bias: Some(0), ..shape })?;
-        let buffers = LinearBuffers { x, weight: &self.weight, bias: Some(&self.bias), out };
-        Ok(model.linear.encode(encoder, &plan, &buffers)?)
+        let [weight, bias] = &self.0;
+        pass.encode(encoder, tokens, &[x, y, weight, bias, out])
     }
 }

@@ -2,23 +2,22 @@
 //! library's, layer norm and GELU two shaders of our own; a whole batch is one encoder, and nothing is read back before
 //! the last layer.
 
-mod checkpoint;
+#[path = "../common/mod.rs"]
+mod common;
+mod fetch;
 mod layer;
-mod passes;
 mod tokens;
 
-pub(crate) use checkpoint::fetch;
+pub(crate) use common::Result;
+pub(crate) use fetch::fetch;
 
-use checkpoint::Checkpoint;
+use common::{Checkpoint, GELU, Pass, TOTAL, output, read_back};
+use fetch::read;
 use layer::{Layer, Norm, Rows};
-use passes::{Passes, output, read_back};
-use std::error::Error;
 use std::path::Path;
 use tokenizers::Tokenizer;
 use tokens::Batch;
-use wgpu_attention::{Gpu, HeadWeights, Linear, MultiHeadShape, wgpu};
-
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use wgpu_attention::{Gpu, HeadWeights, MultiHeadShape, wgpu};
 
 /// Length of a token's row, and of an embedding.
 const WIDTH: usize = 384;
@@ -34,8 +33,8 @@ pub(crate) struct MiniLm {
     positions: Vec<f32>,
     norm: Norm,
     layers: Vec<Layer>,
-    linear: Linear,
-    passes: Passes,
+    add_norm: Pass,
+    gelu: Pass,
 }
 
 /// How sentences of different lengths become one batch.
@@ -57,7 +56,7 @@ pub(crate) struct LayerAttention {
 impl MiniLm {
     /// From a folder with `tokenizer.json` and `model.safetensors`.
     pub(crate) fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        let bytes = checkpoint::read(&folder.join("model.safetensors"))?;
+        let bytes = read(&folder.join("model.safetensors"))?;
         let tensors = Checkpoint::parse(&bytes)?;
         let words = tensors.floats("embeddings.word_embeddings.weight", &[30_522, WIDTH])?;
         let mut positions =
@@ -73,8 +72,8 @@ impl MiniLm {
             positions,
             norm: Norm::load(gpu, &tensors, "embeddings.LayerNorm")?,
             layers: (0..LAYERS).map(|at| Layer::load(gpu, &tensors, at)).collect::<Result<_>>()?,
-            linear: gpu.linear_operator(),
-            passes: Passes::new(gpu.device()),
+            add_norm: Pass::new(gpu.device(), &[TOTAL, include_str!("add_norm.wgsl")]),
+            gelu: Pass::new(gpu.device(), &[GELU]),
             gpu: gpu.clone(),
         })
     }
@@ -112,13 +111,13 @@ impl MiniLm {
             batch.ids.iter().flat_map(|&id| row(&self.words, id as usize)).copied().collect();
         let positions: Vec<f32> =
             batch.positions.iter().flat_map(|&at| row(&self.positions, at)).copied().collect();
-        let rows = Rows::new(device, &words, &positions)?;
+        let rows = Rows::new(device, &words, &positions);
         let MultiHeadShape { batch: sentences, q_len, kv_len, .. } = batch.shape;
         let weights = asked.map(|_| output(device, HEADS * sentences * q_len * kv_len));
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let embedded = [&rows.middle, &rows.change, &rows.x];
-        self.norm.encode(&self.passes, &mut encoder, rows.tokens, embedded);
+        self.norm.encode(&self.add_norm, &mut encoder, rows.tokens, embedded)?;
         for (at, layer) in self.layers.iter().enumerate() {
             let weights = weights.as_ref().filter(|_| asked == Some(at));
             let shape = MultiHeadShape {

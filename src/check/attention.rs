@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::problem::{AttentionShape, Element, Layout, Problem};
 
-pub(super) fn tasks(quick: bool) -> Vec<Task> {
+pub(super) fn tasks(quick: bool, has_matrices: bool) -> Vec<Task> {
     let task = |case: Case| {
         Task::new(case.name, move |trial| with_element!(case.shape.element, run(trial, &case)))
     };
-    cases(quick).into_iter().map(task).collect()
+    cases(quick, has_matrices).into_iter().map(task).collect()
 }
 
 fn run<T: Element>(trial: &mut Trial, case: &Case) -> Result<(), Error> {

@@ -38,8 +38,8 @@ const DIMS: [(&str, usize, usize); 11] = [
 ];
 const QUICK_DIMS: usize = 5;
 
-/// All cases, or those that a quick check leaves.
-pub(super) fn cases(quick: bool) -> Vec<Case> {
+/// All cases, or those that a quick check leaves; `has_matrices`: of the kernel of cooperative matrices too.
+pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
     let mut list = Cases(Vec::new());
     let plain = AttentionOptions::default();
     let dims = if quick { &DIMS[..QUICK_DIMS] } else { &DIMS };
@@ -107,6 +107,10 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
     layouts(&mut list);
     #[cfg(feature = "half")]
     elements(&mut list);
+    #[cfg(feature = "half")]
+    if has_matrices {
+        matrices(&mut list, quick);
+    }
     for (q_len, kv_len) in [(65, 97), (1, 64)] {
         let large = AttentionOptions { scale: Some(0.0625), ..plain };
         list.0.push(Case {
@@ -265,6 +269,53 @@ fn elements(list: &mut Cases) {
         let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
         list.add(odd, dims.with_layout(strided), plain);
     }
+}
+
+/// The kernel of cooperative matrices, which the plan does not choose everywhere.
+#[cfg(feature = "half")]
+fn matrices(list: &mut Cases, quick: bool) {
+    let plain = AttentionOptions::default();
+    let causal = AttentionOptions { causal: true, align: Align::BottomRight, ..plain };
+    let f16 = |shape| AttentionShape { element: crate::problem::ElementType::F16, ..shape };
+    let mut add = |name, shape, options, data| {
+        let kernel = Some(Kernel::ForwardMatrix);
+        list.0.push(Case { name, shape: f16(shape), options, data, kernel });
+    };
+    let dims = [("head_dim 64", 64), ("head_dim 128", 128), ("head_dim 256", 256)];
+    for (name, dim) in dims.into_iter().take(if quick { 2 } else { 3 }) {
+        for (q_len, kv_len) in [(70, 65), (5, 37)] {
+            add(name, shape(2, q_len, kv_len, dim), plain, Data::Random);
+        }
+    }
+    for (q_len, kv_len) in LENGTHS {
+        add("lengths", shape(2, q_len, kv_len, 64), plain, Data::Random);
+        add("causal", shape(2, q_len, kv_len, 64), causal, Data::Random);
+        add("causal over NaN", shape(2, q_len, kv_len, 64), causal, Data::Poisoned);
+        let window = AttentionOptions { window_left: Some(17), ..causal };
+        add("causal window", shape(2, q_len, kv_len, 64), window, Data::Random);
+    }
+    for group in [2, 7, 8] {
+        let grouped = AttentionShape { num_heads: group * 2, batch: 2, ..shape(2, 33, 70, 64) };
+        add("grouped heads", grouped, causal, Data::Random);
+    }
+    let large = AttentionOptions { scale: Some(0.0625), ..plain };
+    add("scores to 10,000", shape(2, 65, 97, 64), large, Data::Large);
+    let sizes = Some(BroadcastLayout::Sizes([2, 1, 40, 101]));
+    let everything = AttentionShape {
+        batch: 2,
+        num_heads: 4,
+        mask: sizes,
+        bias: sizes,
+        alibi: Some(AlibiLayout::PerHead),
+        segments: Some(SegmentLayout::PerSide),
+        ..shape(2, 40, 101, 64)
+    };
+    let options = AttentionOptions { softcap: Some(5.0), window_left: Some(70), ..causal };
+    add("everything at once", everything.clone(), options, Data::Random);
+    add("everything, over NaN", everything, options, Data::Poisoned);
+    let kv_lens = Some(vec![97, 97, 0, 17, 33]);
+    let lens = AttentionShape { batch: 5, kv_lens, ..shape(2, 40, 97, 64) };
+    add("a length per sequence", lens, causal, Data::Random);
 }
 
 fn layouts(list: &mut Cases) {

@@ -95,7 +95,8 @@ pub fn run(
 ) -> Result<Report, Error> {
     let info = gpu.adapter_info();
     let quick = options.quick;
-    let mut tasks: Vec<Task> = attention::tasks(quick);
+    let has_matrices = gpu.capabilities().matrices.is_some();
+    let mut tasks: Vec<Task> = attention::tasks(quick, has_matrices);
     tasks.extend(additive::tasks(quick));
     tasks.extend(encodings::tasks(quick));
     tasks.extend(layers::tasks(quick));

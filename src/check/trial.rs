@@ -88,8 +88,13 @@ impl Trial {
         let mut tried: Vec<(S, usize)> = Vec::new();
         for tier in &self.tiers {
             let Route { kernel, steps, dispatches } = match route(&tier.gpu) {
-                // What cannot be cut so small.
+                // What cannot be cut so small, and what is of the device and not of core limits.
                 Err(_) if tier.cuts => continue,
+                Err(Error::Unsupported { what: "cooperative matrices", .. })
+                    if !tier.name.is_empty() =>
+                {
+                    continue;
+                }
                 route => route?,
             };
             let is_known = tried.iter().any(|known| known.0 == steps && known.1 == dispatches);

@@ -87,7 +87,7 @@ impl Attention {
     }
 
     /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is tested
-    /// on a better adapter.
+    /// on a better adapter, and how a device of yours is used with its [`Matrices`](crate::Matrices).
     ///
     /// # Errors
     /// As [`Attention::new`].
@@ -97,7 +97,7 @@ impl Attention {
         options: &AttentionOptions,
         capabilities: Capabilities,
     ) -> Result<Self, Error> {
-        let capabilities = capabilities.masked(&Capabilities::of(device));
+        let capabilities = capabilities.granted(device);
         Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)), options)
     }
 

@@ -51,11 +51,17 @@ pub enum Kernel {
     Decode,
     /// Scores, softmax, weighted sum: stores the matrix, in chunks if need be.
     ThreeStage,
+    /// As forward, by the adapter's cooperative matrices: f16, and dims that are multiples of theirs up to 256.
+    ForwardMatrix,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 4] = [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage];
+    pub const ALL: [Self; 5] =
+        [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage, Self::ForwardMatrix];
+    /// Those that every device has, for every element type.
+    pub const PORTABLE: [Self; 4] =
+        [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage];
 
     /// Its name, the same in the tool, the benches and the docs.
     #[must_use]
@@ -65,6 +71,7 @@ impl Kernel {
             Self::ForwardWide => "forward-wide",
             Self::Decode => "decode",
             Self::ThreeStage => "three-stage",
+            Self::ForwardMatrix => "forward-matrix",
         }
     }
 }
@@ -113,10 +120,12 @@ impl Plan {
         let entry = match kernel {
             Kernel::Forward => Entry::AttentionForward,
             Kernel::Decode if !is_wide => Entry::AttentionForward,
+            Kernel::ForwardMatrix => Entry::AttentionForwardMatrix,
             _ => Entry::AttentionForwardWide,
         };
         let tiles = match entry {
             Entry::AttentionForward => Tiles::forward(&problem, capabilities)?,
+            Entry::AttentionForwardMatrix => Tiles::matrix(&problem, capabilities)?,
             _ => Tiles::chunked(&problem, capabilities)?,
         };
         let splits = match kernel {
@@ -169,7 +178,7 @@ fn choose(
     let stores = problem.stores_scores() && problem.kv_len > 0;
     let refuse = |kernel: Kernel, expected| Err(Error::invalid("kernel", expected, kernel.name()));
     match asked {
-        Some(kernel @ (Kernel::Forward | Kernel::ForwardWide | Kernel::Decode)) if stores => {
+        Some(kernel) if stores && kernel != Kernel::ThreeStage => {
             refuse(kernel, "three-stage, as weights or scores are asked for")
         }
         Some(kernel @ Kernel::Forward) if is_wide => {
@@ -182,6 +191,10 @@ fn choose(
         None if stores => Ok((Kernel::ThreeStage, "weights or scores are asked for")),
         None if is_decode(problem, is_wide, capabilities) => {
             Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
+        }
+        // A CPU that plays the GPU multiplies matrices at an eighth of its speed: lavapipe 26, 0.017 TFLOP/s and 0.128.
+        None if !capabilities.software && Tiles::matrix(problem, capabilities).is_ok() => {
+            Ok((Kernel::ForwardMatrix, "nothing asks for scores; the adapter has matrices of f16"))
         }
         None if is_wide => {
             Ok((Kernel::ForwardWide, "nothing asks for scores; a dim is too long for forward"))

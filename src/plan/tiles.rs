@@ -1,17 +1,21 @@
 //! Tile sizes from shape and device.
 
 use super::variant::Constant;
-use crate::device::Capabilities;
+use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
-use crate::problem::Problem;
+use crate::problem::{ElementType, Problem};
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
     /// Invocations of a workgroup.
     pub threads: u32,
-    /// Rows that an invocation owns.
+    /// Rows that an invocation owns, or has a part in.
     pub rows_each: u32,
+    /// Invocations that share a row.
+    pub lanes: u32,
+    /// Invocations whose rows pass over hidden tiles together.
+    pub lockstep: u32,
     /// Keys of a tile.
     pub keys: u32,
     /// Keys that are computed at a time.
@@ -30,10 +34,14 @@ pub(super) const MOST_KEYS: u32 = 32;
 const WORKGROUPS: u32 = 256;
 /// The same where a CPU plays the GPU.
 const SOFTWARE_WORKGROUPS: u32 = 32;
+/// Invocations that such a CPU runs as one vector.
+const SOFTWARE_LOCKSTEP: u32 = 8;
 /// Fewer tiles of keys than this are not worth a workgroup of their own.
 const FEWEST_TILES: u32 = 4;
 /// Fewer keys than this are not worth a tile.
 const FEWEST_KEYS: u32 = 4;
+/// Matrices that kernels are written for.
+const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
@@ -48,24 +56,30 @@ impl Tiles {
         // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
         // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
         // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
+        // There, 4 keys at a time take 26 ms where 2 take 28, if their loops are still unrolled: dim 64.
         let dim = problem.head_dim.max(problem.value_dim);
         let is_long = dim > 80;
-        // Under a band, smaller tiles waste less on their hidden corners.
         let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
             (true, ..=8) => (8, 1, 4),
             (true, _) if dim > MOST_COLUMNS => (32, 1, 4),
             (_, ..=32) => (32, 1, 4),
-            (true, 256..) if !problem.is_banded() => (64, if is_long { 2 } else { 4 }, 2),
+            (true, 256..) => (64, if is_long { 2 } else { 4 }, if dim <= 64 { 4 } else { 2 }),
             (true, _) if is_long => (32, 2, 2),
             (true, _) => (16, 4, 2),
             (false, _) => (64, 1, 4),
         };
-        let head_chunk = parts(problem.head_dim, keys_each).columns();
-        let value_chunk = parts(problem.value_dim, keys_each).columns();
+        // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
+        // skip the tiles that none of their rows sees. 512 causal queries, dim 64: 25 ms in workgroups of 64
+        // rows that skip together, 18 in those of 256 rows where 32 do; dim 128, 38 and 32.
+        let lockstep = if capabilities.software { SOFTWARE_LOCKSTEP } else { threads };
+        let head_chunk = parts(problem.head_dim, rows_each, keys_each).columns();
+        let value_chunk = parts(problem.value_dim, rows_each, keys_each).columns();
         let bytes_per_key = (head_chunk + value_chunk) * 4;
         let tiles = Self {
             threads,
             rows_each,
+            lanes: 1,
+            lockstep,
             keys: MOST_KEYS,
             keys_each,
             head_chunk,
@@ -79,9 +93,12 @@ impl Tiles {
     pub(super) fn chunked(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         let head_chunk = balanced_chunk(problem.head_dim);
         let value_chunk = balanced_chunk(problem.value_dim);
+        let threads = if packed_rows(problem) <= 32 { 32 } else { 64 };
         let tiles = Self {
-            threads: if packed_rows(problem) <= 32 { 32 } else { 64 },
+            threads,
             rows_each: 1,
+            lanes: 1,
+            lockstep: threads,
             keys: MOST_KEYS,
             keys_each: 4,
             head_chunk,
@@ -89,6 +106,63 @@ impl Tiles {
             workgroup_bytes: 0,
         };
         tiles.with_memory(head_chunk.max(value_chunk) * 4, capabilities)
+    }
+
+    /// Tiles of the kernel of cooperative matrices.
+    ///
+    /// A subgroup takes as many rows as a matrix has, with their queries and outputs in registers: of 16 rows and 128
+    /// columns, 96 in each of 32 lanes; of 256 columns 192, the most there is room for. Four subgroups share what is staged.
+    pub(super) fn matrix(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+        if problem.element != ElementType::F16 {
+            let found = format!("forward-matrix of {}", problem.element);
+            return Err(Error::invalid("kernel", "another, or elements of f16", found));
+        }
+        let unsupported = |what, expected: String, found: String| {
+            Err(Error::Unsupported { what, expected, found })
+        };
+        let Some(Matrices { size, subgroup }) =
+            capabilities.matrices.filter(|_| capabilities.shader_f16)
+        else {
+            return unsupported("cooperative matrices", SHAPES.to_owned(), "none".to_owned());
+        };
+        let dims = [problem.head_dim, problem.value_dim];
+        if dims.iter().any(|dim| !dim.is_multiple_of(size) || *dim > 2 * MOST_COLUMNS) {
+            let expected = format!("another, or dims that are multiples of {size} up to 256");
+            let found = format!("forward-matrix of {} and {}", dims[0], dims[1]);
+            return Err(Error::invalid("kernel", expected, found));
+        }
+        let columns = dims[0].max(dims[1]);
+        let most = packed_rows(problem).div_ceil(size).clamp(1, 4).next_power_of_two();
+        let candidates = [(4, 32), (2, 32), (1, 32), (1, 16)].map(|(subgroups, keys)| {
+            let (rows, threads) = (subgroups * size, subgroups * subgroup);
+            let halves = keys * (columns + 8) + rows * (keys + 8);
+            let words = rows * (keys + 4) + threads + 2 * rows + 3;
+            let workgroup_bytes = 2 * halves + 4 * words;
+            Self {
+                threads,
+                rows_each: 1,
+                lanes: subgroup / size,
+                lockstep: threads,
+                keys,
+                keys_each: size,
+                head_chunk: problem.head_dim,
+                value_chunk: problem.value_dim,
+                workgroup_bytes,
+            }
+        });
+        let fits = |tiles: &&Self| {
+            tiles.threads <= capabilities.workgroup_invocations
+                && tiles.workgroup_bytes <= capabilities.workgroup_memory
+                && tiles.rows() <= most * size
+        };
+        match candidates.iter().find(fits) {
+            Some(tiles) => Ok(*tiles),
+            None => {
+                let least = candidates[3].workgroup_bytes;
+                let found = capabilities.workgroup_memory.to_string();
+                unsupported("bytes of workgroup memory", format!("at least {least}"), found)
+            }
+        }
     }
 
     /// As many keys as workgroup memory holds.
@@ -115,7 +189,7 @@ impl Tiles {
     /// Rows of a workgroup.
     #[must_use]
     pub fn rows(&self) -> u32 {
-        self.threads * self.rows_each
+        self.threads * self.rows_each / self.lanes
     }
 
     /// How many workgroups share the keys of a row, so that few queries of many keys keep a device busy.
@@ -138,9 +212,9 @@ impl Tiles {
     }
 
     /// Constants of the fused kernel.
-    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 10] {
-        let head = parts(problem.head_dim, self.keys_each);
-        let value = parts(problem.value_dim, self.keys_each);
+    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 11] {
+        let head = parts(problem.head_dim, self.rows_each, self.keys_each);
+        let value = parts(problem.value_dim, self.rows_each, self.keys_each);
         [
             ("HEAD_DIM", problem.head_dim),
             ("HEAD_PARTS", head.count),
@@ -151,7 +225,21 @@ impl Tiles {
             ("THREADS", self.threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
+            ("LOCKSTEP", self.lockstep),
             ("KEYS_EACH", self.keys_each),
+        ]
+        .map(|(name, count)| (name, Constant::Count(count)))
+    }
+
+    /// Constants of the kernel of cooperative matrices.
+    pub(super) fn matrix_constants(&self, problem: &Problem) -> [(&'static str, Constant); 6] {
+        [
+            ("HEAD_DIM", problem.head_dim),
+            ("VALUE_DIM", problem.value_dim),
+            ("MATRIX_SIZE", self.keys_each),
+            ("SUBGROUPS", self.rows() / self.keys_each),
+            ("THREADS", self.threads),
+            ("KEYS", self.keys),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
     }
@@ -207,9 +295,13 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 }
 
 /// As few loops as drivers still unroll; at most four cover all columns.
-fn parts(dim: u32, keys_each: u32) -> Parts {
+fn parts(dim: u32, rows_each: u32, keys_each: u32) -> Parts {
     let vectors = dim.div_ceil(4);
-    let most = if keys_each > 2 { 16 } else { 8 };
+    let most = match (rows_each, keys_each) {
+        (4.., 4..) => 4,
+        (_, 4..) => 16,
+        _ => 8,
+    };
     let count = vectors.div_ceil(most);
     Parts { count, vectors: vectors.div_ceil(count) }
 }

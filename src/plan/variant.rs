@@ -11,6 +11,8 @@ pub enum Entry {
     AttentionForward,
     /// Fused attention for long heads.
     AttentionForwardWide,
+    /// Fused attention on cooperative matrices.
+    AttentionForwardMatrix,
     /// Results over parts of the keys into those over all.
     AttentionCombine,
     /// Three stages, first: scores.
@@ -46,9 +48,10 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
+        Self::AttentionForwardMatrix,
         Self::AttentionCombine,
         Self::Scores,
         Self::Softmax,
@@ -68,6 +71,7 @@ impl Entry {
         match self {
             Self::AttentionForward => "attention_forward",
             Self::AttentionForwardWide => "attention_forward_wide",
+            Self::AttentionForwardMatrix => "attention_forward_matrix",
             Self::AttentionCombine => "attention_combine",
             Self::Scores => "scores",
             Self::Softmax => "softmax",
@@ -82,21 +86,29 @@ impl Entry {
         }
     }
 
+    /// Whether its shader multiplies cooperative matrices, of f16 and by subgroups.
+    #[must_use]
+    pub fn needs_matrices(self) -> bool {
+        self == Self::AttentionForwardMatrix
+    }
+
     /// Its storage bindings; binding 0 is always the uniform block.
     #[must_use]
     pub fn bindings(self) -> BTreeMap<u32, Access> {
         use Access::{Read, ReadWrite};
         let list: &[(u32, Access)] = match self {
-            Self::AttentionForward | Self::AttentionForwardWide => &[
-                (1, Read),
-                (2, Read),
-                (3, Read),
-                (4, ReadWrite),
-                (5, ReadWrite),
-                (6, Read),
-                (7, Read),
-                (8, Read),
-            ],
+            Self::AttentionForward | Self::AttentionForwardWide | Self::AttentionForwardMatrix => {
+                &[
+                    (1, Read),
+                    (2, Read),
+                    (3, Read),
+                    (4, ReadWrite),
+                    (5, ReadWrite),
+                    (6, Read),
+                    (7, Read),
+                    (8, Read),
+                ]
+            }
             Self::AttentionCombine => {
                 &[(4, ReadWrite), (5, ReadWrite), (8, Read), (12, Read), (13, Read)]
             }

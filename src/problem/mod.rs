@@ -268,17 +268,6 @@ impl Problem {
         self.scale as f32
     }
 
-    /// The band that hides nothing.
-    fn open_band(&self) -> Band {
-        Band::open(self.q_len, self.kv_len, self.most_moved())
-    }
-
-    /// Whether causality or a window hides anything.
-    pub(crate) fn is_banded(&self) -> bool {
-        let open = self.open_band();
-        self.band.lower > open.lower || self.band.upper < open.upper
-    }
-
     /// Whether anything that stores scores or weights is asked for.
     #[must_use]
     pub fn stores_scores(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Lens, Problem, Segments, View};
+use super::{Problem, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.

@@ -124,7 +124,7 @@ impl Case {
         } else if head_dim.max(value_dim) > 128 {
             vec![Kernel::ForwardWide, Kernel::Decode, Kernel::ThreeStage]
         } else {
-            Kernel::ALL.to_vec()
+            Kernel::PORTABLE.to_vec()
         }
     }
 

@@ -125,7 +125,7 @@ fn dropped_encoders_leak_nothing() {
     let case = case(9, CAUSAL);
     let uploaded = Uploaded::new(&app, &case);
     let operator = Attention::new(&app.device, &app.queue, &CAUSAL).unwrap();
-    let plans: Vec<Plan> = Kernel::ALL
+    let plans: Vec<Plan> = Kernel::PORTABLE
         .into_iter()
         .map(|kernel| operator.plan_kernel(&case.shape, Some(kernel)).unwrap())
         .collect();
@@ -214,7 +214,7 @@ fn query_key_and_value_may_share_a_buffer() {
     case.tensors.value.clone_from(&packed);
     let (qkv, out) = (app.buffer(&packed), app.output(batch * len * heads * dim));
     let operator = Attention::new(&app.device, &app.queue, &CAUSAL).unwrap();
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::PORTABLE {
         let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
         let mut encoder = app.encoder();
         let buffers = AttentionBuffers::new(&qkv, &qkv, &qkv, &out);
@@ -238,7 +238,7 @@ fn larger_buffers_keep_what_lies_beside_the_answer() {
         let [query, key, value] =
             [&case.tensors.query, &case.tensors.key, &case.tensors.value].map(|xs| larger(xs));
         let extent = case.problem().out.extent as usize;
-        for kernel in Kernel::ALL {
+        for kernel in Kernel::PORTABLE {
             let out = app.output(extent + 100);
             let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
             let mut encoder = app.encoder();
@@ -303,7 +303,7 @@ fn attention_takes_its_place_between_two_passes_of_the_application() {
     let uploaded = Uploaded::new(&app, &case);
     let buffers = uploaded.buffers();
     let operator = Attention::new(&app.device, &app.queue, &CAUSAL).unwrap();
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::PORTABLE {
         let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
         let mut encoder = app.encoder();
         own_pass(&app, &mut encoder, buffers.value, "data[id.x] * 2.0 + 1.0");

@@ -35,6 +35,15 @@ fn faults_of_the_band_are_found() {
 }
 
 #[test]
+fn faults_of_rows_that_skip_tiles_together_are_found() {
+    let options = AttentionOptions { align: Align::BottomRight, window_left: Some(40), ..CAUSAL };
+    let case = Case::new(shape(1, 1, 300, 333, 8), options, 1);
+    finds(&case, "some |= visible[r]", "some = visible[0]");
+    finds(&case, "lockstep_row + LOCKSTEP * ROWS_EACH - 1u", "lockstep_row");
+    finds(&case, "locate_row(lockstep_row, sequence", "locate_row(first_row + ROWS, sequence");
+}
+
+#[test]
 fn faults_of_heads_and_rows_are_found() {
     let grouped = AttentionShape { num_kv_heads: 2, ..shape(2, 4, 9, 40, 8) };
     let case = Case::new(grouped, PLAIN, 1);

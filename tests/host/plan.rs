@@ -1,8 +1,9 @@
 //! HOW: which kernel and shaders a plan picks, and what it says of them.
 
+use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
-    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Entry, Error,
-    Kernel, Layout, Plan, Problem, Tensor,
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
+    Entry, Error, Kernel, Layout, Matrices, Plan, Problem, Tensor,
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
@@ -82,7 +83,7 @@ fn dims_above_128_take_the_wide_kernel() {
 
 #[test]
 fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::PORTABLE {
         let plan = planned_as(Some(kernel), &ordinary(), &PORTABLE).unwrap();
         assert_eq!(plan.kernel, kernel);
         // The scores of 2 x 4 x 100 x 70 pairs, contiguous.
@@ -164,7 +165,7 @@ fn lengths_causality_and_windows_need_no_new_shader() {
         mask: Some(BroadcastLayout::Sizes([1, 1, 1, kv_len])),
         ..ordinary()
     };
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::PORTABLE {
         let variants = |shape: &AttentionShape, options: &AttentionOptions| {
             let problem = Problem::new(shape, options).unwrap();
             Plan::new(problem, &PORTABLE, Some(kernel)).unwrap().variants()
@@ -267,4 +268,84 @@ fn a_plan_says_what_runs_and_why() {
     assert!(!text.contains("share"), "{text}");
     let empty = three_stage(&AttentionShape::new(0, 1, 10, 4)).to_string();
     assert!(empty.contains("dispatches  none: there is nothing to compute\n"), "{empty}");
+}
+
+/// A GPU with matrices of this size.
+fn with_matrices(size: u32) -> Capabilities {
+    let matrices = Some(Matrices { size, subgroup: 32 });
+    Capabilities { matrices, shader_f16: true, workgroup_memory: 48 << 10, ..PORTABLE }
+}
+
+fn of_f16(head_dim: usize, value_dim: usize) -> AttentionShape {
+    AttentionShape { element: ElementType::F16, head_dim, value_dim, ..ordinary() }
+}
+
+#[test]
+fn hardware_with_matrices_takes_them_for_f16_and_dims_that_fit() {
+    let matrix = Kernel::ForwardMatrix;
+    for (device, shape, kernel) in [
+        (with_matrices(16), of_f16(64, 128), matrix),
+        (with_matrices(16), of_f16(256, 256), matrix),
+        (with_matrices(8), of_f16(72, 8), matrix),
+        (with_matrices(16), of_f16(72, 64), Kernel::Forward),
+        (with_matrices(16), of_f16(272, 64), Kernel::ForwardWide),
+        (with_matrices(16), ordinary(), Kernel::Forward),
+        (
+            with_matrices(16),
+            AttentionShape { element: ElementType::Bf16, ..ordinary() },
+            Kernel::Forward,
+        ),
+        (PORTABLE, of_f16(64, 64), Kernel::Forward),
+        (Capabilities { software: true, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
+        (Capabilities { shader_f16: false, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
+        (
+            Capabilities { workgroup_memory: 4 << 10, ..with_matrices(16) },
+            of_f16(64, 64),
+            Kernel::Forward,
+        ),
+        (with_matrices(16).masked(&with_matrices(8)), of_f16(64, 64), Kernel::Forward),
+    ] {
+        let plan = planned(&shape, &device).unwrap();
+        assert_eq!(plan.kernel, kernel, "{shape:?} {device:?}");
+        assert_covers_its_problem(&plan);
+    }
+    // Asked for, a CPU that plays the GPU multiplies matrices too.
+    let software = Capabilities { software: true, ..with_matrices(8) };
+    assert_eq!(planned_as(Some(matrix), &of_f16(64, 64), &software).unwrap().kernel, matrix);
+    assert_eq!(PORTABLE.matrices, None);
+}
+
+#[test]
+fn matrices_that_are_asked_for_and_cannot_be_had_are_refused() {
+    let refused = |shape: &AttentionShape, device: &Capabilities| {
+        planned_as(Some(Kernel::ForwardMatrix), shape, device).unwrap_err()
+    };
+    let error = refused(&of_f16(64, 72), &with_matrices(16));
+    let expected = "another, or dims that are multiples of 16 up to 256";
+    assert!(error.is_invalid());
+    assert_eq!(
+        error.to_string(),
+        format!("kernel: expected {expected}, found forward-matrix of 64 and 72")
+    );
+    let error = refused(&ordinary(), &with_matrices(16)).to_string();
+    assert_eq!(error, "kernel: expected another, or elements of f16, found forward-matrix of f32");
+    let error = refused(&of_f16(64, 64), &PORTABLE);
+    assert!(!error.is_invalid());
+    assert!(error.to_string().contains("cooperative matrices: expected"), "{error}");
+}
+
+#[test]
+fn tiles_of_matrices_fit_the_workgroup_memory_there_is() {
+    let tiles = |kib: u32, q_len| {
+        let device = Capabilities { workgroup_memory: kib << 10, ..with_matrices(16) };
+        let shape = AttentionShape { q_len, num_heads: 2, ..of_f16(128, 128) };
+        planned_as(Some(Kernel::ForwardMatrix), &shape, &device).unwrap().tiles
+    };
+    for (kib, q_len, rows) in
+        [(48, 300, 64), (20, 300, 32), (16, 300, 16), (48, 20, 32), (48, 1, 16)]
+    {
+        let tiles = tiles(kib, q_len);
+        assert_eq!((tiles.rows(), tiles.threads), (rows, 2 * rows), "{tiles:?}");
+        assert!(tiles.workgroup_bytes <= kib << 10, "{tiles:?}");
+    }
 }

@@ -48,9 +48,10 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         assert_knows(dispatch, p);
         let entry = dispatch.variant.entry;
         let target = match entry {
-            Entry::AttentionForward | Entry::AttentionForwardWide | Entry::WeightedSum => {
-                Tensor::Out
-            }
+            Entry::AttentionForward
+            | Entry::AttentionForwardWide
+            | Entry::AttentionForwardMatrix
+            | Entry::WeightedSum => Tensor::Out,
             Entry::AttentionCombine => panic!("tests/host/decode.rs has what is split over keys"),
             Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
             Entry::Pack => {
@@ -389,6 +390,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 continue;
             }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
+            Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
             Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
             Entry::AttentionForwardWide | Entry::WeightedSum => {
                 (chunks(count("VALUE_DIM"), "VALUE_CHUNK"), count("ROWS"))

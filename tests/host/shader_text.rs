@@ -48,7 +48,10 @@ fn every_shader_file_is_an_entry_and_every_entry_a_file() {
     for (stem, text) in &files {
         let entry = Entry::ALL.into_iter().find(|entry| entry.name() == stem).unwrap();
         // What is embedded is what is on disk, and scalars without options are its defaults.
-        assert!(assemble(&bare(entry, Storage::F32)).starts_with(text), "{stem}");
+        let assembled = assemble(&bare(entry, Storage::F32));
+        let enabled = assembled.find("// ").unwrap();
+        assert_eq!(enabled > 0, entry.needs_matrices(), "{stem}");
+        assert!(assembled[enabled..].starts_with(text), "{stem}");
     }
 }
 
@@ -65,7 +68,9 @@ fn every_shared_part_is_used_by_some_shader() {
                         used.extend(["pairs_f16", "pairs_bf16"].map(str::to_owned));
                     }
                     None if name == "locate" => {
-                        used.extend(["locate_same", "locate_ragged"].map(str::to_owned));
+                        used.extend(
+                            ["locate_same", "locate_ragged", "locate_device"].map(str::to_owned),
+                        );
                     }
                     None => drop(used.insert(name.to_owned())),
                     Some((stem, _)) => {
@@ -117,8 +122,10 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
         let mut bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
-        // It also decides which part locates a sequence.
+        // They also decide which part locates a sequence, and of which types matrices are.
         bare.constants.extend(variant.constants.get_key_value("RAGGED"));
+        bare.constants.extend(variant.constants.get_key_value("HAS_LENS"));
+        bare.constants.extend(variant.constants.get_key_value("MATRIX_SIZE"));
         let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
         for (before, after) in before.lines().zip(after.lines()) {

@@ -1,4 +1,5 @@
-//! Every shader that a plan can ask for compiles for every backend, with nothing but core WebGPU.
+//! Every shader that a plan can ask for compiles for every backend that has what it needs, with nothing but core WebGPU
+//! and what the plan was told is there.
 
 use crate::encodings;
 use crate::plan::PORTABLE;
@@ -9,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape,
-    MultiHeadWeights, Plan, Problem, SegmentLayout, SelfAttentionPlan, SelfAttentionShape, Strides,
-    Tiles, Variant, assemble,
+    Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, Matrices, MultiHeadPlan,
+    MultiHeadShape, MultiHeadWeights, Plan, Problem, SegmentLayout, SelfAttentionPlan,
+    SelfAttentionShape, Strides, Tiles, Variant, assemble,
 };
 
 /// A shader that some plan asks for.
@@ -28,7 +29,7 @@ pub(crate) struct Shader {
 /// Every variant of a representative product of shapes, options and devices, each once.
 pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     let mut variants = BTreeMap::new();
-    for (shape, options, device, kernel) in calls() {
+    for (shape, options, device, kernel) in calls().into_iter().chain(matrix_calls()) {
         let problem = Problem::new(&shape, &options).unwrap();
         let plan = Plan::new(problem, &device, Some(kernel)).unwrap();
         for variant in plan.variants() {
@@ -68,7 +69,7 @@ const DIMS: [(usize, usize); 13] = [
 /// device.
 fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
     let mut calls = Vec::new();
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::PORTABLE {
         let mut add = |dims: (usize, usize), len, aligned, flags, device| {
             if kernel != Kernel::Forward || dims.0.max(dims.1) <= 128 {
                 let (shape, options) = call(dims, len, aligned, flags);
@@ -115,6 +116,51 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
                 calls.push((AttentionShape { element, ..shape }, options, device, kernel));
             }
         }
+    }
+    calls
+}
+
+/// The kernel of cooperative matrices: every combination of options, the dims, and the kinds of device. No adapter at
+/// hand has matrices of 16 x 16: they are proved here alone.
+fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
+    let mut calls = Vec::new();
+    let mut add = |(size, subgroup), dims: (usize, usize), len, aligned, flags, kib: u32| {
+        let device = Capabilities {
+            matrices: Some(Matrices { size, subgroup }),
+            shader_f16: true,
+            workgroup_memory: kib << 10,
+            ..PORTABLE
+        };
+        let (shape, options) = call(dims, len, aligned, flags);
+        let shape = AttentionShape { element: ElementType::F16, ..shape };
+        let ragged = AttentionShape { kv_lens: Some(vec![len / 2]), ..shape.clone() };
+        calls.push((shape, options, device, Kernel::ForwardMatrix));
+        if flags == 63 {
+            calls.push((ragged, options, device, Kernel::ForwardMatrix));
+            let (shape, _) = call(dims, len, aligned, flags);
+            let shape = AttentionShape { element: ElementType::F16, lens: true, ..shape };
+            calls.push((shape, options, device, Kernel::ForwardMatrix));
+            // Keys past a binding are merged.
+            let least = dims.0.max(dims.1) as u64 * 300;
+            let device = Capabilities { binding_size: least, ..device };
+            let (shape, options) = call(dims, 600, aligned, 0);
+            let shape = AttentionShape { element: ElementType::F16, q_len: 20, ..shape };
+            calls.push((shape, options, device, Kernel::ForwardMatrix));
+        }
+    };
+    // NVIDIA and AMD, lavapipe, Apple.
+    for kind in [(16, 32), (16, 64), (8, 8), (8, 32)] {
+        for aligned in [false, true] {
+            for dims in [(64, 64), (128, 128), (256, 256), (64, 128), (16, 16)] {
+                [0, 63].into_iter().for_each(|flags| add(kind, dims, 300, aligned, flags, 64));
+            }
+        }
+        for (dims, len) in [((64, 64), 4), ((128, 128), 20), ((128, 128), 300), ((256, 256), 300)] {
+            add(kind, dims, len, true, 63, 16);
+        }
+    }
+    for kind in [(16, 32), (8, 8)] {
+        (0..64).for_each(|flags| add(kind, (64, 64), 300, true, flags, 32));
     }
     calls
 }
@@ -206,19 +252,19 @@ fn on_all_cores<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) ->
 }
 
 fn needs_f16(variant: &Variant) -> bool {
-    variant.storage.needs_f16() || variant.out.needs_f16()
+    variant.entry.needs_matrices() || variant.storage.needs_f16() || variant.out.needs_f16()
 }
 
 fn compile(variant: &Variant) -> (naga::Module, ModuleInfo) {
     let text = assemble(variant);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-    // Nothing but core WebGPU, and f16 where the plan was told that it is there.
-    let allowed = if needs_f16(variant) {
-        naga::valid::Capabilities::SHADER_FLOAT16
-    } else {
-        naga::valid::Capabilities::empty()
-    };
+    // Nothing but core WebGPU, and f16 and matrices where the plan was told that they are there.
+    use naga::valid::Capabilities as Allowed;
+    let mut allowed = Allowed::empty();
+    allowed.set(Allowed::SHADER_FLOAT16, needs_f16(variant));
+    let of_matrices = Allowed::COOPERATIVE_MATRIX | Allowed::SUBGROUP;
+    allowed.set(of_matrices, variant.entry.needs_matrices());
     let info = Validator::new(ValidationFlags::all(), allowed)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
@@ -246,8 +292,8 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
         let storages: std::collections::BTreeSet<_> = storages.collect();
         let expected = match entry {
             Entry::Softmax | Entry::HeadMean => 1,
-            // Layers with f16 inside convert theirs.
-            Entry::Pack | Entry::UniformRows => 2,
+            // Layers with f16 inside convert theirs; matrices are of f16 alone.
+            Entry::Pack | Entry::UniformRows | Entry::AttentionForwardMatrix => 2,
             _ => 6,
         };
         assert_eq!(storages.len(), expected, "{}: {storages:?}", entry.name());
@@ -256,7 +302,10 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
 
 #[test]
 fn every_shader_translates_to_spirv() {
-    use spv::Capability::{Float16, Shader, StorageBuffer16BitAccess};
+    use spv::Capability::{
+        CooperativeMatrixKHR, Float16, GroupNonUniform, Shader, StorageBuffer16BitAccess,
+        VulkanMemoryModel,
+    };
     let options = |capabilities: &[spv::Capability]| spv::Options {
         capabilities: Some(capabilities.iter().copied().collect()),
         bounds_check_policies: checked(),
@@ -266,8 +315,20 @@ fn every_shader_translates_to_spirv() {
     };
     let plain = options(&[Shader]);
     let with_f16 = options(&[Shader, Float16, StorageBuffer16BitAccess]);
+    let with_matrices = options(&[
+        Shader,
+        Float16,
+        StorageBuffer16BitAccess,
+        GroupNonUniform,
+        CooperativeMatrixKHR,
+        VulkanMemoryModel,
+    ]);
     on_all_cores(&SHADERS, |shader| {
-        let options = if needs_f16(&shader.variant) { &with_f16 } else { &plain };
+        let options = match &shader.variant {
+            variant if variant.entry.needs_matrices() => &with_matrices,
+            variant if needs_f16(variant) => &with_f16,
+            _ => &plain,
+        };
         let pipeline = spv::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
             entry_point: shader.variant.entry.name().to_owned(),
@@ -291,7 +352,7 @@ fn every_shader_translates_to_metal() {
             resources.resources.insert(naga::ResourceBinding { group: 0, binding }, target);
         }
         let options = msl::Options {
-            lang_version: (2, 0),
+            lang_version: if entry.needs_matrices() { (2, 3) } else { (2, 0) },
             per_entry_point_map: [(entry.name().to_owned(), resources)].into(),
             fake_missing_bindings: false,
             bounds_check_policies: checked(),
@@ -318,6 +379,10 @@ fn every_shader_translates_to_hlsl() {
     let (plain, with_f16) = (options(hlsl::ShaderModel::V5_1), options(hlsl::ShaderModel::V6_2));
     let pipeline = hlsl::PipelineOptions::default();
     on_all_cores(&SHADERS, |shader| {
+        // naga translates no matrices to it, and no adapter of DX12 offers them.
+        if shader.variant.entry.needs_matrices() {
+            return;
+        }
         let mut text = String::new();
         let options = if needs_f16(&shader.variant) { &with_f16 } else { &plain };
         let reflection = hlsl::Writer::new(&mut text, options, &pipeline)

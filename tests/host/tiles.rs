@@ -58,6 +58,7 @@ fn keys_that_are_computed_at_a_time_divide_a_tile() {
             let tiles = planned_as(Some(kernel), &shape, &device).unwrap().tiles;
             assert!(tiles.keys.is_multiple_of(tiles.keys_each), "{q_len} x {dim}: {tiles:?}");
             assert!(tiles.threads.is_power_of_two() && tiles.threads <= 64, "{tiles:?}");
+            assert!(tiles.threads.is_multiple_of(tiles.lockstep), "{tiles:?}");
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
     };
     step("cooperative matrices");
     // What cannot be measured is no ceiling: the bench goes on without.
-    let matrix = matrix::measure(&device.gpu.adapter_info()).unwrap_or_default();
+    let matrix = matrix::measure(device).unwrap_or_default();
     step("copying");
     let copy = copy(device)?;
     let processor = capabilities.software.then(|| {

@@ -1,7 +1,6 @@
 //! The model's files.
 
 use super::Result;
-use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,23 +18,4 @@ pub(crate) fn fetch() -> Result<PathBuf> {
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
-}
-
-/// The tensors of a safetensors file.
-pub(super) struct Checkpoint<'a>(SafeTensors<'a>);
-
-impl<'a> Checkpoint<'a> {
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        Ok(Self(SafeTensors::deserialize(bytes)?))
-    }
-
-    /// The elements of the f32 tensor of this name and shape.
-    pub(super) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.0.tensor(name)?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-            let found = (tensor.dtype(), tensor.shape());
-            return Err(format!("{name}: expected F32 {shape:?}, found {found:?}").into());
-        }
-        Ok(bytemuck::pod_collect_to_vec(tensor.data()))
-    }
 }

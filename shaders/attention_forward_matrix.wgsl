@@ -1,0 +1,271 @@
+// Fused attention on cooperative matrices: factors in f16, sums in f32.
+//
+// Subgroups multiply, each the rows of one matrix; their queries and outputs stay in its registers. What matrices
+// cannot do, invocations do in workgroup memory, where LANES of them share a row. A turn takes a tile of keys through
+// five steps, with barriers between:
+//   1. Invocations stage the keys.
+//   2. Subgroups multiply queries and keys into `scores`.
+//   3. Invocations turn scores into weights, and stage the values where the keys were.
+//   4. If a row's maximum has grown, its outputs go through memory to be rescaled.
+//   5. Subgroups multiply weights and values into outputs.
+// Source: Dao 2023, arXiv 2307.08691, algorithm 1, and as there for matrices of NVIDIA's: f16 weights, f32 sums.
+
+// Rows and columns of a matrix, 8 or 16, which divide both dims.
+const MATRIX_SIZE = 8u;
+const HEAD_DIM = 64u;
+const VALUE_DIM = 64u;
+// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most 32: their
+// visibility is one word.
+const SUBGROUPS = 4u;
+const THREADS = 128u;
+const KEYS = 32u;
+const HAS_SOFTCAP = false;
+const HAS_BIAS = false;
+const HAS_ALIBI = false;
+const HAS_MASK = false;
+const HAS_SEGMENTS = false;
+const HAS_SINKS = false;
+// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
+const HAS_LENS = false;
+const HAS_LSE = false;
+// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
+// part's maximum and sum.
+const SPLIT = false;
+// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
+const RAGGED = false;
+alias Stored = f32;
+alias StoredOut = f32;
+alias Left = coop_mat8x8<f16, A>;
+alias Right = coop_mat8x8<f16, B>;
+alias Sums = coop_mat8x8<f32, C>;
+
+@group(0) @binding(1) var<storage, read> query: array<Stored>;
+@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(3) var<storage, read> value: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(6) var<storage, read> mask: array<u32>;
+@group(0) @binding(7) var<storage, read> bias: array<f32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
+
+// use params, sequence, rows, visibility, transform, softmax_state, sink, lanes, matrix_tile, store(out)
+
+const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
+const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
+const ROWS = SUBGROUPS * MATRIX_SIZE;
+const LANES = THREADS / ROWS;
+// Rows lie 16 bytes further apart than they are long, so that no column is in one bank.
+const TILE_STRIDE = max(HEAD_DIM, VALUE_DIM) + 8u;
+const SCORE_STRIDE = KEYS + 4u;
+const WEIGHT_STRIDE = KEYS + 8u;
+
+// [key, column] of keys, then of values.
+var<workgroup> tile: array<f16, KEYS * TILE_STRIDE>;
+// [row, key]; in between, some columns of the outputs and, in `weights`, of the queries.
+var<workgroup> scores: array<f32, ROWS * SCORE_STRIDE>;
+var<workgroup> weights: array<f16, ROWS * WEIGHT_STRIDE>;
+// Per row: what its outputs are multiplied by, and which keys it sees.
+var<workgroup> factors: array<f32, ROWS>;
+var<workgroup> visible: array<u32, ROWS>;
+var<workgroup> keys: KeyRange;
+// Why outputs have to go through memory, as bits.
+var<workgroup> reasons: atomic<u32>;
+const GROWN = 1u;
+const NOT_FINITE = 2u;
+
+var<private> queries: array<Left, HEAD_TILES>;
+var<private> outs: array<Sums, VALUE_TILES>;
+
+@compute @workgroup_size(THREADS)
+fn attention_forward_matrix(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup_id: u32,
+) {
+    let sequence = locate_sequence(workgroup);
+    let splits = select(1u, params.splits, SPLIT);
+    let split = workgroup.y % splits;
+    let kv_head = workgroup.y / splits;
+    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
+    let first_query = locate_row(first_row, sequence, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    // The subgroup's first row. Of subgroups smaller than they might be there are more: those do the same again.
+    let base = subgroup_id % SUBGROUPS * MATRIX_SIZE;
+    // The invocation's row, and its first key in a tile.
+    let own = lane / LANES;
+    let own_key = lane % LANES;
+    let row = locate_row(first_row + own, sequence, kv_head);
+    let slope = alibi_slope(row);
+    // The sum is of this invocation's keys; once of weights as they are, once as rounded.
+    var m = LOWEST;
+    var l = 0.0;
+    var rounded_l = 0.0;
+    var seen = 0u;
+
+    load_queries(sequence, kv_head, first_row, base, lane);
+    for (var d = 0u; d < VALUE_TILES; d++) {
+        outs[d] = Sums();
+    }
+    if lane == 0u {
+        keys = key_range(sequence, first_query, last_query);
+        if SPLIT {
+            keys = share_of(keys, split);
+        }
+    }
+    // What matrices are multiplied under has to be the same for all as far as a compiler can see.
+    let range = workgroupUniformLoad(&keys);
+    for (var first_key = range.begin; first_key < range.end; first_key += KEYS) {
+        stage_keys(sequence, kv_head, first_key, lane);
+        if lane == 0u {
+            atomicStore(&reasons, 0u);
+        }
+        workgroupBarrier();
+        multiply_keys(base);
+        workgroupBarrier();
+
+        stage_values(sequence, kv_head, first_key, lane);
+        var sees = 0xffffffffu;
+        if !sees_whole_tile(sequence, first_query, last_query, first_key) {
+            sees = visible_keys(sequence, row, first_key);
+        }
+        var highest = LOWEST;
+        for (var j = own_key; j < KEYS; j += LANES) {
+            let at = own * SCORE_STRIDE + j;
+            let score = transform_score(row, slope, first_key + j, scores[at]);
+            let shown = select(LOWEST, score, is_visible(sees, j));
+            scores[at] = shown;
+            highest = max(highest, shown);
+        }
+        highest = highest_of_row(highest, lane);
+
+        // The maximum follows only when weights could overflow later: most turns rescale nothing.
+        var rescale = 1.0;
+        if highest > m + MOST_GROWTH {
+            rescale = exponential(m - highest);
+            m = highest;
+            l *= rescale;
+            rounded_l *= rescale;
+            // Outputs of a row that has seen nothing are 0 under any maximum.
+            if seen != 0u {
+                atomicOr(&reasons, GROWN);
+            }
+        }
+        seen |= sees;
+        if own_key == 0u {
+            factors[own] = rescale;
+            visible[own] = sees;
+        }
+        for (var j = own_key; j < KEYS; j += LANES) {
+            let weight = exponential(scores[own * SCORE_STRIDE + j] - m);
+            let shown = select(0.0, weight, is_visible(sees, j));
+            let rounded = f16(shown);
+            weights[own * WEIGHT_STRIDE + j] = rounded;
+            l += shown;
+            rounded_l += f32(rounded);
+        }
+
+        let why = workgroupUniformLoad(&reasons);
+        if why != 0u {
+            revise_outs(base, why, lane);
+        }
+        if (why & NOT_FINITE) == 0u {
+            multiply_values(base);
+        }
+        workgroupBarrier();
+    }
+
+    let empty = seen == 0u;
+    let total = with_sink(row, m, sum_of_row(l, lane), empty);
+    // Divided by what values were multiplied with, a row that sees one key is that key's value.
+    let rounded = with_sink(row, m, sum_of_row(rounded_l, lane), empty);
+    let factor = rounded.rescale / rounded.l;
+    if own_key == 0u {
+        factors[own] = factor;
+        visible[own] = seen;
+        if HAS_LSE && row.live {
+            let at = row_start(params.lse, row) + split * params.lse_split;
+            if SPLIT {
+                lse[at] = select(bitcast<u32>(total.m), MINUS_INFINITY_BITS, empty);
+                lse[at + 1u] = bitcast<u32>(total.l);
+            } else {
+                lse[at] = lse_bits(total.m, total.l, total.empty);
+            }
+        }
+    }
+    store_outs(sequence, kv_head, first_row, split, base, lane);
+}
+
+fn is_visible(bits: u32, j: u32) -> bool {
+    return ((bits >> j) & 1u) != 0u;
+}
+
+// A key of NaN spoils its own column of the scores alone, a query its row.
+fn multiply_keys(base: u32) {
+    for (var j = 0u; j < KEYS; j += MATRIX_SIZE) {
+        var products = Sums();
+        for (var d = 0u; d < HEAD_TILES; d++) {
+            // Loaded by columns, keys are transposed.
+            let right = coopLoad<Right>(&tile[j * TILE_STRIDE + d * MATRIX_SIZE], TILE_STRIDE);
+            products = coopMultiplyAdd(queries[d], right, products);
+        }
+        coopStoreT(products, &scores[base * SCORE_STRIDE + j], SCORE_STRIDE);
+    }
+}
+
+fn multiply_values(base: u32) {
+    for (var j = 0u; j < KEYS; j += MATRIX_SIZE) {
+        let left = coopLoadT<Left>(&weights[base * WEIGHT_STRIDE + j], WEIGHT_STRIDE);
+        for (var d = 0u; d < VALUE_TILES; d++) {
+            let right = coopLoadT<Right>(&tile[j * TILE_STRIDE + d * MATRIX_SIZE], TILE_STRIDE);
+            outs[d] = coopMultiplyAdd(left, right, outs[d]);
+        }
+    }
+}
+
+// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place of multiply_values:
+// a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
+fn revise_outs(base: u32, why: u32, lane: u32) {
+    for (var d = 0u; d < VALUE_TILES; d++) {
+        workgroupBarrier();
+        coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
+        workgroupBarrier();
+        for (var slot = lane; slot < ROWS * MATRIX_SIZE; slot += THREADS) {
+            let r = slot / MATRIX_SIZE;
+            let at = r * SCORE_STRIDE + slot % MATRIX_SIZE;
+            var sum = scores[at] * factors[r];
+            if (why & NOT_FINITE) != 0u {
+                sum += visible_sum(r, d * MATRIX_SIZE + slot % MATRIX_SIZE);
+            }
+            scores[at] = sum;
+        }
+        workgroupBarrier();
+        outs[d] = coopLoadT<Sums>(&scores[base * SCORE_STRIDE], SCORE_STRIDE);
+    }
+}
+
+fn visible_sum(r: u32, column: u32) -> f32 {
+    var sum = 0.0;
+    for (var j = 0u; j < KEYS; j++) {
+        let term = f32(weights[r * WEIGHT_STRIDE + j]) * f32(tile[j * TILE_STRIDE + column]);
+        sum += select(0.0, term, is_visible(visible[r], j));
+    }
+    return sum;
+}
+
+fn store_outs(sequence: Sequence, kv_head: u32, first_row: u32, split: u32, base: u32, lane: u32) {
+    for (var d = 0u; d < VALUE_TILES; d++) {
+        workgroupBarrier();
+        coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
+        workgroupBarrier();
+        for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
+            let r = slot / (MATRIX_SIZE / 4u);
+            let column = slot % (MATRIX_SIZE / 4u) * 4u;
+            let row = locate_row(first_row + r, sequence, kv_head);
+            let start = row_start(params.out, row) + split * params.out_split;
+            let at = r * SCORE_STRIDE + column;
+            let four = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
+            let columns = select(four * factors[r], vec4(0.0), visible[r] == 0u);
+            store_out(start + d * MATRIX_SIZE + column, select(0u, 4u, row.live), columns);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+// What matrices are loaded from: queries, keys and values as f16 in workgroup memory. Matrices know of no strides
+// between heads and no ends, so nothing is loaded from elsewhere.
+// use sequence, rows, load(query), load(key), load(value)
+
+// The workgroup's queries, as many columns as a matrix has at a time, through `weights`.
+fn load_queries(sequence: Sequence, kv_head: u32, first_row: u32, base: u32, lane: u32) {
+    for (var d = 0u; d < HEAD_TILES; d++) {
+        for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
+            let r = slot / (MATRIX_SIZE / 4u);
+            let column = slot % (MATRIX_SIZE / 4u) * 4u;
+            let start = row_start(params.query, locate_row(first_row + r, sequence, kv_head));
+            let four = vec4<f16>(load_query(start + d * MATRIX_SIZE + column, 4u));
+            let place = r * WEIGHT_STRIDE + column;
+            weights[place] = four.x;
+            weights[place + 1u] = four.y;
+            weights[place + 2u] = four.z;
+            weights[place + 3u] = four.w;
+        }
+        workgroupBarrier();
+        queries[d] = coopLoadT<Left>(&weights[base * WEIGHT_STRIDE], WEIGHT_STRIDE);
+        workgroupBarrier();
+    }
+}
+
+// Keys past the end repeat the last one; they are hidden.
+fn stage_keys(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
+    let start = head_start(params.key, sequence, kv_head);
+    for (var slot = lane; slot < KEYS * HEAD_DIM / 4u; slot += THREADS) {
+        let j = slot / (HEAD_DIM / 4u);
+        let column = slot % (HEAD_DIM / 4u) * 4u;
+        let row = start + min(first_key + j, sequence.seen_len - 1u) * params.key.row;
+        stage(j * TILE_STRIDE + column, load_key(row + column, 4u));
+    }
+}
+
+// Notes whether all are finite.
+fn stage_values(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
+    let start = head_start(params.value, sequence, kv_head);
+    for (var slot = lane; slot < KEYS * VALUE_DIM / 4u; slot += THREADS) {
+        let j = slot / (VALUE_DIM / 4u);
+        let column = slot % (VALUE_DIM / 4u) * 4u;
+        let row = start + min(first_key + j, sequence.seen_len - 1u) * params.value.row;
+        let four = load_value(row + column, 4u);
+        stage(j * TILE_STRIDE + column, four);
+        let exponents = bitcast<vec4<u32>>(four) & vec4(0x7f800000u);
+        if any(exponents == vec4(0x7f800000u)) {
+            atomicOr(&reasons, NOT_FINITE);
+        }
+    }
+}
+
+fn stage(place: u32, columns: vec4<f32>) {
+    let four = vec4<f16>(columns);
+    tile[place] = four.x;
+    tile[place + 1u] = four.y;
+    tile[place + 2u] = four.z;
+    tile[place + 3u] = four.w;
+}

@@ -1,0 +1,106 @@
+//! How pipelines come to be: on several threads, each once, and from what an earlier run compiled.
+
+use crate::case::{Case, PLAIN, shape};
+use crate::device::gpu;
+use std::collections::HashSet;
+use std::thread;
+use wgpu_attention::{AttentionShape, Error, Gpu, Kernel, Layout, Plan, Variant, wgpu};
+
+/// Three stages, and so three pipelines at least.
+fn case() -> Case {
+    let shape = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 2, 9, 20, 8) };
+    Case::new(shape, PLAIN, 1)
+}
+
+/// The shared device, with no pipelines yet.
+fn fresh() -> Gpu {
+    gpu().masked(gpu().capabilities())
+}
+
+fn plan(gpu: &Gpu, case: &Case) -> Plan {
+    let operator = gpu.operator(&case.options).unwrap();
+    operator.plan_kernel(&case.shape, Some(Kernel::ThreeStage)).unwrap()
+}
+
+/// Of Vulkan; elsewhere there is no such cache, and its use is refused.
+fn cache_data(gpu: &Gpu) -> Option<Vec<u8>> {
+    let data = gpu.pipeline_cache_data();
+    assert_eq!(data.is_some(), gpu.adapter_info().backend == wgpu::Backend::Vulkan);
+    if data.is_none() {
+        let refused = gpu.with_pipeline_cache(&[]);
+        assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+    }
+    data
+}
+
+#[test]
+fn threads_that_prepare_one_plan_compile_each_variant_once() {
+    let (gpu, case) = (fresh(), case());
+    let plan = plan(&gpu, &case);
+    let variants: HashSet<&Variant> = plan.dispatches.iter().map(|one| &one.variant).collect();
+    assert!(variants.len() >= 3, "{plan}");
+    let operator = gpu.operator(&case.options).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| operator.prepare_blocking(&plan).unwrap());
+        }
+    });
+    assert_eq!(operator.footprint().pipelines, variants.len());
+    assert_eq!(case.verdict_of(&gpu), Ok(()));
+    operator.prepare_blocking(&plan).unwrap();
+}
+
+#[test]
+fn of_shaders_compiled_together_the_broken_one_is_named() {
+    let case = case();
+    let gpu = fresh().broken("fn softmax(", "fn softmax(nonsense");
+    let operator = gpu.operator(&case.options).unwrap();
+    let plan = plan(&gpu, &case);
+    for _ in 0..2 {
+        match operator.prepare_blocking(&plan) {
+            Err(Error::Shader { pipeline, message }) => {
+                assert!(pipeline.starts_with("softmax"), "{pipeline}: {message}");
+            }
+            other => panic!("expected an error of the shader, found {other:?}"),
+        }
+    }
+    // The others are there, and it is not.
+    let variants: HashSet<&Variant> = plan.dispatches.iter().map(|one| &one.variant).collect();
+    assert_eq!(operator.footprint().pipelines, variants.len() - 1);
+}
+
+#[test]
+fn pipelines_of_an_earlier_run_give_the_same_bits() {
+    let (cold, case) = (fresh(), case());
+    let expected = case.run(&cold, None);
+    let Some(data) = cache_data(&cold) else { return };
+    let warm = cold.with_pipeline_cache(&data).unwrap();
+    assert_eq!(warm.operator(&case.options).unwrap().footprint().pipelines, 0);
+    assert_eq!(case.run(&warm, None), expected);
+    // And so it goes on.
+    let again = warm.pipeline_cache_data().unwrap();
+    assert_eq!(case.run(&cold.with_pipeline_cache(&again).unwrap(), None), expected);
+}
+
+#[test]
+fn damaged_or_foreign_cache_data_are_refused() {
+    let gpu = fresh();
+    let Some(data) = cache_data(&gpu) else { return };
+    let refused = |damaged: &[u8]| match gpu.with_pipeline_cache(damaged) {
+        Err(error @ Error::Invalid { argument: "data", .. }) => {
+            assert!(error.to_string().contains(&format!("{} other bytes", damaged.len())));
+        }
+        other => panic!("{} bytes: {other:?}", damaged.len()),
+    };
+    for at in 0..data.len() {
+        let mut damaged = data.clone();
+        damaged[at] ^= 1;
+        refused(&damaged);
+    }
+    refused(&[]);
+    refused(&data[1..]);
+    refused(&data[..data.len() - 1]);
+    refused(&[&data[..], &[0]].concat());
+    refused(&[0; 4096]);
+    assert!(gpu.with_pipeline_cache(&data).is_ok());
+}
