@@ -33,7 +33,6 @@ const CHUNK = 16u;
 const KEY_STRIDE = CHUNK + 1u;
 // No computed score is this NaN.
 const HIDDEN_BITS = 0xffffffffu;
-const NAN_BITS = 0x7fc00000u;
 
 var<workgroup> query_tile: array<vec4<f32>, ROWS * CHUNK>;
 var<workgroup> key_tile: array<vec4<f32>, KEYS * KEY_STRIDE>;

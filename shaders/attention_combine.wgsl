@@ -9,6 +9,7 @@ const THREADS = 64u;
 const HAS_LSE = false;
 // Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
 const HAS_SUMS = false;
+const HAS_SINKS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -16,8 +17,9 @@ alias StoredOut = f32;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, softmax_state, load(partial_out), store(out)
+// use params, sequence, rows, softmax_state, sink, load(partial_out), store(out)
 
 const VALUE_VECTORS = (VALUE_DIM + 3u) / 4u;
 
@@ -61,8 +63,10 @@ fn attention_combine(
             columns += weight * load_partial_out(out_start + part * params.out_split, left);
         }
     }
-    store_out(row_start(params.out, row) + column, left, select(columns / l, vec4(0.0), empty));
+    let total = with_sink(row, m, l, empty);
+    columns = select(columns * total.rescale / total.l, vec4(0.0), empty);
+    store_out(row_start(params.out, row) + column, left, columns);
     if HAS_LSE && column == 0u {
-        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
+        lse[row_start(params.lse, row)] = lse_bits(total.m, total.l, total.empty);
     }
 }

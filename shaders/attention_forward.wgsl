@@ -28,6 +28,7 @@ const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 // Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
 const HAS_LENS = false;
+const HAS_SINKS = false;
 const HAS_LSE = false;
 // Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
 // part's maximum and sum.
@@ -48,7 +49,8 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, tile, visibility, transform, softmax_state, load(query), load(key), load(value), store(out)
+// use params, sequence, rows, tile, visibility, transform, softmax_state, sink
+// use load(query), load(key), load(value), store(out)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
@@ -151,7 +153,8 @@ fn attention_forward(
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = locate_row(own_row + r, sequence, kv_head);
         let empty = seen[r] == 0u;
-        let factor = 1.0 / l[r];
+        let total = with_sink(row, m[r], l[r], empty);
+        let factor = total.rescale / total.l;
         let start = row_start(params.out, row) + split * params.out_split;
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             let columns = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
@@ -163,7 +166,7 @@ fn attention_forward(
                 lse[at] = select(bitcast<u32>(m[r]), MINUS_INFINITY_BITS, empty);
                 lse[at + 1u] = bitcast<u32>(l[r]);
             } else {
-                lse[at] = lse_bits(m[r], l[r], empty);
+                lse[at] = lse_bits(total.m, total.l, total.empty);
             }
         }
     }

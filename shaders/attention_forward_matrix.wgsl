@@ -24,6 +24,7 @@ const HAS_BIAS = false;
 const HAS_ALIBI = false;
 const HAS_MASK = false;
 const HAS_SEGMENTS = false;
+const HAS_SINKS = false;
 // Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
 const HAS_LENS = false;
 const HAS_LSE = false;
@@ -49,7 +50,7 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, visibility, transform, softmax_state, lanes, matrix_tile, store(out)
+// use params, sequence, rows, visibility, transform, softmax_state, sink, lanes, matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
@@ -177,19 +178,21 @@ fn attention_forward_matrix(
         workgroupBarrier();
     }
 
-    let sum = sum_of_row(l, lane);
+    let empty = seen == 0u;
+    let total = with_sink(row, m, sum_of_row(l, lane), empty);
     // Divided by what values were multiplied with, a row that sees one key is that key's value.
-    let factor = 1.0 / sum_of_row(rounded_l, lane);
+    let rounded = with_sink(row, m, sum_of_row(rounded_l, lane), empty);
+    let factor = rounded.rescale / rounded.l;
     if own_key == 0u {
         factors[own] = factor;
         visible[own] = seen;
         if HAS_LSE && row.live {
             let at = row_start(params.lse, row) + split * params.lse_split;
             if SPLIT {
-                lse[at] = select(bitcast<u32>(m), MINUS_INFINITY_BITS, seen == 0u);
-                lse[at + 1u] = bitcast<u32>(sum);
+                lse[at] = select(bitcast<u32>(total.m), MINUS_INFINITY_BITS, empty);
+                lse[at + 1u] = bitcast<u32>(total.l);
             } else {
-                lse[at] = lse_bits(m, sum, seen == 0u);
+                lse[at] = lse_bits(total.m, total.l, total.empty);
             }
         }
     }

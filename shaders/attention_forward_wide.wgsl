@@ -19,6 +19,7 @@ const HAS_MASK = false;
 const HAS_SEGMENTS = false;
 // Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
 const HAS_LENS = false;
+const HAS_SINKS = false;
 const HAS_LSE = false;
 // Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
 // part's maximum and sum.
@@ -41,7 +42,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, tile, visibility, softmax_state, score_tile, value_tile, store(out)
+// use params, sequence, rows, tile, visibility, softmax_state, sink, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -128,7 +129,8 @@ fn attention_forward_wide(
         return;
     }
     let empty = seen == 0u;
-    let factor = 1.0 / l;
+    let total = with_sink(row, m, l, empty);
+    let factor = total.rescale / total.l;
     let out_start = row_start(params.out, row) + split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
@@ -141,7 +143,7 @@ fn attention_forward_wide(
             lse[at] = select(bitcast<u32>(m), MINUS_INFINITY_BITS, empty);
             lse[at + 1u] = bitcast<u32>(l);
         } else {
-            lse[at] = lse_bits(m, l, empty);
+            lse[at] = lse_bits(total.m, total.l, total.empty);
         }
     }
 }

@@ -32,8 +32,6 @@ var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
 
 // use params, sequence, rows, tile, visibility, score_tile
 
-const NAN_BITS = 0x7fc00000u;
-
 @compute @workgroup_size(ROWS)
 fn scores(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -63,7 +61,7 @@ fn scores(
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
         let s = transform_scores(row, slope, first_key + slot * 4u, slot);
         // No visible score may look like the mark of a hidden one.
-        let is_nan = (bitcast<vec4<u32>>(s) & vec4(0x7fffffffu)) > vec4(0x7f800000u);
+        let is_nan = (bitcast<vec4<u32>>(s) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
         let bits = select(bitcast<vec4<u32>>(s), vec4(NAN_BITS), is_nan);
         let stored = select(vec4(HIDDEN_BITS), bits, four_visible(visible, slot));
         for (var j = 0u; j < 4u; j++) {

@@ -6,14 +6,16 @@
 const THREADS = 64u;
 const HIDDEN_BITS = 0xff800000u;
 const HAS_LSE = false;
+const HAS_SINKS = false;
 
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, sequence, rows, softmax_state
+// use params, sequence, rows, softmax_state, sink
 
 @compute @workgroup_size(THREADS)
 fn softmax(
@@ -59,15 +61,15 @@ fn softmax(
         }
         workgroupBarrier();
     }
-    let l = partial[0];
+    let total = with_sink(row, m, partial[0], empty);
 
-    let factor = 1.0 / l;
+    let factor = 1.0 / total.l;
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
-        let weight = exponential(bitcast<f32>(bits) - m) * factor;
+        let weight = exponential(bitcast<f32>(bits) - total.m) * factor;
         weights[start + j] = select(bitcast<u32>(weight), 0u, bits == HIDDEN_BITS);
     }
     if HAS_LSE && lane == 0u {
-        lse[row_start(params.lse, row)] = lse_bits(m, l, empty);
+        lse[row_start(params.lse, row)] = lse_bits(total.m, total.l, total.empty);
     }
 }

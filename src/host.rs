@@ -187,6 +187,7 @@ impl Gpu {
         let lens = lens.transpose()?;
         let pages = inputs.pages.map(|table| upload(device, "pages", bytemuck::cast_slice(table)));
         let pages = pages.transpose()?;
+        let sinks = inputs.sinks.map(|sinks| floats("sinks", sinks)).transpose()?;
         let produced = Produced::allocate(device, &plan.problem)?;
 
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -197,6 +198,7 @@ impl Gpu {
             segments: segments.as_ref(),
             lens: lens.as_ref(),
             pages: pages.as_ref(),
+            sinks: sinks.as_ref(),
             ..produced.buffers(&query, &key, &value)
         };
         operator.encode(&mut encoder, &plan, &buffers)?;

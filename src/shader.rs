@@ -56,6 +56,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),
         ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
         ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
+        ("sink", _) => include_str!("../shaders/shared/sink.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
         ("value_tile", _) => include_str!("../shaders/shared/value_tile.wgsl"),
         ("lanes", _) => include_str!("../shaders/shared/lanes.wgsl"),

@@ -42,6 +42,7 @@ struct Params {
     pages_batch: u32,
     page_len: u32,
     last_page: u32,
+    sinks_offset: u32,
     q_len: u32,
     kv_len: u32,
     // Keys from here on are hidden.
@@ -59,6 +60,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 const MINUS_INFINITY_BITS = 0xff800000u;
+const INFINITY_BITS = 0x7f800000u;
+const NAN_BITS = 0x7fc00000u;
 // The lowest f32. A running maximum starts here, below which only -inf lies.
 const LOWEST = -3.40282347e38;
 const LOG2_E = 1.4426950408889634;

@@ -104,6 +104,7 @@ pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
         list.add("softcap", shape(2, 65, 97, 64), capped);
     }
     options_by_element(&mut list);
+    sinks(&mut list);
     layouts(&mut list);
     #[cfg(feature = "half")]
     elements(&mut list);
@@ -154,6 +155,7 @@ fn options_by_element(list: &mut Cases) {
         bias: Some(BroadcastLayout::Sizes([2, 4, 40, 101])),
         alibi: Some(AlibiLayout::PerHead),
         segments,
+        sinks: true,
         ..base()
     };
     let options = AttentionOptions {
@@ -167,6 +169,36 @@ fn options_by_element(list: &mut Cases) {
     let wide = AttentionShape { head_dim: 256, value_dim: 256, ..everything.clone() };
     list.poisoned("everything, head_dim 256", wide, options);
     list.poisoned("everything, over NaN", everything, options);
+}
+
+/// Sinks beside rows that see no key, lengths of their own, few queries of many keys, and scores of any size.
+fn sinks(list: &mut Cases) {
+    let plain = AttentionOptions::default();
+    let causal = AttentionOptions { causal: true, align: Align::BottomRight, ..plain };
+    let base = |q_len, kv_len| AttentionShape {
+        batch: 2,
+        num_heads: 8,
+        sinks: true,
+        ..shape(2, q_len, kv_len, 64)
+    };
+    list.add("sinks", base(40, 101), plain);
+    list.poisoned("sinks", base(130, 95), causal);
+    list.add("sinks", base(5, 0), plain);
+    list.add("sinks", base(1, 1_000), plain);
+    list.add("sinks", AttentionShape { kv_lens: Some(vec![0, 1_000]), ..base(1, 1_000) }, causal);
+    list.add("sinks", AttentionShape { kv_lens: Some(vec![0, 77]), ..base(40, 101) }, causal);
+    let cu_seqlens = CuSeqlens { query: vec![0, 33, 40, 41], key: vec![0, 0, 70, 97] };
+    let packed = AttentionShape { batch: 1, cu_seqlens: Some(cu_seqlens), ..base(41, 97) };
+    list.add("sinks", packed.with_layout(Layout::Bshd), causal);
+    for (q_len, kv_len) in [(65, 97), (1, 640)] {
+        list.0.push(Case {
+            name: "sinks and scores to 10,000",
+            shape: base(q_len, kv_len),
+            options: AttentionOptions { scale: Some(0.0625), ..plain },
+            data: Data::Large,
+            kernel: None,
+        });
+    }
 }
 
 /// Few queries of so many keys that workgroups share them, or bindings cannot hold them at once.
@@ -185,6 +217,7 @@ fn many_keys(list: &mut Cases) {
         bias: sizes,
         alibi: Some(AlibiLayout::PerHead),
         segments: Some(SegmentLayout::PerSide),
+        sinks: true,
         ..shape(2, 5, 700, 64)
     };
     list.poisoned("many keys, everything", all.clone(), window);
@@ -264,6 +297,7 @@ fn elements(list: &mut Cases) {
         for value_dim in [64, 5] {
             // Of 16 bits, only queries, keys and values: what is merged is f32.
             let few = AttentionShape { q_len: 3, kv_len: 600, value_dim, ..base() };
+            list.add(name, AttentionShape { sinks: true, ..few.clone() }, plain);
             list.add(name, few.clone(), plain);
             list.add(name, AttentionShape { batch: 4, lens: true, ..few }, causal);
         }

@@ -25,6 +25,7 @@ pub(super) struct Tensors<T> {
     segments: Option<Vec<u32>>,
     lens: Option<Vec<u32>>,
     pages: Option<Vec<u32>>,
+    sinks: Option<Vec<f32>>,
 }
 
 impl<T: Element> Tensors<T> {
@@ -45,6 +46,7 @@ impl<T: Element> Tensors<T> {
             segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
             lens: p.lens.map(|lens| lengths(&mut numbers, lens.view.extent, p.kv_len)),
             pages: p.pages.map(|pages| table(&mut numbers, p, pages)),
+            sinks: p.sinks.map(|view| sinks(&mut numbers, data, view.extent)),
         };
         if data == Data::Poisoned {
             tensors.poison(p);
@@ -63,6 +65,7 @@ impl<T: Element> Tensors<T> {
             segments: self.segments.as_deref(),
             lens: self.lens.as_deref(),
             pages: self.pages.as_deref(),
+            sinks: self.sinks.as_deref(),
         }
     }
 
@@ -135,6 +138,17 @@ fn table(numbers: &mut Numbers, p: &Problem, pages: Pages) -> Vec<u32> {
         }
     }
     table
+}
+
+/// About as large as the scores; the second is none, and the last of poisoned ones shows.
+fn sinks(numbers: &mut Numbers, data: Data, extent: u32) -> Vec<f32> {
+    let size = if data == Data::Large { 1e4 } else { 3.0 };
+    let mut sinks: Vec<f32> = (0..extent).map(|_| numbers.unit() * size).collect();
+    sinks.iter_mut().skip(1).take(1).for_each(|sink| *sink = f32::NEG_INFINITY);
+    if let (Data::Poisoned, [_, .., last]) = (data, &mut sinks[..]) {
+        *last = f32::NAN;
+    }
+    sinks
 }
 
 /// Some `-inf`, some low but finite.

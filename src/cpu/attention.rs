@@ -23,7 +23,7 @@ use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs,
 /// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0 and
 ///   its masked score `-inf` in every row. Raw and capped scores come before the masks and are there for
 ///   hidden keys too.
-/// - A row that sees no key has out 0, weights 0 and lse `-inf`.
+/// - A row that sees no key has out 0, weights 0 and lse `-inf`, or the sink of its head: see [`AttentionShape::sinks`].
 /// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its lse
 ///   to NaN.
 /// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which its
@@ -192,14 +192,15 @@ fn attend(problem: &Problem, mut task: Task<'_>) {
         masked_scores.copy_from_slice(&scores);
     }
     // NaN passes `max` by, and comes back through the exponentials.
-    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sink = task.row.sink().map(f64::from);
+    let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let visible: Vec<bool> = (0..scores.len()).map(|j| task.row.sees(j)).collect();
     let exponential =
         |(j, &score): (usize, &f64)| if visible[j] { (score - max).exp() } else { 0.0 };
     let mut weights: Vec<f64> = scores.iter().enumerate().map(exponential).collect();
-    let sum: f64 = weights.iter().sum();
+    let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
     if let Some([lse]) = task.lse.as_deref_mut() {
-        // With no key at all both terms are -inf.
+        // With no key and no sink both terms are -inf.
         *lse = max + sum.ln();
     }
     for (j, weight) in weights.iter_mut().enumerate().filter(|&(j, _)| visible[j]) {

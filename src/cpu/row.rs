@@ -88,6 +88,13 @@ impl<'a> Row<'a> {
         Some(self.inputs.alibi_slopes?[view.index(self.batch, self.head, 0, 0)])
     }
 
+    /// The sink of this head; none if it is `-inf`, which adds nothing.
+    pub(super) fn sink(&self) -> Option<f32> {
+        let view = self.problem.sinks.as_ref()?;
+        let sink = self.inputs.sinks?[view.index(0, self.head, 0, 0)];
+        (sink != f32::NEG_INFINITY).then_some(sink)
+    }
+
     /// `|i + offset - j|`.
     pub(super) fn distance(&self, j: usize) -> u64 {
         (self.i as i64 + i64::from(self.problem.sequence(self.batch).offset) - j as i64)

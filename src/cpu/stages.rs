@@ -10,7 +10,7 @@
 //! let problem = Problem::new(&AttentionShape::new(1, 1, 2, 1), &AttentionOptions::default())?;
 //! let inputs = Inputs { query: &[0.0, 0.0], key: &[1.0, 2.0], value: &[10.0, 20.0], ..Inputs::default() };
 //! let masked_scores = scores(&problem, &inputs, ScoreStage::Masked)?;
-//! let rows = softmax(&problem, &masked_scores)?;
+//! let rows = softmax(&problem, &masked_scores, inputs.sinks)?;
 //! assert_eq!(rows.weights, [0.5; 4]);
 //! assert_eq!(weighted_sum(&problem, &rows.weights, inputs.value)?, [15.0, 15.0]);
 //! # Ok::<(), wgpu_attention::Error>(())
@@ -18,7 +18,7 @@
 
 use super::row::{Row, place, row_count};
 use crate::error::Error;
-use crate::problem::{Inputs, Problem};
+use crate::problem::{Inputs, Problem, check_len as check_given};
 
 /// How far [`scores`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,31 +77,39 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
     }
 }
 
-/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`.
+/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, with `sinks` `[num_heads]` if the
+/// problem has them.
 ///
-/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`. A NaN or `+inf` makes every other
+/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or its sink. A NaN or `+inf` makes every other
 /// weight of its row NaN, and its lse too.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head.
-pub fn softmax(problem: &Problem, masked_scores: &[f32]) -> Result<Softmax, Error> {
+/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or `sinks` not one per head.
+pub fn softmax(
+    problem: &Problem,
+    masked_scores: &[f32],
+    sinks: Option<&[f32]>,
+) -> Result<Softmax, Error> {
     check_len("masked_scores", masked_scores.len(), score_count(problem)?)?;
+    check_given("sinks", problem.sinks.as_ref(), sinks.map(<[_]>::len))?;
     let kv_len = problem.kv_len as usize;
     let mut weights = Vec::with_capacity(masked_scores.len());
     let mut lse = Vec::with_capacity(row_count(problem));
-    for row in 0..row_count(problem) {
-        let scores = &masked_scores[row * kv_len..][..kv_len];
-        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let inputs = Inputs { sinks, ..Inputs::default() };
+    for (n, row) in Row::all(problem, &inputs).enumerate() {
+        let scores = &masked_scores[n * kv_len..][..kv_len];
+        let terms = || scores.iter().copied().chain(row.sink());
+        let max = terms().fold(f32::NEG_INFINITY, f32::max);
         // By select: in a row of nothing but -inf, and in one that holds NaN, the difference is NaN.
         let exponential =
             |score: f32| if score == f32::NEG_INFINITY { 0.0 } else { (score - max).exp() };
-        let sum: f32 = scores.iter().copied().map(exponential).sum();
+        let sum: f32 = terms().map(exponential).sum();
         weights.extend(
             scores.iter().map(|&score| {
                 if score == f32::NEG_INFINITY { 0.0 } else { exponential(score) / sum }
             }),
         );
-        // With no key at all both terms are -inf.
+        // With no key and no sink both terms are -inf.
         lse.push(max + sum.ln());
     }
     Ok(Softmax { weights, lse })

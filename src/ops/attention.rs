@@ -42,7 +42,8 @@ pub struct AttentionBuffers<'a> {
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
     ///
-    /// Slopes, segments, lens and pages also need [`wgpu::BufferUsages::COPY_SRC`] where a call has several of them.
+    /// Of slopes, segments, lens, pages and sinks, a call that has several needs them with [`wgpu::BufferUsages::COPY_SRC`]
+    /// too.
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
     /// u32 ids, as the shape's segments.
     pub segments: Option<&'a wgpu::Buffer>,
@@ -50,6 +51,8 @@ pub struct AttentionBuffers<'a> {
     pub lens: Option<&'a wgpu::Buffer>,
     /// u32 numbers of pages, `[batch, pages_per_sequence]`; key and value then are the pool.
     pub pages: Option<&'a wgpu::Buffer>,
+    /// f32 `[num_heads]`.
+    pub sinks: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len]`, written.
     pub lse: Option<&'a wgpu::Buffer>,
     /// f32 `[batch, num_heads, q_len, kv_len]`, written.
@@ -268,6 +271,7 @@ impl<'a> AttentionBuffers<'a> {
             segments: None,
             lens: None,
             pages: None,
+            sinks: None,
             lse: None,
             weights: None,
             raw_scores: None,
@@ -289,6 +293,7 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Segments => self.segments,
             Tensor::Lens => self.lens,
             Tensor::Pages => self.pages,
+            Tensor::Sinks => self.sinks,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
@@ -308,6 +313,7 @@ impl<'a> AttentionBuffers<'a> {
             ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
             ("lens", Tensor::Lens, p.lens.map(|lens| lens.view)),
             ("pages", Tensor::Pages, p.pages.map(|pages| pages.table)),
+            ("sinks", Tensor::Sinks, p.sinks),
         ];
         let outputs = [
             ("out", Tensor::Out, Some(p.out)),

@@ -295,6 +295,7 @@ fn launch(
             constants: [
                 ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
                 ("HAS_LSE", Constant::Flag(false)),
+                ("HAS_SINKS", Constant::Flag(false)),
             ]
             .into(),
         };

@@ -21,6 +21,7 @@ pub enum Tensor {
     Segments,
     Lens,
     Pages,
+    Sinks,
     Weights,
     RawScores,
     CappedScores,
@@ -55,7 +56,12 @@ impl Tensor {
             Self::Lse | Self::PartialLse => 5,
             Self::Mask => 6,
             Self::Bias => 7,
-            Self::AlibiSlopes | Self::Segments | Self::Lens | Self::Pages | Self::Joined => 8,
+            Self::AlibiSlopes
+            | Self::Segments
+            | Self::Lens
+            | Self::Pages
+            | Self::Sinks
+            | Self::Joined => 8,
             Self::Weights
             | Self::RawScores
             | Self::CappedScores
@@ -173,13 +179,10 @@ impl Dispatch {
                 Tensor::Lse if variant.is_split() => Tensor::PartialLse,
                 tensor => tensor,
             };
-            // What an empty tensor or an unused one would bind is a dummy. Without keys, nothing
-            // of them is read.
-            let is_of_keys = matches!(tensor.binding(variant.entry), 2 | 3 | 6..=8);
-            let is_unused = is_of_keys && problem.kv_len == 0
-                || tensor == Tensor::AlibiSlopes && variant.entry == Entry::WeightedSum
-                || !variant.entry.bindings().contains_key(&tensor.binding(variant.entry));
-            if view.extent == 0 || is_unused {
+            // What an empty tensor or an unused one would bind is a dummy. Without keys, no page of a pool is read.
+            let number = tensor.binding(variant.entry);
+            let is_unread = matches!(tensor, Tensor::Key | Tensor::Value) && problem.kv_len == 0;
+            if view.extent == 0 || is_unread || !variant.entry.bindings().contains_key(&number) {
                 continue;
             }
             let window = Window::new(tensor, problem.element, &view, capabilities);
@@ -208,6 +211,7 @@ impl Dispatch {
                 | Tensor::Segments
                 | Tensor::Lens
                 | Tensor::Pages
+                | Tensor::Sinks
                 | Tensor::Joined => {
                     params.set_auxiliary(problem, &window);
                 }
@@ -238,6 +242,7 @@ impl From<SmallTensor> for Tensor {
             SmallTensor::Segments => Self::Segments,
             SmallTensor::Lens => Self::Lens,
             SmallTensor::Pages => Self::Pages,
+            SmallTensor::Sinks => Self::Sinks,
         }
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn split(
             ("VALUE_DIM", Constant::Count(part.value_dim)),
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
             ("HAS_SUMS", Constant::Flag(true)),
+            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
         ]
         .into(),
     };
@@ -70,7 +71,7 @@ pub(super) fn split(
     let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
     let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
     let others = [(Tensor::PartialOut, all(out)), (Tensor::PartialLse, all(lse))];
-    let mut combine = Dispatch::new(variant, part, &others, grid, capabilities);
+    let mut combine = Dispatch::new(variant, &only_sinks(part), &others, grid, capabilities);
     combine.params.splits = count;
     combine.params.out_split = out.extent;
     combine.params.lse_split = lse.extent;
@@ -90,6 +91,10 @@ fn over_keys(
     splits: Option<u32>,
     capabilities: &Capabilities,
 ) -> Dispatch {
+    // Without keys, nothing is masked.
+    let without_keys =
+        (part.kv_len == 0).then(|| Problem { mask: None, bias: None, ..only_sinks(part) });
+    let part = without_keys.as_ref().unwrap_or(part);
     let columns: Vec<(&'static str, Constant)> = match entry {
         Entry::AttentionForward => tiles.forward_constants(part).to_vec(),
         Entry::AttentionForwardMatrix => tiles.matrix_constants(part).to_vec(),
@@ -102,6 +107,7 @@ fn over_keys(
         .into_iter()
         .chain([
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
             ("SPLIT", Constant::Flag(splits.is_some())),
             ("RAGGED", Constant::Flag(part.is_ragged())),
             ("PAGED", Constant::Flag(part.pages.is_some())),
@@ -142,9 +148,11 @@ pub(super) fn three_stage(
         alibi: None,
         segments: None,
         lens: None,
+        sinks: None,
         ..part.clone()
     };
     let capped = Problem { softcap: part.softcap, ..raw.clone() };
+    let masked = Problem { sinks: None, ..part.clone() };
     let weights = match part.weights {
         Some(view) => (Tensor::Weights, view),
         None => (Tensor::Workspace, dense(part, part.kv_len)),
@@ -152,7 +160,7 @@ pub(super) fn three_stage(
     let shown = [
         (Tensor::RawScores, &raw, part.raw_scores, false),
         (Tensor::CappedScores, &capped, part.capped_scores, false),
-        (Tensor::MaskedScores, part, part.masked_scores, true),
+        (Tensor::MaskedScores, &masked, part.masked_scores, true),
     ];
     let mut dispatches: Vec<Dispatch> = shown
         .into_iter()
@@ -161,9 +169,10 @@ pub(super) fn three_stage(
             Some(scores(problem, tiles, (tensor, view?), hidden, capabilities))
         })
         .collect();
-    dispatches.push(scores(part, tiles, weights, Hidden::Marked, capabilities));
-    dispatches.push(softmax(part, weights, capabilities));
-    let last = weighted_sum(part, tiles, weights, capabilities);
+    dispatches.push(scores(&masked, tiles, weights, Hidden::Marked, capabilities));
+    dispatches.push(softmax(&only_sinks(part), weights, capabilities));
+    let unsloped = Problem { alibi: None, ..masked };
+    let last = weighted_sum(&unsloped, tiles, weights, capabilities);
     dispatches.extend(packed(last, part, capabilities));
     dispatches
 }
@@ -222,6 +231,7 @@ fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities)
         constants: [
             ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
         ]
         .into(),
     };
@@ -274,6 +284,11 @@ fn dense(part: &Problem, columns: u32) -> View {
     let batch = part.num_heads.saturating_mul(head);
     let extent = part.batch.saturating_mul(batch);
     View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
+}
+
+/// The same without what is about single keys, for a kernel that reads no more of the small tensors than sinks.
+fn only_sinks(part: &Problem) -> Problem {
+    Problem { alibi: None, segments: None, lens: None, pages: None, ..part.clone() }
 }
 
 fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {

@@ -63,6 +63,7 @@ pub struct Params {
     pub pages_batch: u32,
     pub page_len: u32,
     pub last_page: u32,
+    pub sinks_offset: u32,
     pub q_len: u32,
     pub kv_len: u32,
     pub seen_len: u32,
@@ -156,6 +157,9 @@ impl Params {
         if let Some(Pages { page_len, count, table }) = problem.pages {
             (self.pages_offset, self.pages_batch) = within(SmallTensor::Pages, table);
             (self.page_len, self.last_page) = (page_len, count.saturating_sub(1));
+        }
+        if let Some(sinks) = problem.sinks {
+            (self.sinks_offset, _) = within(SmallTensor::Sinks, sinks);
         }
     }
 }

@@ -162,7 +162,7 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
     let shrinks = match bound.tensor {
         // Any of the pool's pages may hold any of the keys.
         Tensor::Key | Tensor::Value => part.pages.is_none(),
-        Tensor::Mask | Tensor::Bias | Tensor::Segments => true,
+        Tensor::Mask | Tensor::Bias | Tensor::Segments | Tensor::Joined => true,
         _ => false,
     };
     let least = part.pages.map_or(4 * MOST_KEYS, |pages| pages.page_len.max(4 * MOST_KEYS));

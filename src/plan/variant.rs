@@ -109,7 +109,9 @@ impl Entry {
                     (8, Read),
                 ]
             }
-            Self::AttentionCombine => &[(4, ReadWrite), (5, ReadWrite), (12, Read), (13, Read)],
+            Self::AttentionCombine => {
+                &[(4, ReadWrite), (5, ReadWrite), (8, Read), (12, Read), (13, Read)]
+            }
             Self::Scores => {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
@@ -128,7 +130,7 @@ impl Entry {
             ],
             Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
             Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
-            Self::Softmax => &[(5, ReadWrite), (9, ReadWrite)],
+            Self::Softmax => &[(5, ReadWrite), (8, Read), (9, ReadWrite)],
             Self::WeightedSum => {
                 &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]
             }

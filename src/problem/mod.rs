@@ -47,6 +47,7 @@ pub use self_attention::{
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub use small::{SmallTensor, SmallTensors};
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
+pub(crate) use tensors::check_len;
 pub use tensors::{Inputs, Outputs};
 pub(crate) use tokens::{Encoding, TokenProblem};
 pub use tokens::{
@@ -96,7 +97,9 @@ pub struct Problem {
     /// The pages that keys and values lie in, if they do; their views then are of the pool, and from one sequence to the next
     /// is from one page to the next.
     pub pages: Option<Pages>,
-    /// Lengths of the tensors that share a binding: slopes, segment ids, lengths, the table of pages.
+    /// Place of the attention sinks, if there are any: a head stride.
+    pub sinks: Option<View>,
+    /// Lengths of the tensors that share a binding: slopes, segment ids, lengths, the table of pages, sinks.
     pub small: SmallTensors,
     /// Place of lse, if asked for.
     pub lse: Option<View>,
@@ -223,6 +226,8 @@ impl Problem {
         });
         let alibi = alibi.transpose()?;
         let segments = Segments::new(s)?;
+        let per_head = [1, s.num_heads, 1, 1];
+        let sinks = s.sinks.then(|| resolve("sinks", per_head, Layout::Bhsd)).transpose()?;
         Ok(Self {
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
@@ -242,7 +247,14 @@ impl Problem {
             segments,
             lens,
             pages,
-            small: SmallTensors::new(small::lens(alibi, segments.as_ref(), lens, pages))?,
+            sinks,
+            small: SmallTensors::new([
+                alibi,
+                segments.as_ref().map(Segments::ids),
+                lens.map(|lens| lens.view),
+                pages.map(|pages| pages.table),
+                sinks,
+            ])?,
             lse: output("lse", rows, s.lse)?,
             weights: output("weights", scores, s.weights)?,
             raw_scores: output("raw_scores", scores, s.raw_scores)?,

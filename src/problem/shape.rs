@@ -66,6 +66,15 @@ pub struct AttentionShape {
     pub segments: Option<SegmentLayout>,
     /// Keys and values lie in pages of one pool, which key and value then are; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
+    /// Attention sinks, a logit for each query head: it joins the sum that the weights of the head's rows are divided by, and has
+    /// no value, so that they sum to less than 1: `exp(score_j) / (exp(sink) + sum_j exp(score_j))`.
+    ///
+    /// It is neither scaled nor capped, and nothing hides it. lse includes it: a row that sees no key has out 0, weights 0
+    /// and lse the sink. A sink of `-inf` is as if there were none; one that is NaN or `+inf` turns each row of its head that
+    /// sees a key to NaN. Of results over parts of the keys that will be [merged](crate::Merge), one has the sinks.
+    ///
+    /// Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2; as a number that each head learns, gpt-oss, arXiv 2508.10925.
+    pub sinks: bool,
     /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
     pub lse: Option<Layout>,
     /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`; this takes the three-stage path.
@@ -137,6 +146,7 @@ impl AttentionShape {
             alibi: None,
             segments: None,
             pages: None,
+            sinks: false,
             lse: None,
             weights: None,
             raw_scores: None,

@@ -50,6 +50,7 @@ impl Problem {
             lens: self
                 .lens
                 .map(|lens| Lens { view: moved(lens.view, &(0..1), &(0..1), 1), ..lens }),
+            sinks: self.sinks.map(|v| moved(v, &heads, &(0..1), 1)),
             lse: rows(self.lse, 1),
             weights: rows(self.weights, self.kv_len),
             raw_scores: rows(self.raw_scores, self.kv_len),
@@ -67,7 +68,8 @@ impl Problem {
         }
     }
 
-    /// The same attention over some of the keys, from the first of a page on: what comes of it is a part of the result.
+    /// The same attention over some of the keys, from the first of a page on, and without sinks, which join once all parts
+    /// are one: what comes of it is a part of the result.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let batches = 0..self.batch;
@@ -96,6 +98,7 @@ impl Problem {
                 ..ids
             }),
             lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
+            sinks: None,
             seen_len,
             offset,
             band,

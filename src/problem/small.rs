@@ -1,6 +1,6 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Lens, Pages, Problem, Segments, View};
+use super::{Problem, View};
 use crate::error::Error;
 
 /// One of them, in the order in which they stand where a call has several.
@@ -14,11 +14,14 @@ pub enum SmallTensor {
     Lens,
     /// The table of pages.
     Pages,
+    /// Attention sinks.
+    Sinks,
 }
 
 impl SmallTensor {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages];
+    pub const ALL: [Self; 5] =
+        [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages, Self::Sinks];
 }
 
 /// How long each of a call's small tensors is, 0 for those that it does not have.
@@ -26,7 +29,9 @@ impl SmallTensor {
 pub struct SmallTensors([u32; SmallTensor::ALL.len()]);
 
 impl SmallTensors {
-    pub(super) fn new(lens: [u32; SmallTensor::ALL.len()]) -> Result<Self, Error> {
+    /// Of the whole tensors, in the order of [`SmallTensor::ALL`].
+    pub(super) fn new(wholes: [Option<View>; SmallTensor::ALL.len()]) -> Result<Self, Error> {
+        let lens = wholes.map(|whole| whole.map_or(0, |view| view.extent));
         let sum = lens.iter().try_fold(0_u32, |sum, &len| sum.checked_add(len));
         let few = "fewer than 2^32 elements with the other small tensors";
         sum.map(|_| Self(lens)).ok_or_else(|| Error::invalid("segments", few, "more"))
@@ -66,6 +71,7 @@ impl Problem {
             (SmallTensor::Segments, ids.map(|ids| ids.key)),
             (SmallTensor::Lens, self.lens.map(|lens| lens.view)),
             (SmallTensor::Pages, self.pages.map(|pages| pages.table)),
+            (SmallTensor::Sinks, self.sinks),
         ];
         let placed = |tensor, view: View| {
             let first = self.small.first(tensor);
@@ -76,16 +82,4 @@ impl Problem {
             .filter(|(_, view)| view.extent > 0)
             .map(move |(tensor, view)| (tensor, placed(tensor, view)))
     }
-}
-
-/// Lengths of the whole tensors, in the order of [`SmallTensor::ALL`].
-pub(super) fn lens(
-    alibi: Option<View>,
-    segments: Option<&Segments>,
-    lens: Option<Lens>,
-    pages: Option<Pages>,
-) -> [u32; SmallTensor::ALL.len()] {
-    let (lens, table) = (lens.map(|lens| lens.view), pages.map(|pages| pages.table));
-    let wholes = [alibi, segments.map(Segments::ids), lens, table];
-    wholes.map(|whole| whole.map_or(0, |view| view.extent))
 }

@@ -24,6 +24,8 @@ pub struct Inputs<'a, T = f32> {
     pub lens: Option<&'a [u32]>,
     /// The table `[batch, pages_per_sequence]`, given exactly if the shape has pages.
     pub pages: Option<&'a [u32]>,
+    /// `[num_heads]`, given exactly if the shape has sinks.
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
@@ -32,9 +34,9 @@ pub struct Inputs<'a, T = f32> {
 pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
     pub out: Vec<T>,
-    /// `[batch, num_heads, q_len]`: natural log; `-inf` for a row that sees no key.
+    /// `[batch, num_heads, q_len]`: natural log; `-inf`, or the sink, for a row that sees no key.
     pub lse: Option<Vec<S>>,
-    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or is 0 if it sees no key.
+    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or less with a sink, or is 0 if it sees no key.
     pub weights: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: `scale * q . k`.
     pub raw_scores: Option<Vec<S>>,
@@ -65,6 +67,7 @@ impl Widened {
             segments: others.segments,
             lens: others.lens,
             pages: others.pages,
+            sinks: others.sinks,
         }
     }
 }
@@ -92,6 +95,7 @@ impl<T: Element> Inputs<'_, T> {
         check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
         let ids = problem.segments.as_ref().map(Segments::ids);
         check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
+        check_len("sinks", problem.sinks.as_ref(), self.sinks.map(<[_]>::len))?;
         let lens = problem.lens.map(|lens| lens.view);
         check_len("lens", lens.as_ref(), self.lens.map(<[_]>::len))?;
         if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
@@ -107,7 +111,7 @@ impl<T: Element> Inputs<'_, T> {
     }
 }
 
-pub(super) fn check_len(
+pub(crate) fn check_len(
     argument: &'static str,
     view: Option<&View>,
     len: Option<usize>,

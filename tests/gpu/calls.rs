@@ -64,8 +64,10 @@ impl Bound {
         let untouched = vec![UNTOUCHED; case.problem().out.extent as usize];
         let out = app.buffer_with(&untouched, Usages::STORAGE | Usages::COPY_DST);
         let slopes = case.slopes.as_ref().map(|slopes| app.buffer(slopes));
+        let sinks = case.sinks.as_ref().map(|sinks| app.buffer(sinks));
         let buffers = AttentionBuffers {
             alibi_slopes: slopes.as_ref(),
+            sinks: sinks.as_ref(),
             ..AttentionBuffers::new(query, key, value, &out)
         };
         let call = operator.bind(&plan, &buffers).unwrap();
@@ -82,6 +84,7 @@ fn case(len: usize) -> Case {
     let shape = AttentionShape {
         lse: None,
         alibi: Some(AlibiLayout::PerHead),
+        sinks: true,
         ..shape(1, 2, len, len + 7, 8)
     };
     Case::new(shape, CAUSAL, len as u64)

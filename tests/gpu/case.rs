@@ -23,6 +23,7 @@ pub(crate) struct Case {
     pub(crate) segments: Option<Vec<u32>>,
     pub(crate) lens: Option<Vec<u32>>,
     pub(crate) pages: Option<Vec<u32>>,
+    pub(crate) sinks: Option<Vec<f32>>,
 }
 
 /// What a failure says of a call: all but its numbers, which come from the seed.
@@ -91,7 +92,8 @@ impl Case {
         let pages = problem.pages.map(|pages| {
             (0..pages.table.extent).map(|at| (pages.count - 1).saturating_sub(at)).collect()
         });
-        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens, pages }
+        let sinks = other(6, problem.sinks).map(|xs| xs.iter().map(|x| x * 3.0).collect());
+        Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens, pages, sinks }
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -102,6 +104,7 @@ impl Case {
             segments: self.segments.as_deref(),
             lens: self.lens.as_deref(),
             pages: self.pages.as_deref(),
+            sinks: self.sinks.as_deref(),
             ..self.tensors.inputs()
         }
     }
@@ -256,7 +259,11 @@ fn naive(case: &Case) -> Vec<f32> {
     let problem = case.problem();
     let steps = || {
         let scores = scores(&problem, &case.inputs(), ScoreStage::Masked)?;
-        weighted_sum(&problem, &softmax(&problem, &scores)?.weights, &case.tensors.value)
+        weighted_sum(
+            &problem,
+            &softmax(&problem, &scores, case.sinks.as_deref())?.weights,
+            &case.tensors.value,
+        )
     };
     steps().unwrap_or_else(|error| panic!("{case}: {error}"))
 }

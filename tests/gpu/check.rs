@@ -102,6 +102,12 @@ fn an_option_that_is_ignored_is_found() {
             cases: "segments",
             kernels: &["forward", "three-stage"],
         },
+        Break {
+            find: "+ select(term, 0.0, absent)",
+            replacement: "",
+            cases: "sinks",
+            kernels: &["forward", "decode", "three-stage"],
+        },
     ]);
 }
 

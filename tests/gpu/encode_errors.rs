@@ -15,10 +15,10 @@ struct Call {
     app: App,
     case: Case,
     operator: Attention,
-    buffers: [wgpu::Buffer; 14],
+    buffers: [wgpu::Buffer; 15],
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "query",
     "key",
     "value",
@@ -28,6 +28,7 @@ const NAMES: [&str; 14] = [
     "alibi_slopes",
     "segments",
     "lens",
+    "sinks",
     "lse",
     "weights",
     "raw_scores",
@@ -48,6 +49,7 @@ impl Call {
             alibi: Some(AlibiLayout::PerHead),
             segments: Some(SegmentLayout::PerSide),
             lens: true,
+            sinks: true,
             weights: stored,
             raw_scores: stored,
             capped_scores: stored,
@@ -62,7 +64,8 @@ impl Call {
         let segments: Vec<f32> =
             case.segments.iter().flatten().map(|&id| f32::from_bits(id)).collect();
         let lens: Vec<f32> = case.lens.iter().flatten().map(|&len| f32::from_bits(len)).collect();
-        let (bias, slopes) = (case.bias.clone().unwrap(), case.slopes.clone().unwrap());
+        let [bias, slopes, sinks] =
+            [&case.bias, &case.slopes, &case.sinks].map(|tensor| tensor.clone().unwrap());
         let buffers = [
             app.buffer(&case.tensors.query),
             app.buffer(&case.tensors.key),
@@ -73,6 +76,7 @@ impl Call {
             app.buffer(&slopes),
             app.buffer(&segments),
             app.buffer(&lens),
+            app.buffer(&sinks),
             app.output(6),
             app.output(30),
             app.output(30),
@@ -102,8 +106,8 @@ impl Call {
     }
 }
 
-fn given<'a>(list: [Option<&'a wgpu::Buffer>; 14], or: &'a wgpu::Buffer) -> AttentionBuffers<'a> {
-    let [query, key, value, out, mask, bias, alibi_slopes, segments, lens, rest @ ..] = list;
+fn given<'a>(list: [Option<&'a wgpu::Buffer>; 15], or: &'a wgpu::Buffer) -> AttentionBuffers<'a> {
+    let [query, key, value, out, mask, bias, alibi_slopes, segments, lens, sinks, rest @ ..] = list;
     let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
     AttentionBuffers {
         query: query.unwrap_or(or),
@@ -116,6 +120,7 @@ fn given<'a>(list: [Option<&'a wgpu::Buffer>; 14], or: &'a wgpu::Buffer) -> Atte
         segments,
         lens,
         pages: None,
+        sinks,
         lse,
         weights,
         raw_scores,
@@ -157,7 +162,7 @@ fn encode_refuses_each_buffer_that_is_wrong() {
             "{name}: expected a buffer with usage STORAGE, found BufferUsages(COPY_SRC | VERTEX)"
         );
         call.refuses(&with(Some(&not_storage)), &expected);
-        if let "alibi_slopes" | "segments" | "lens" = name {
+        if let "alibi_slopes" | "segments" | "lens" | "sinks" = name {
             let expected = format!(
                 "{name}: expected a buffer with usage COPY_SRC, found BufferUsages(STORAGE)"
             );
@@ -167,7 +172,7 @@ fn encode_refuses_each_buffer_that_is_wrong() {
             let expected = format!("{name}: expected a buffer, as the shape has one, found none");
             call.refuses(&with(None), &expected);
         }
-        if name == "out" || at >= 9 {
+        if name == "out" || at >= 10 {
             let expected = format!("{name}: expected a buffer of its own, found that of value");
             let large = call.app.output(100);
             let mut list = right;
@@ -177,7 +182,7 @@ fn encode_refuses_each_buffer_that_is_wrong() {
     }
     // Two outputs in one buffer.
     let mut list = right;
-    list[11] = Some(&call.buffers[10]);
+    list[12] = Some(&call.buffers[11]);
     let expected = "raw_scores: expected a buffer of its own, found that of weights";
     call.refuses(&given(list, &call.buffers[0]), expected);
     call.check();
@@ -187,10 +192,10 @@ fn encode_refuses_each_buffer_that_is_wrong() {
 fn encode_refuses_buffers_that_the_shape_does_not_have() {
     let mut call = Call::new();
     let everything = call.case.shape.clone();
-    for at in 4..14 {
+    for at in 4..15 {
         call.case.shape = AttentionShape { lse: None, ..AttentionShape::new(1, 2, 3, 8) };
         call.case.shape.kv_len = 5;
-        let mut list = [None; 14];
+        let mut list = [None; 15];
         list[..4].copy_from_slice(&call.buffers.each_ref().map(Some)[..4]);
         list[at] = Some(&call.buffers[at]);
         let plan = call.operator.plan(&call.case.shape).unwrap();

@@ -23,7 +23,7 @@ fn plain(options: AttentionOptions) -> Case {
 #[test]
 fn faults_of_the_running_sums_are_found() {
     finds(&plain(PLAIN), "*= rescale", "*= 1.0");
-    finds(&plain(PLAIN), "1.0 / l", "0.9999 / l");
+    finds(&plain(PLAIN), "/ total.l", "* 0.9999 / total.l");
 }
 
 #[test]
@@ -59,6 +59,21 @@ fn faults_of_the_transforms_are_found() {
     finds(&case, "- 1.0 / 3.0", "- 1.01 / 3.0");
     finds(&case, "row.place - i32(j)", "i32(row.query) - i32(j)");
     finds(&case, "* params.scale", "* params.scale * 1.0001");
+}
+
+#[test]
+fn faults_of_the_sinks_are_found() {
+    let shape = AttentionShape { sinks: true, ..shape(1, 3, 9, 40, 8) };
+    let mut case = Case::new(shape, CAUSAL, 1);
+    case.sinks = Some(vec![0.5, f32::NEG_INFINITY, 12.0]);
+    finds(&case, "params.sinks_offset + row.head", "params.sinks_offset");
+    finds(&case, "exponential(sink - new_m)", "1.0");
+    finds(&case, "l * rescale + select", "l + select");
+    finds(&case, "select(term, 0.0, absent)", "term");
+    finds(&case, "absent), rescale, empty", "absent), 1.0, empty");
+    // Of no keys at all only the sink is left.
+    case = Case::new(AttentionShape { kv_len: 0, ..case.shape }, PLAIN, 1);
+    finds(&case, "empty && absent", "empty");
 }
 
 #[test]

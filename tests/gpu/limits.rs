@@ -82,6 +82,7 @@ fn cases() -> Vec<Case> {
         mask: Some(full(&plain)),
         bias: Some(full(&plain)),
         alibi: Some(AlibiLayout::PerBatchAndHead),
+        sinks: true,
         ..plain.clone()
     };
     let band = AttentionOptions {

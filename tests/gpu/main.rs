@@ -32,6 +32,7 @@ mod merge;
 mod one_shot;
 mod paged_cache;
 mod properties;
+mod sinks;
 mod stages;
 mod startup;
 mod words;

@@ -36,8 +36,9 @@ impl<'a> Halves<'a> {
 
     fn inputs(&self) -> Inputs<'_, f16> {
         let [query, key, value] = &self.tensors;
-        let Inputs { mask, bias, alibi_slopes, segments, lens, pages, .. } = self.case.inputs();
-        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages }
+        let Inputs { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } =
+            self.case.inputs();
+        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
     }
 
     fn run(&self, gpu: &Gpu) -> Result<Outputs<f16, f32>, Error> {
@@ -127,6 +128,7 @@ fn every_option_is_right() {
         bias: Some(full(&plain)),
         alibi: Some(AlibiLayout::PerHead),
         segments: Some(SegmentLayout::PerSide),
+        sinks: true,
         ..plain.clone()
     };
     check(&Case::new(all.clone(), options, 1));
@@ -145,6 +147,17 @@ fn keys_in_pages_are_read_where_they_lie() {
         let options = AttentionOptions { align: Align::BottomRight, ..CAUSAL };
         check(&Case::new(AttentionShape { kv_lens: Some(vec![101, 33]), ..base }, options, 1));
         check(&Case::new(all, PLAIN, 2));
+    }
+}
+
+#[test]
+fn sinks_of_any_size_are_right_beside_rows_that_see_no_key() {
+    let shape = AttentionShape { sinks: true, ..small(4, 40, 33) };
+    for sinks in [[1e4, -1e4, 0.0, f32::NEG_INFINITY], [2.0, f32::NAN, f32::INFINITY, -2.0]] {
+        let mut case =
+            Case::new(shape.clone(), AttentionOptions { align: Align::BottomRight, ..CAUSAL }, 1);
+        case.sinks = Some(sinks.to_vec());
+        check(&case);
     }
 }
 

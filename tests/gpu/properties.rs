@@ -66,6 +66,7 @@ fn with_extras(shape: AttentionShape) -> impl Strategy<Value = AttentionShape> {
         bias: (extras > 1).then_some(bias),
         alibi: (extras > 1).then_some(alibi),
         segments: (extras > 1).then_some(SegmentLayout::PerSide),
+        sinks: extras > 1,
         ..shape.clone()
     })
 }

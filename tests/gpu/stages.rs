@@ -37,7 +37,8 @@ fn check_stages(case: &Case) {
     for (name, found, stage) in stored {
         check(name, &found.unwrap(), &scores(&problem, &case.inputs(), stage).unwrap());
     }
-    let twin = softmax(&problem, &found.masked_scores.unwrap()).unwrap();
+    let sinks = case.sinks.as_deref();
+    let twin = softmax(&problem, &found.masked_scores.unwrap(), sinks).unwrap();
     let weights = found.weights.unwrap();
     check("weights", &weights, &twin.weights);
     check("lse", &found.lse.unwrap(), &twin.lse);
@@ -64,6 +65,7 @@ fn stages_with_every_option_equal_their_twins() {
             mask: Some(full(&shape)),
             bias: Some(full(&shape)),
             alibi: Some(AlibiLayout::PerHead),
+            sinks: true,
             ..shape
         };
         let options = AttentionOptions {

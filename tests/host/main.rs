@@ -6,6 +6,7 @@ mod compare;
 mod cpu_attention;
 mod cpu_extremes;
 mod cpu_layouts;
+mod cpu_sinks;
 mod cpu_stages;
 mod data;
 mod decode;

@@ -53,7 +53,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
             any_layout([batch, heads, q_len, 1]),
             any_layout(scores),
         );
-        let asked = prop::array::uniform6(any::<bool>());
+        let asked = prop::array::uniform7(any::<bool>());
         let extras = (any_broadcast(scores), any_broadcast(scores), 0..3_usize, asked);
         let element = select(vec![ElementType::F32, ElementType::F16, ElementType::Bf16]);
         let kv_lens = prop::option::of(prop::collection::vec(0..=kv_len, batch));
@@ -64,7 +64,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
         (layouts, extras, kinds).prop_map(move |(layouts, (mask, bias, alibi, asked), kinds)| {
             let (element, (kv_lens, lens), cu_seqlens) = kinds;
             let (query, key, value, out, lse, matrix) = layouts;
-            let [has_lse, weights, raw, capped, masked, segments] = asked;
+            let [has_lse, weights, raw, capped, masked, segments, sinks] = asked;
             // Most problems keep nothing, so that both kernels have their share.
             let matrix = |asked: bool| (asked && has_lse).then_some(matrix);
             let shape = AttentionShape {
@@ -83,6 +83,7 @@ fn any_shape() -> impl Strategy<Value = AttentionShape> {
                 alibi: [None, Some(AlibiLayout::PerHead), Some(AlibiLayout::PerBatchAndHead)]
                     [alibi],
                 segments: segments.then_some(SegmentLayout::PerSide),
+                sinks,
                 lse: has_lse.then_some(lse),
                 weights: matrix(weights),
                 raw_scores: matrix(raw),

@@ -118,6 +118,7 @@ fn every_slice_is_checked_by_name() {
         mask: Some(BroadcastLayout::Sizes([1, 1, 3, 5])),
         bias: Some(BroadcastLayout::Sizes([1, 4, 1, 5])),
         alibi: Some(AlibiLayout::PerHead),
+        sinks: true,
         ..small()
     };
     let right = Inputs {
@@ -130,6 +131,7 @@ fn every_slice_is_checked_by_name() {
         segments: None,
         lens: None,
         pages: None,
+        sinks: Some(&[0.0; 4]),
     };
     assert!(cpu::attention(&shape, &plain(), &right).is_ok());
     for (wrong, message) in [
@@ -154,10 +156,15 @@ fn every_slice_is_checked_by_name() {
             Inputs { alibi_slopes: None, ..right },
             "alibi_slopes: expected a slice, as the shape has one, found none",
         ),
+        (Inputs { sinks: Some(&[0.0; 3]), ..right }, "sinks: expected 4 elements, found 3"),
+        (
+            Inputs { sinks: None, ..right },
+            "sinks: expected a slice, as the shape has one, found none",
+        ),
     ] {
         assert_refused(cpu::attention(&shape, &plain(), &wrong), message);
     }
-    let bare = Inputs { mask: None, bias: None, alibi_slopes: None, ..right };
+    let bare = Inputs { mask: None, bias: None, alibi_slopes: None, sinks: None, ..right };
     for (unwanted, message) in [
         (
             Inputs { mask: right.mask, ..bare },
@@ -170,6 +177,10 @@ fn every_slice_is_checked_by_name() {
         (
             Inputs { alibi_slopes: right.alibi_slopes, ..bare },
             "alibi_slopes: expected none, as the shape has none, found 4 elements",
+        ),
+        (
+            Inputs { sinks: right.sinks, ..bare },
+            "sinks: expected none, as the shape has none, found 4 elements",
         ),
     ] {
         assert_refused(cpu::attention(&small(), &plain(), &unwanted), message);

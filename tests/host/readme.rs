@@ -49,6 +49,7 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
                 }),
             ),
         ),
+        ("attention sinks", shapes([AttentionShape { sinks: true, ..o() }])),
         ("sequences without padding", {
             let starts = CuSeqlens { query: vec![0, 60, 60, 100], key: vec![0, 1, 40, 70] };
             shapes([AttentionShape { batch: 1, cu_seqlens: Some(starts), lse: ASKED, ..o() }])

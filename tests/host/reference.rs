@@ -92,6 +92,7 @@ impl Case {
             segments: None,
             lens: None,
             pages: None,
+            sinks: None,
         }
     }
 

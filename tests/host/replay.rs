@@ -155,6 +155,7 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             | Tensor::Segments
             | Tensor::Lens
             | Tensor::Pages
+            | Tensor::Sinks
             | Tensor::Joined => {
                 let small = plan.problem.small;
                 SmallTensor::ALL.iter().map(|&tensor| small.len(tensor)).sum()
@@ -174,6 +175,10 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
     assert_eq!(bindings.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
 }
 
+fn reads(dispatch: &Dispatch, flag: &str) -> bool {
+    dispatch.variant.constants.get(flag) == Some(&Constant::Flag(true))
+}
+
 /// Every tensor that the shader looks at is there, as are the numbers that no part changes.
 fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let params = &dispatch.params;
@@ -181,30 +186,31 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     assert!(p.pieces.is_some() || params.kv_len == p.kv_len);
     // What the caller sees of the scores before masks and biases is computed without them.
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
-    let late = early == [None; 2];
-    let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "PAGED"];
-    let flags = flags.map(|name| dispatch.variant.constants.get(name));
+    // Nor is there anything of keys to know without keys.
+    let late = early == [None; 2] && params.kv_len > 0;
     let small = match p.small.present().collect::<Vec<_>>()[..] {
         [] => Tensor::AlibiSlopes,
         [small] => small.into(),
         _ => Tensor::Joined,
     };
+    // They share a binding.
+    let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "PAGED", "HAS_SINKS"];
+    let reads_small = flags.iter().any(|name| reads(dispatch, name));
     for (name, tensor, view, column) in [
         ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
         ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
         ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
         ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
         ("HAS_LENS", small, p.lens.map(|lens| lens.view).filter(|_| late), 0),
-        ("PAGED", small, p.pages.map(|pages| pages.table), 0),
+        ("PAGED", small, p.pages.filter(|_| late).map(|pages| pages.table), 0),
+        ("HAS_SINKS", small, p.sinks, 0),
         ("HAS_LSE", Tensor::Lse, p.lse, 0),
     ] {
         let Some(flag) = dispatch.variant.constants.get(name) else { continue };
         assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
         let is_bound = find(dispatch, tensor).is_some();
-        let is_needed = view.is_some() && (params.kv_len > 0 || tensor == Tensor::Lse);
-        // Slopes, segment ids and tables of pages share a binding.
-        let is_wanted = flags.contains(&Some(&Constant::Flag(true))) && params.kv_len > 0;
-        assert_eq!(is_bound, if tensor == small { is_wanted } else { is_needed }, "{name}");
+        let is_needed = if tensor == small { reads_small } else { view.is_some() };
+        assert_eq!(is_bound, is_needed, "{name}");
         let strided = view.filter(|_| is_bound && [Tensor::Mask, Tensor::Bias].contains(&tensor));
         assert!(strided.is_none_or(|view| view.column == column), "{name}");
     }
@@ -280,22 +286,28 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             (window.first_element + offset + stride * batch as u32) as usize + index
         };
         let own = row.place.batch;
-        if let Some(view) = p.alibi {
+        if let Some(view) = p.alibi.filter(|_| reads(dispatch, "HAS_ALIBI")) {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
             assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
         }
-        if let Some(lens) = p.lens {
+        if let Some(lens) = p.lens.filter(|_| reads(dispatch, "HAS_LENS")) {
             let found = at(params.lens.offset, 1, own, 0);
             let first = p.small.first(SmallTensor::Lens) as usize;
             assert_eq!(found, first + lens.view.index(batch, 0, 0, 0), "length of {place:?}");
         }
-        if let Some(pages) = p.pages {
+        if let Some(pages) = p.pages.filter(|_| reads(dispatch, "PAGED")) {
             let first = p.small.first(SmallTensor::Pages) as usize;
             let found = at(params.pages_offset, params.pages_batch, own, 0);
             assert_eq!(found, first + pages.table.index(batch, 0, 0, 0), "pages of {place:?}");
             assert_eq!((params.page_len, params.last_page), (pages.page_len, pages.count - 1));
         }
-        if let Some(Segments { query: ids, key }) = p.segments {
+        if let Some(view) = p.sinks.filter(|_| reads(dispatch, "HAS_SINKS")) {
+            let first = p.small.first(SmallTensor::Sinks) as usize;
+            let found = at(params.sinks_offset, 0, own, row.place.head);
+            assert_eq!(found, first + view.index(0, head, 0, 0), "sink of {place:?}");
+        }
+        let segments = p.segments.filter(|_| reads(dispatch, "HAS_SEGMENTS"));
+        if let Some(Segments { query: ids, key }) = segments {
             let first = p.small.first(SmallTensor::Segments) as usize;
             let (offset, stride) = (params.query_segment_offset, params.query_segment_batch);
             let found = at(offset, stride, own, row.place.query);

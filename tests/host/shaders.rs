@@ -196,6 +196,8 @@ fn call(
         masked_scores: on(6).then_some(Layout::Bhsd),
         alibi: on(3).then_some(AlibiLayout::PerHead),
         segments: on(5).then_some(SegmentLayout::Shared),
+        // With and without each of the others, but not in all combinations: they know nothing of sinks.
+        sinks: [0, 2, 4].into_iter().filter(|&flag| on(flag)).count() > 1,
         ..shape
     };
     (shape, AttentionOptions { softcap: on(4).then_some(20.0), ..AttentionOptions::default() })

@@ -145,6 +145,7 @@ impl<T: Element> Request<T> {
             segments: self.segments.as_deref(),
             lens: None,
             pages: None,
+            sinks: None,
         }
     }
 }
