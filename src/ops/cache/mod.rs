@@ -1,15 +1,22 @@
 //! A cache of keys and values, filled in the caller's encoder.
 
+mod step;
+
+pub use step::CacheStep;
+
 use super::attention::{AttentionBuffers, Footprint, check_buffer};
+use super::launch::steps;
 use super::rotary::token_steps;
 use crate::buffer::{output, upload};
+use crate::call::Call;
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::{TokenPlan, TokenTensor};
+use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor, cache_lens};
 use crate::problem::{
     AttentionShape, CacheProblem, CacheRotary, KvCacheShape, Layout, Rows, Run, TokenProblem, View,
 };
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Keys and values of the tokens so far, of fixed capacity, in two buffers that are allocated once.
@@ -30,7 +37,12 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`].
+/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
+///
+/// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`]. They are held
+/// twice, here and, in the order of what is recorded, on the GPU: [`KvCache::lens_buffer`].
+///
+/// Once its device is lost a cache has lost what it held, whatever its lengths say: what it records is then errors, or nothing.
 #[derive(Debug)]
 pub struct KvCache {
     context: Arc<Context>,
@@ -39,6 +51,8 @@ pub struct KvCache {
     value: wgpu::Buffer,
     tables: Option<[wgpu::Buffer; 2]>,
     lens: Vec<usize>,
+    /// The same on the GPU, u32 `[batch]`.
+    lens_buffer: wgpu::Buffer,
 }
 
 /// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
@@ -98,7 +112,8 @@ impl KvCache {
             None => None,
         };
         let lens = vec![0; shape.batch];
-        Ok(Self { context, problem, key, value, tables, lens })
+        let lens_buffer = output(device, "lengths", shape.batch as u64 * 4)?;
+        Ok(Self { context, problem, key, value, tables, lens, lens_buffer })
     }
 
     /// Tokens that each sequence holds.
@@ -184,7 +199,8 @@ impl KvCache {
                 self.context.pipelines.prepare(&plan.variants()).await?;
             }
         }
-        Ok(())
+        let lens = self.set_lens(0..self.problem.batch(), 0);
+        self.context.pipelines.prepare(&[lens.variant]).await
     }
 
     /// As [`KvCache::prepare`], blocking.
@@ -217,36 +233,41 @@ impl KvCache {
     ) -> Result<(), Error> {
         let (lens, runs) = self.problem.runs(&self.lens, tokens.len, tokens.lens)?;
         let mut copies = Vec::new();
-        for (argument, rows, own, buffer, layout) in [
-            ("key", &self.problem.key, &self.key, tokens.key, tokens.key_layout),
-            ("value", &self.problem.value, &self.value, tokens.value, tokens.value_layout),
-        ] {
-            let x = self.problem.tokens(rows, tokens.len, layout)?;
-            check_buffer(argument, Some(self.problem.bytes(x.extent)), Some(buffer))?;
-            if *buffer == self.key || *buffer == self.value {
-                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
-            }
-            let plans = self.plans(rows, x, tokens.len, &runs)?;
-            copies.extend(plans.into_iter().map(|plan| Copy { plan, x: buffer, out: own }));
+        for Given { rows, view, x, out } in self.given(tokens)? {
+            let plans = self.plans(rows, view, tokens.len, &runs)?;
+            copies.extend(plans.into_iter().map(|plan| Copy { plan, x, out }));
         }
-        self.record(encoder, "append to cache", &copies)?;
+        let set: Vec<_> = runs.iter().map(|run| self.set_lens(run.batches(), run.end())).collect();
+        self.bind("append to cache", &copies, &set)?.encode(encoder);
         self.lens = lens;
         Ok(())
     }
 
-    /// Forgets all but the first `len` tokens of a sequence; nothing is recorded.
+    /// Records into `encoder` that all but the first `len` tokens of a sequence are forgotten.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there is no such sequence, or it holds fewer.
-    pub fn truncate(&mut self, sequence: usize, len: usize) -> Result<(), Error> {
+    pub fn truncate(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        sequence: usize,
+        len: usize,
+    ) -> Result<(), Error> {
         self.check_prefix("sequence", sequence, len)?;
+        self.bind("truncate cache", &[], &[self.set_len(sequence, len)])?.encode(encoder);
         self.lens[sequence] = len;
         Ok(())
     }
 
-    /// Forgets all tokens of all sequences; nothing is recorded.
-    pub fn reset(&mut self) {
+    /// Records into `encoder` that all tokens of all sequences are forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] or [`Error::Device`] for what the device refuses.
+    pub fn reset(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<(), Error> {
+        self.bind("reset cache", &[], &[self.set_lens(0..self.problem.batch(), 0)])?
+            .encode(encoder);
         self.lens.fill(0);
+        Ok(())
     }
 
     /// Records into `encoder` that sequence `to` becomes a copy of the first `len` tokens of `from`.
@@ -262,6 +283,7 @@ impl KvCache {
     ) -> Result<(), Error> {
         self.check_prefix("from", from, len)?;
         self.check_prefix("to", to, 0)?;
+        let set = [self.set_len(to, len)];
         if from != to && len > 0 {
             // One dispatch cannot read and write one buffer through two bindings.
             let (key, value) = (&self.problem.key, &self.problem.value);
@@ -283,7 +305,9 @@ impl KvCache {
             ];
             let copy = |(problem, x, out)| Ok(Copy { plan: self.plan(problem)?, x, out });
             let copies = copies.map(copy).into_iter().collect::<Result<Vec<_>, Error>>()?;
-            self.record(encoder, "fork in cache", &copies)?;
+            self.bind("fork in cache", &copies, &set)?.encode(encoder);
+        } else {
+            self.bind("fork in cache", &[], &set)?.encode(encoder);
         }
         self.lens[to] = len;
         Ok(())
@@ -321,25 +345,69 @@ impl KvCache {
         runs.iter().map(|run| self.plan(self.problem.append(rows, x, len, run)?)).collect()
     }
 
-    fn record(
+    /// What new tokens are and where they go, with buffers that fit.
+    fn given<'a>(&'a self, tokens: &CacheTokens<'a>) -> Result<[Given<'a>; 2], Error> {
+        let given = |argument, rows, out, x: &'a wgpu::Buffer, layout| {
+            let view = self.problem.tokens(rows, tokens.len, layout)?;
+            check_buffer(argument, Some(self.problem.bytes(view.extent)), Some(x))?;
+            if [&self.key, &self.value, &self.lens_buffer].contains(&x) {
+                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
+            }
+            Ok(Given { rows, view, x, out })
+        };
+        let CacheProblem { key, value, .. } = &self.problem;
+        Ok([
+            given("key", key, &self.key, tokens.key, tokens.key_layout)?,
+            given("value", value, &self.value, tokens.value, tokens.value_layout)?,
+        ])
+    }
+
+    /// That some sequences hold `len` tokens.
+    fn set_lens(&self, batches: Range<u32>, len: u32) -> Launch<CacheLens> {
+        self.change_lens(batches, [0, len])
+    }
+
+    /// That a sequence holds `len` tokens, at most its capacity.
+    fn set_len(&self, sequence: usize, len: usize) -> Launch<CacheLens> {
+        let [sequence, len] = [sequence, len].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        self.set_lens(sequence..sequence.saturating_add(1), len)
+    }
+
+    /// That some sequences hold 0 or 1 times as many tokens as before, and so many more.
+    fn change_lens(&self, batches: Range<u32>, change: [u32; 2]) -> Launch<CacheLens> {
+        let sizes = [self.problem.batch(), self.problem.capacity()];
+        cache_lens(batches, change, sizes, &self.context.capabilities)
+    }
+
+    /// Copies, and then what becomes of lengths, ready to be recorded.
+    fn bind(
         &self,
-        encoder: &mut wgpu::CommandEncoder,
         label: &'static str,
         copies: &[Copy<'_>],
-    ) -> Result<(), Error> {
-        let mut steps = Vec::new();
+        lens: &[Launch<CacheLens>],
+    ) -> Result<Call, Error> {
+        let mut all = Vec::new();
         for Copy { plan, x, out } in copies {
-            steps.extend(token_steps(&self.context, plan, |tensor| match tensor {
+            all.extend(token_steps(&self.context, plan, |tensor| match tensor {
                 TokenTensor::X => Some(x),
                 TokenTensor::Out => Some(out),
                 TokenTensor::Table => self.tables.as_ref().map(|[cos, _]| cos),
                 TokenTensor::Sines => self.tables.as_ref().map(|[_, sin]| sin),
-                TokenTensor::Unpacked | TokenTensor::Positions => None,
+                TokenTensor::Positions => Some(&self.lens_buffer),
+                TokenTensor::Unpacked => None,
             })?);
         }
-        self.context.bind(label, Vec::new(), &steps)?.encode(encoder);
-        Ok(())
+        all.extend(steps(lens, |CacheLens| Some(self.lens_buffer.clone())));
+        self.context.bind(label, Vec::new(), &all)
     }
+}
+
+/// New keys or values: the cache's rows for them, where they lie, their buffer and the cache's own.
+struct Given<'a> {
+    rows: &'a Rows,
+    view: View,
+    x: &'a wgpu::Buffer,
+    out: &'a wgpu::Buffer,
 }
 
 /// Rows of one buffer on their way into another.
