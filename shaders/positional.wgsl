@@ -4,6 +4,10 @@
 const HAS_X = true;
 const IN_PLACE = false;
 const HAS_POSITIONS = false;
+// Whether positions are lengths of sequences, which tokens count from.
+const FROM_LENS = false;
+// Whether a token goes to the row of out that it takes of the table.
+const TO_PLACE = false;
 const THREADS = 64u;
 alias Stored = f32;
 alias StoredOut = f32;

@@ -6,6 +6,10 @@
 const INTERLEAVED = false;
 const IN_PLACE = false;
 const HAS_POSITIONS = false;
+// Whether positions are lengths of sequences, which tokens count from.
+const FROM_LENS = false;
+// Whether a token goes to the row of out that it takes of the table.
+const TO_PLACE = false;
 const THREADS = 64u;
 alias Stored = f32;
 alias StoredOut = f32;
@@ -28,6 +32,9 @@ fn rotary(
         return;
     }
     let token = locate_token(index / params.per_row);
+    if !token.live {
+        return;
+    }
     let part = index % params.per_row;
     if part >= params.rotating {
         copy(token, params.rotary_dim + (part - params.rotating) * 4u);

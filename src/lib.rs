@@ -91,13 +91,13 @@ pub use ops::{
     Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
     MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
 };
-pub use ops::{CacheTokens, KvCache, PagedBatch, PagedKvCache};
+pub use ops::{CacheStep, CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, Kernel, LensParams, LinearParams, LinearPlan,
     MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles,
     Variant, ViewParams, Window,
 };
-pub use plan::{AdditivePlan, MergePlan, TokenParams, TokenPlan};
+pub use plan::{AdditivePlan, CacheLensParams, MergePlan, TokenParams, TokenPlan};
 pub use problem::{
     AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
     PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,

@@ -26,6 +26,7 @@ fn file(entry: Entry) -> &'static str {
         Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
         Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
         Entry::Positional => include_str!("../shaders/positional.wgsl"),
+        Entry::CacheLens => include_str!("../shaders/cache_lens.wgsl"),
     }
 }
 

@@ -15,6 +15,8 @@ struct Params {
     per_row: u32,
     count: u32,
     last_row: u32,
+    // Where positions are lengths: how many tokens before a sequence's end the first one stands.
+    back: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -24,6 +26,8 @@ struct Token {
     x: u32,
     out: u32,
     table: u32,
+    // False for one that has no place in out.
+    live: bool,
 }
 
 fn locate_token(row: u32) -> Token {
@@ -35,10 +39,17 @@ fn locate_token(row: u32) -> Token {
         let position = positions[start(params.positions, batch, 0u, i)];
         table_row = min(position, params.last_row);
     }
+    var place = table_row;
+    if FROM_LENS {
+        let len = min(positions[start(params.positions, batch, 0u, 0u)], params.last_row + 1u);
+        place = max(len + i, params.back) - params.back;
+        table_row = min(place, params.last_row);
+    }
     return Token(
         start(params.x, batch, head, i),
-        start(params.out, batch, head, i),
+        start(params.out, batch, head, select(i, place, TO_PLACE)),
         start(params.table, batch, 0u, table_row),
+        !TO_PLACE || place <= params.last_row,
     );
 }
 

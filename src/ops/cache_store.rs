@@ -2,11 +2,13 @@
 
 use super::attention::{AttentionBuffers, Footprint, check_buffer};
 use super::cache::CacheTokens;
+use super::launch::steps;
 use super::rotary::token_steps;
 use crate::buffer::{output, upload};
+use crate::call::Call;
 use crate::context::Context;
 use crate::error::Error;
-use crate::plan::{TokenPlan, TokenTensor};
+use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor};
 use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View};
 use std::sync::Arc;
 
@@ -26,11 +28,26 @@ pub(super) struct Move {
     pub(super) count: u32,
 }
 
+/// What becomes of lengths on the GPU once rows have moved.
+#[derive(Clone, Copy)]
+pub(super) struct LensChange<'a> {
+    pub(super) lens: &'a wgpu::Buffer,
+    pub(super) launches: &'a [Launch<CacheLens>],
+}
+
+/// New keys or values: the cache's rows for them, where they lie, their buffer and the cache's own.
+pub(super) struct Given<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) view: View,
+    pub(super) x: &'a wgpu::Buffer,
+    pub(super) out: &'a wgpu::Buffer,
+}
+
 /// Rows of one buffer on their way into another.
-struct Copy {
-    plan: TokenPlan,
-    x: wgpu::Buffer,
-    out: wgpu::Buffer,
+pub(super) struct Copy {
+    pub(super) plan: TokenPlan,
+    pub(super) x: wgpu::Buffer,
+    pub(super) out: wgpu::Buffer,
 }
 
 impl CacheStore {
@@ -90,32 +107,50 @@ impl CacheStore {
         encoder: &mut wgpu::CommandEncoder,
         batch: usize,
         tokens: &CacheTokens<'_>,
-        moves: &[Move],
-        runs: &[Run],
+        (moves, runs): (&[Move], &[Run]),
+        change: Option<LensChange<'_>>,
     ) -> Result<(), Error> {
         let mut copies = self.moved(moves)?;
-        for (argument, rows, own, buffer, layout) in [
-            ("key", &self.problem.key, &self.key, tokens.key, tokens.key_layout),
-            ("value", &self.problem.value, &self.value, tokens.value, tokens.value_layout),
-        ] {
-            let x = self.problem.tokens(rows, [batch, tokens.len], layout)?;
-            check_buffer(argument, Some(self.problem.bytes(x.extent)), Some(buffer))?;
-            if *buffer == self.key || *buffer == self.value {
-                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
-            }
-            let copy = |plan| Copy { plan, x: buffer.clone(), out: own.clone() };
-            copies.extend(self.plans(rows, x, runs)?.into_iter().map(copy));
+        for Given { rows, view, x, out } in self.given(batch, tokens, change.map(|c| c.lens))? {
+            let copy = |plan| Copy { plan, x: x.clone(), out: out.clone() };
+            copies.extend(self.plans(rows, view, runs)?.into_iter().map(copy));
         }
-        self.record(encoder, "append to cache", &copies)
+        self.bind("append to cache", &copies, change)?.encode(encoder);
+        Ok(())
     }
 
-    /// Records `moves`.
+    /// What new tokens of `batch` sequences are and where they go, with buffers that fit; `lens` is the cache's own, if it has
+    /// lengths on the GPU.
+    pub(super) fn given<'a>(
+        &'a self,
+        batch: usize,
+        tokens: &CacheTokens<'a>,
+        lens: Option<&wgpu::Buffer>,
+    ) -> Result<[Given<'a>; 2], Error> {
+        let given = |argument, rows, out, x: &'a wgpu::Buffer, layout| {
+            let view = self.problem.tokens(rows, [batch, tokens.len], layout)?;
+            check_buffer(argument, Some(self.problem.bytes(view.extent)), Some(x))?;
+            if *x == self.key || *x == self.value || Some(x) == lens {
+                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
+            }
+            Ok(Given { rows, view, x, out })
+        };
+        let CacheProblem { key, value, .. } = &self.problem;
+        Ok([
+            given("key", key, &self.key, tokens.key, tokens.key_layout)?,
+            given("value", value, &self.value, tokens.value, tokens.value_layout)?,
+        ])
+    }
+
+    /// Records `moves`, if there are any, and what becomes of lengths.
     pub(super) fn relocate(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         moves: &[Move],
+        change: Option<LensChange<'_>>,
     ) -> Result<(), Error> {
-        self.record(encoder, "copy in cache", &self.moved(moves)?)
+        self.bind("copy in cache", &self.moved(moves)?, change)?.encode(encoder);
+        Ok(())
     }
 
     /// One dispatch cannot read and write one buffer through two bindings, so rows are copied aside, and back.
@@ -142,7 +177,7 @@ impl CacheStore {
         Ok(copies)
     }
 
-    fn plan(&self, problem: TokenProblem) -> Result<TokenPlan, Error> {
+    pub(super) fn plan(&self, problem: TokenProblem) -> Result<TokenPlan, Error> {
         TokenPlan::new(problem, &self.context.capabilities)
     }
 
@@ -151,24 +186,29 @@ impl CacheStore {
         runs.iter().map(|run| self.plan(self.problem.append(rows, x, run)?)).collect()
     }
 
-    fn record(
+    /// Copies, and then what becomes of lengths, ready to be recorded.
+    pub(super) fn bind(
         &self,
-        encoder: &mut wgpu::CommandEncoder,
         label: &'static str,
         copies: &[Copy],
-    ) -> Result<(), Error> {
-        let mut steps = Vec::new();
+        change: Option<LensChange<'_>>,
+    ) -> Result<Call, Error> {
+        let lens = change.map(|change| change.lens);
+        let mut all = Vec::new();
         for Copy { plan, x, out } in copies {
-            steps.extend(token_steps(&self.context, plan, |tensor| match tensor {
+            all.extend(token_steps(&self.context, plan, |tensor| match tensor {
                 TokenTensor::X => Some(x),
                 TokenTensor::Out => Some(out),
                 TokenTensor::Table => self.tables.as_ref().map(|[cos, _]| cos),
                 TokenTensor::Sines => self.tables.as_ref().map(|[_, sin]| sin),
-                TokenTensor::Unpacked | TokenTensor::Positions => None,
+                TokenTensor::Positions => lens,
+                TokenTensor::Unpacked => None,
             })?);
         }
-        self.context.bind(label, Vec::new(), &steps)?.encode(encoder);
-        Ok(())
+        if let Some(LensChange { lens, launches }) = change {
+            all.extend(steps(launches, |CacheLens| Some(lens.clone())));
+        }
+        self.context.bind(label, Vec::new(), &all)
     }
 }
 

@@ -15,7 +15,7 @@ mod self_attention;
 
 pub use additive::{Additive, AdditiveBuffers};
 pub use attention::{Attention, AttentionBuffers, Footprint};
-pub use cache::{CacheTokens, KvCache};
+pub use cache::{CacheStep, CacheTokens, KvCache};
 pub use linear::{Linear, LinearBuffers};
 pub use merge::{Merge, MergeBuffers};
 pub use multi_head::{MultiHeadAttention, MultiHeadBuffers};

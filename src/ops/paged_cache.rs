@@ -200,7 +200,7 @@ impl PagedKvCache {
             .iter()
             .map(|&[from, to, count]| Move { places: [[0, from], [0, to]], count })
             .collect();
-        self.store.append(encoder, sequences.len(), tokens, &moves, &growth.runs)?;
+        self.store.append(encoder, sequences.len(), tokens, (&moves, &growth.runs), None)?;
         self.pool.commit(growth);
         Ok(())
     }

@@ -26,7 +26,8 @@ pub struct PositionalBuffers<'a> {
     pub x: Option<&'a wgpu::Buffer>,
     /// f32 `[rows, dim]`, or `[batch, len, dim]` with [`TableRows::PerToken`](crate::TableRows::PerToken).
     pub table: &'a wgpu::Buffer,
-    /// u32 `[batch, len]`, given exactly with [`TableRows::Named`](crate::TableRows::Named).
+    /// u32 `[batch, len]`, given exactly with [`TableRows::Named`](crate::TableRows::Named); or lengths `[batch]`, with
+    /// [`TableRows::Last`](crate::TableRows::Last).
     pub positions: Option<&'a wgpu::Buffer>,
     /// As x, written; a buffer of its own, given exactly if the shape has an out.
     pub out: Option<&'a wgpu::Buffer>,

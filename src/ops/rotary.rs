@@ -31,7 +31,8 @@ pub struct RotaryBuffers<'a> {
     pub cos: &'a wgpu::Buffer,
     /// As `cos`.
     pub sin: &'a wgpu::Buffer,
-    /// u32 `[batch, len]`, given exactly with [`TableRows::Named`](crate::TableRows::Named).
+    /// u32 `[batch, len]`, given exactly with [`TableRows::Named`](crate::TableRows::Named); or lengths `[batch]`, with
+    /// [`TableRows::Last`](crate::TableRows::Last).
     pub positions: Option<&'a wgpu::Buffer>,
     /// As x, written; a buffer of its own, given exactly if the shape has an out.
     pub out: Option<&'a wgpu::Buffer>,

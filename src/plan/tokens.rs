@@ -47,6 +47,7 @@ pub struct TokenParams {
     pub per_row: u32,
     pub count: u32,
     pub last_row: u32,
+    pub back: u32,
 }
 
 /// Invocations of a workgroup: the default of both shaders.
@@ -117,18 +118,28 @@ fn plan(part: &TokenProblem, device: &Capabilities) -> Result<Vec<Launch<TokenTe
     let is_unpacked = out == Storage::Unpacked;
     let (entry, own) = match part.encoding {
         Encoding::Rotary { pairs, .. } => {
-            (Entry::Rotary, ("INTERLEAVED", pairs == RotaryPairs::Interleaved))
+            let is_interleaved = pairs == RotaryPairs::Interleaved;
+            let to_place = part.places.is_some();
+            (Entry::Rotary, vec![("INTERLEAVED", is_interleaved), ("TO_PLACE", to_place)])
         }
-        Encoding::Positional => (Entry::Positional, ("HAS_X", part.x.is_some())),
+        Encoding::Positional => (Entry::Positional, vec![("HAS_X", part.x.is_some())]),
     };
     // What is unpacked is written elsewhere, so x can be read where it is.
     let in_place = part.in_place && !is_unpacked;
-    let flags = [own, ("IN_PLACE", in_place), ("HAS_POSITIONS", part.positions.is_some())];
+    let flags = [
+        ("IN_PLACE", in_place),
+        ("HAS_POSITIONS", part.positions.is_some() && part.from_lens.is_none()),
+        ("FROM_LENS", part.from_lens.is_some()),
+    ];
     let variant = Variant {
         entry,
         storage,
         out,
-        constants: flags.into_iter().map(|(name, on)| (name, Constant::Flag(on))).collect(),
+        constants: own
+            .into_iter()
+            .chain(flags)
+            .map(|(name, on)| (name, Constant::Flag(on)))
+            .collect(),
     };
 
     let mut params = params(part);
@@ -236,6 +247,7 @@ fn params(part: &TokenProblem) -> TokenParams {
         // No two elements of out share a place below 2^32, and each row has fewer invocations than elements.
         count: part.batch * part.num_heads * part.len * per_row,
         last_row: part.last_row,
+        back: part.from_lens.unwrap_or_default(),
         ..TokenParams::default()
     }
 }
@@ -245,11 +257,10 @@ fn halve(part: &TokenProblem, excess: &Excess) -> Option<[TokenProblem; 2]> {
     let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
     let View { batch, head, row, .. } = excess.view;
     let is_named_table = part.positions.is_some() && excess.view == part.table;
-    let axes = [
-        (0, reach(row, part.len)),
-        (1, reach(head, part.num_heads)),
-        (2, reach(batch, part.batch)),
-    ];
+    // Tokens that find their places on the GPU stay together.
+    let tokens = if part.places.is_some() { 1 } else { part.len };
+    let axes =
+        [(0, reach(row, tokens)), (1, reach(head, part.num_heads)), (2, reach(batch, part.batch))];
     let (axis, longest) = axes.into_iter().max_by_key(|&(_, reach)| reach)?;
     if longest == 0 || is_named_table {
         return None;

@@ -35,6 +35,8 @@ pub enum Entry {
     Rotary,
     /// An encoding that is added.
     Positional,
+    /// Lengths of a cache's sequences.
+    CacheLens,
 }
 
 /// How a shader uses a storage buffer.
@@ -48,7 +50,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::AttentionForwardMatrix,
@@ -63,6 +65,7 @@ impl Entry {
         Self::AdditiveForward,
         Self::Rotary,
         Self::Positional,
+        Self::CacheLens,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -83,6 +86,7 @@ impl Entry {
             Self::AdditiveForward => "additive_forward",
             Self::Rotary => "rotary",
             Self::Positional => "positional",
+            Self::CacheLens => "cache_lens",
         }
     }
 
@@ -131,6 +135,7 @@ impl Entry {
             Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
             Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
             Self::Softmax => &[(5, ReadWrite), (8, Read), (9, ReadWrite)],
+            Self::CacheLens => &[(4, ReadWrite)],
             Self::WeightedSum => {
                 &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]
             }

@@ -171,14 +171,7 @@ impl CacheProblem {
         let counts = counts(held.len(), len, lens)?;
         let mut runs: Vec<Run> = Vec::new();
         for (sequence, (&start, &count)) in held.iter().zip(&counts).enumerate() {
-            let capacity = self.shape.capacity;
-            let room = capacity - start;
-            if count > room {
-                let expected = format!(
-                    "at most {room} new tokens, as sequence {sequence} holds {start} of {capacity}"
-                );
-                return Err(Error::invalid(argument, expected, count));
-            }
+            self.check_room(argument, sequence, start, count)?;
             let [sequence, start, count] = [
                 length("batch", sequence)?,
                 length("capacity", start)?,
@@ -205,6 +198,32 @@ impl CacheProblem {
         Ok((lens, runs))
     }
 
+    /// Whether a sequence that holds so many tokens has room for so many more.
+    pub(crate) fn check_room(
+        &self,
+        argument: &'static str,
+        sequence: usize,
+        held: usize,
+        count: usize,
+    ) -> Result<(), Error> {
+        let capacity = self.shape.capacity;
+        let room = capacity - held;
+        if count <= room {
+            return Ok(());
+        }
+        let expected =
+            format!("at most {room} new tokens, as sequence {sequence} holds {held} of {capacity}");
+        Err(Error::invalid(argument, expected, count))
+    }
+
+    pub(crate) fn batch(&self) -> u32 {
+        u32::try_from(self.shape.batch).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        u32::try_from(self.shape.capacity).unwrap_or(u32::MAX)
+    }
+
     /// Bytes of the first `extent` elements.
     pub(crate) fn bytes(&self, extent: u32) -> u64 {
         u64::from(extent.div_ceil(self.shape.element.per_word())) * 4
@@ -228,20 +247,30 @@ impl CacheProblem {
         let dim = length(rows.argument, rows.dim)?;
         let x = move_view(x, batches, &heads, &(*first_token..first_token + count), dim);
         let out = move_view(rows.view, &(*to..to + batch), &heads, &(*row..row + count), dim);
-        let width = match rows.encoding {
-            Encoding::Rotary { rotary_dim, .. } => rotary_dim / 2,
-            Encoding::Positional => 0,
-        };
-        let table = View {
-            offset: position * width,
-            batch: 0,
-            head: 0,
-            row: width,
-            column: 1,
-            extent: (position + count) * width,
-            exact: true,
-        };
+        let table = rows.table(*position..position + count);
         self.copy(batch, *count, dim, [x, out], (rows.encoding, table))
+    }
+
+    /// All tokens of `x`, so many of each sequence, on their way behind as many as a buffer says that it holds.
+    pub(crate) fn append_behind(
+        &self,
+        rows: &Rows,
+        x: View,
+        len: usize,
+    ) -> Result<TokenProblem, Error> {
+        let KvCacheShape { batch, capacity, .. } = self.shape;
+        let [batches, len, dim] =
+            [length("batch", batch)?, length("len", len)?, length(rows.argument, rows.dim)?];
+        let capacity = length("capacity", capacity)?;
+        let table = rows.table(0..capacity);
+        let problem = self.copy(batches, len, dim, [x, rows.view], (rows.encoding, table))?;
+        Ok(TokenProblem {
+            positions: Some(resolve("lens", [batch, 1, 1, 1], Layout::Bhsd)?),
+            last_row: capacity.saturating_sub(1),
+            from_lens: Some(0),
+            places: Some(capacity),
+            ..problem
+        })
     }
 
     /// Rows from one place, sequence and row, on their way into a buffer of their own, and from there to another.
@@ -287,11 +316,47 @@ impl CacheProblem {
             table,
             positions: None,
             last_row: 0,
+            from_lens: None,
+            places: None,
         })
     }
 }
 
+impl Run {
+    /// Which sequences.
+    pub(crate) fn batches(&self) -> Range<u32> {
+        self.batches.clone()
+    }
+
+    /// How many tokens each holds afterwards.
+    pub(crate) fn end(&self) -> u32 {
+        self.position + self.count
+    }
+}
+
 impl Rows {
+    /// Its name.
+    pub(crate) fn argument(&self) -> &'static str {
+        self.argument
+    }
+
+    /// The rows of the rotary table that belong to these places.
+    fn table(&self, places: Range<u32>) -> View {
+        let width = match self.encoding {
+            Encoding::Rotary { rotary_dim, .. } => rotary_dim / 2,
+            Encoding::Positional => 0,
+        };
+        View {
+            offset: places.start * width,
+            batch: 0,
+            head: 0,
+            row: width,
+            column: 1,
+            extent: places.end * width,
+            exact: true,
+        }
+    }
+
     /// As attention reads them.
     pub(crate) fn layout(&self) -> Layout {
         self.strided(self.view.batch as usize)

@@ -23,6 +23,13 @@ pub enum TableRows {
         /// Rows of the table.
         rows: usize,
     },
+    /// The tokens are the last ones of sequences whose lengths are u32 `[batch]`, given as positions: token `i` takes row
+    /// `length - len + i` of a table `[rows, width]`. [`KvCache::lens_buffer`](crate::KvCache::lens_buffer) has such lengths. On the GPU
+    /// a row before the table's first is the first, and one past its last the last.
+    Last {
+        /// Rows of the table.
+        rows: usize,
+    },
     /// The table is `[batch, len, width]`: each token has a row of its own.
     PerToken,
 }
@@ -145,6 +152,10 @@ pub(crate) struct TokenProblem {
     pub(crate) positions: Option<View>,
     /// Last row of the table.
     pub(crate) last_row: u32,
+    /// Where positions are the lengths of sequences: how many tokens before its end the first one stands.
+    pub(crate) from_lens: Option<u32>,
+    /// Rows of out, if each token goes to the one that it takes of the table.
+    pub(crate) places: Option<u32>,
 }
 
 /// What is done with a row of the table.
@@ -190,7 +201,7 @@ impl TokenProblem {
         element: ElementType,
         encoding: Encoding,
         [x, out]: [Option<Layout>; 2],
-        (table, positions, last_row): (View, Option<View>, u32),
+        (table, positions, last_row, from_lens): (View, Option<View>, u32, Option<u32>),
     ) -> Result<Self, Error> {
         let in_place = out.is_none();
         let Some(written) = out.or(x) else {
@@ -215,6 +226,8 @@ impl TokenProblem {
             table,
             positions,
             last_row,
+            from_lens,
+            places: None,
         })
     }
 
@@ -245,9 +258,13 @@ impl TokenProblem {
             num_heads: count(heads),
             len: count(tokens),
             x: self.x.map(|x| moved(x, self.dim)),
-            out: moved(self.out, self.dim),
+            out: match self.places {
+                Some(rows) => move_view(self.out, batches, heads, &(0..rows), self.dim),
+                None => moved(self.out, self.dim),
+            },
             table: if is_named { self.table } else { moved(self.table, self.width()) },
             positions: self.positions.map(|positions| moved(positions, 1)),
+            from_lens: self.from_lens.map(|back| back - tokens.start),
             ..*self
         }
     }
@@ -267,9 +284,13 @@ impl TokenProblem {
             check_len(name, Some(&self.table), Some(table.len()))?;
         }
         check_len("positions", self.positions.as_ref(), positions.map(<[_]>::len))?;
-        match positions.unwrap_or_default().iter().find(|&&row| row > self.last_row) {
+        let (what, most) = match self.from_lens {
+            Some(_) => ("at most as many as rows of the table", self.last_row + 1),
+            None => ("rows of the table", self.last_row),
+        };
+        match positions.unwrap_or_default().iter().find(|&&row| row > most) {
             Some(row) => {
-                let expected = format!("rows of the table, 0 to {}", self.last_row);
+                let expected = format!("{what}, 0 to {most}");
                 Err(Error::invalid("positions", expected, row))
             }
             None => Ok(()),
@@ -279,18 +300,21 @@ impl TokenProblem {
     /// The row of the table that belongs to a token.
     pub(crate) fn table_start(&self, positions: Option<&[u32]>, batch: usize, i: usize) -> usize {
         let named = self.positions.zip(positions);
-        let row =
-            named.map_or(i, |(view, positions)| positions[view.index(batch, 0, i, 0)] as usize);
+        let row = named.map_or(i, |(view, positions)| {
+            let named = positions[view.index(batch, 0, i, 0)] as usize;
+            self.from_lens.map_or(named, |back| (named + i).saturating_sub(back as usize))
+        });
         self.table.index(batch, 0, row, 0)
     }
 }
 
-/// Where the rows of the table lie, where those that are named are, and the table's last row.
+/// Where the rows of the table lie, where those that are named are, the table's last row, and how many tokens before its end a
+/// sequence begins, if positions are lengths.
 fn table(
     [batch, _, len, _]: [usize; 4],
     rows: TableRows,
     width: usize,
-) -> Result<(View, Option<View>, u32), Error> {
+) -> Result<(View, Option<View>, u32, Option<u32>), Error> {
     let is_empty = batch == 0 || len == 0;
     let shared = |start: usize, rows: usize| {
         Ok::<_, Error>(View {
@@ -308,14 +332,14 @@ fn table(
     };
     match rows {
         TableRows::From { start, rows } => match start.checked_add(len) {
-            Some(end) if end <= rows || is_empty => Ok((shared(start, rows)?, None, 0)),
+            Some(end) if end <= rows || is_empty => Ok((shared(start, rows)?, None, 0, None)),
             _ => Err(Error::invalid(
                 "rows",
                 format!("at least start + len = {start} + {len} rows of the table"),
                 rows,
             )),
         },
-        TableRows::Named { rows: 0 } if !is_empty => {
+        TableRows::Named { rows: 0 } | TableRows::Last { rows: 0 } if !is_empty => {
             Err(Error::invalid("rows", "at least 1 row of the table", 0))
         }
         TableRows::Named { rows } => {
@@ -323,10 +347,15 @@ fn table(
             let positions =
                 View { exact: true, ..resolve("positions", [batch, 1, len, 1], layout)? };
             let last_row = length("rows", rows)?.saturating_sub(1);
-            Ok((shared(0, rows)?, Some(positions), last_row))
+            Ok((shared(0, rows)?, Some(positions), last_row, None))
+        }
+        TableRows::Last { rows } => {
+            let lens = resolve("positions", [batch, 1, 1, 1], Layout::Bhsd)?;
+            let last_row = length("rows", rows)?.saturating_sub(1);
+            Ok((shared(0, rows)?, Some(lens), last_row, Some(length("len", len)?)))
         }
         TableRows::PerToken => {
-            Ok((resolve("table", [batch, 1, len, width], Layout::Bhsd)?, None, 0))
+            Ok((resolve("table", [batch, 1, len, width], Layout::Bhsd)?, None, 0, None))
         }
     }
 }
@@ -340,7 +369,7 @@ pub struct RotaryInputs<'a, T = f32> {
     pub cos: &'a [f32],
     /// As `cos`.
     pub sin: &'a [f32],
-    /// `[batch, len]`, given exactly with [`TableRows::Named`].
+    /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with [`TableRows::Last`].
     pub positions: Option<&'a [u32]>,
 }
 
@@ -351,7 +380,7 @@ pub struct PositionalInputs<'a, T = f32> {
     pub x: Option<&'a [T]>,
     /// `[rows, dim]`, or `[batch, len, dim]` with [`TableRows::PerToken`].
     pub table: &'a [f32],
-    /// `[batch, len]`, given exactly with [`TableRows::Named`].
+    /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with [`TableRows::Last`].
     pub positions: Option<&'a [u32]>,
 }
 

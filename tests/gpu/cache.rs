@@ -12,7 +12,7 @@ use wgpu_attention::{
     RotaryShape, RotaryTable, TableRows, cpu, wgpu,
 };
 
-const OPTIONS: AttentionOptions = AttentionOptions {
+pub(crate) const OPTIONS: AttentionOptions = AttentionOptions {
     scale: None,
     softcap: None,
     causal: true,
@@ -302,9 +302,9 @@ fn fork<T: Element>(gpu: &Gpu, dim: usize) {
 #[test]
 fn what_is_truncated_is_written_over() {
     let Filled { app, mut cache, key, value } = filled::<f32>(gpu(), 2);
-    cache.truncate(0, 1).unwrap();
-    assert_eq!((cache.lens(), cache.positions(2)), (&[1, 3][..], vec![0, 0, 1, 2]));
     let mut encoder = app.encoder();
+    cache.truncate(&mut encoder, 0, 1).unwrap();
+    assert_eq!((cache.lens(), cache.positions(2)), (&[1, 3][..], vec![0, 0, 1, 2]));
     let lens = [2, 0];
     let tokens = CacheTokens { lens: Some(&lens), ..CacheTokens::new(&key, &value, 3) };
     cache.append(&mut encoder, &tokens).unwrap();
@@ -312,7 +312,7 @@ fn what_is_truncated_is_written_over() {
     let found: Vec<f32> = read(&app, cache.key());
     assert_eq!(found[..6], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(found[8..14], [7.0, 8.0, 9.0, 10.0, 11.0, 12.0]);
-    cache.reset();
+    cache.reset(&mut app.encoder()).unwrap();
     assert_eq!(cache.lens(), [0, 0]);
     assert_eq!(cache.shape(1, 1).kv_len, 0);
 }
@@ -337,12 +337,12 @@ fn tokens_may_lie_in_other_orders() {
 fn what_does_not_fit_is_refused_and_changes_nothing() {
     let Filled { app, mut cache, key, value } = filled::<f32>(gpu(), 2);
     let before: Vec<f32> = app.read(cache.key());
-    cache.truncate(0, 2).unwrap();
+    let mut encoder = app.encoder();
+    cache.truncate(&mut encoder, 0, 2).unwrap();
     let own = cache.key().clone();
     let good = CacheTokens::new(&key, &value, 1);
     let small = app.buffer(&[1.0]);
     let unfit = app.buffer_with(&[1.0; 12], wgpu::BufferUsages::COPY_DST);
-    let mut encoder = app.encoder();
     for (tokens, says) in [
         (
             CacheTokens { len: 2, ..good },
@@ -374,8 +374,11 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         assert!(refused.starts_with(says), "{refused}, not {says}");
     }
     for (refused, says) in [
-        (cache.truncate(2, 0), "sequence: expected one of 2 sequences, found 2"),
-        (cache.truncate(1, 4), "len: expected at most 3 tokens, as the sequence holds, found 4"),
+        (cache.truncate(&mut encoder, 2, 0), "sequence: expected one of 2 sequences, found 2"),
+        (
+            cache.truncate(&mut encoder, 1, 4),
+            "len: expected at most 3 tokens, as the sequence holds, found 4",
+        ),
         (cache.fork(&mut encoder, 2, 0, 0), "from: expected one of 2 sequences, found 2"),
         (cache.fork(&mut encoder, 0, 5, 0), "to: expected one of 2 sequences, found 5"),
         (

@@ -35,7 +35,7 @@ impl log::Log for Creations {
 }
 
 /// Buffers, bind groups, pipelines and the like that `action` creates.
-fn created(action: impl FnOnce()) -> usize {
+pub(crate) fn created(action: impl FnOnce()) -> usize {
     static LOGGER: Once = Once::new();
     LOGGER.call_once(|| {
         log::set_logger(&Creations).unwrap();

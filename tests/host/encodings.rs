@@ -2,9 +2,10 @@
 
 use crate::plan::PORTABLE;
 use wgpu_attention::{
-    AdditivePlan, AdditiveShape, Capabilities, ElementType, Layout, MergePlan, MergeShape,
-    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable,
-    Strides, TableRows, TokenPlan, Variant, alibi_slopes, cpu, rotary_frequencies, sinusoidal,
+    AdditivePlan, AdditiveShape, Capabilities, Constant, ElementType, Entry, Layout, MergePlan,
+    MergeShape, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
+    RotaryTable, Storage, Strides, TableRows, TokenPlan, Variant, alibi_slopes, cpu,
+    rotary_frequencies, sinusoidal,
 };
 
 /// Every variant of these shaders that a plan can ask for.
@@ -18,7 +19,11 @@ pub(crate) fn variants() -> Vec<Variant> {
     ] {
         let device = Capabilities { shader_f16, ..PORTABLE };
         for dim in [6, 7, 16] {
-            for rows in [TableRows::From { start: 0, rows: 9 }, TableRows::Named { rows: 9 }] {
+            for rows in [
+                TableRows::From { start: 0, rows: 9 },
+                TableRows::Named { rows: 9 },
+                TableRows::Last { rows: 9 },
+            ] {
                 for out in [None, Some(Layout::Bhsd)] {
                     for pairs in [RotaryPairs::Half, RotaryPairs::Interleaved] {
                         let rotary_dim = dim / 2 * 2;
@@ -49,6 +54,24 @@ pub(crate) fn variants() -> Vec<Variant> {
             variants.extend(MergePlan::new(&shape, &device).unwrap().variants());
         }
     }
+    // Tokens that a cache appends where lengths on the GPU say, and these lengths.
+    let from_lens = |variant: &&Variant| {
+        let on = Some(&Constant::Flag(true));
+        variant.entry == Entry::Rotary
+            && variant.constants.get("FROM_LENS") == on
+            && variant.constants.get("IN_PLACE") != on
+            && variant.out != Storage::Unpacked
+    };
+    let to_place = |variant: &Variant| {
+        let mut constants = variant.constants.clone();
+        constants.insert("TO_PLACE", Constant::Flag(true));
+        Variant { constants, ..variant.clone() }
+    };
+    let appending: Vec<Variant> = variants.iter().filter(from_lens).map(to_place).collect();
+    assert!(!appending.is_empty());
+    variants.extend(appending);
+    let [storage, out] = [Storage::F32; 2];
+    variants.push(Variant { entry: Entry::CacheLens, storage, out, constants: [].into() });
     variants
 }
 

@@ -6,8 +6,8 @@ use std::any::type_name;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use wgpu_attention::{
-    Access, Constant, Entry, LensParams, LinearParams, Params, SequenceParams, Storage, Tensor,
-    TokenParams, ViewParams,
+    Access, CacheLensParams, Constant, Entry, LensParams, LinearParams, Params, SequenceParams,
+    Storage, Tensor, TokenParams, ViewParams,
 };
 
 /// Name, offset, size and type of a field.
@@ -64,24 +64,30 @@ fn parameters_lie_where_rust_puts_them() {
     let lens = fields!(LensParams: offset most before moves);
     // No field is missing above, and none is followed by padding.
     let tokens = fields!(TokenParams: x out table positions num_heads len dim rotary_dim rotating per_row
-        count last_row);
+        count last_row back);
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
     assert_eq!(tokens.iter().map(|field| field.size).sum::<usize>(), size_of::<TokenParams>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());
     assert_eq!(lens.iter().map(|field| field.size).sum::<usize>(), size_of::<LensParams>());
+    let cache_lens = fields!(CacheLensParams: first count kept added capacity);
+    assert_eq!(
+        cache_lens.iter().map(|field| field.size).sum::<usize>(),
+        size_of::<CacheLensParams>()
+    );
     let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
         weight_offset bias_offset len rows in_features out_features);
     assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
     for shader in SHADERS.iter() {
         let (found, span) = members(shader, "Params");
         let expected = match shader.variant.entry {
+            Entry::CacheLens => (&cache_lens, size_of::<CacheLensParams>()),
             Entry::Rotary | Entry::Positional => (&tokens, size_of::<TokenParams>()),
             Entry::Linear => (&linear, size_of::<LinearParams>()),
             _ => (&params, size_of::<Params>()),
         };
         assert_eq!((&found, span as usize), expected, "{}", shader.variant);
-        // It has no views.
-        if shader.variant.entry == Entry::Linear {
+        // They have no views.
+        if matches!(shader.variant.entry, Entry::Linear | Entry::CacheLens) {
             continue;
         }
         let (found, span) = members(shader, "View");
@@ -103,7 +109,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         let threads = match variant.entry {
             Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
             Entry::AttentionCombine => 64,
-            Entry::Rotary | Entry::Positional | Entry::AdditiveForward => 64,
+            Entry::Rotary | Entry::Positional | Entry::CacheLens | Entry::AdditiveForward => 64,
             Entry::Linear => match variant.constants["THREADS"] {
                 Constant::Count(threads) => threads,
                 Constant::Flag(_) => panic!("{variant}"),
@@ -151,7 +157,7 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
                 }
                 "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
-                "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" => {
+                "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" | "lens" => {
                     Storage::Unpacked
                 }
                 "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
@@ -185,6 +191,7 @@ fn number(name: &str, entry: Entry) -> u32 {
         (_, "cosine" | "table") => 6,
         (_, "sine") => 7,
         (_, "positions") => 8,
+        (_, "lens") => 4,
         _ => tensor(name).binding(entry),
     }
 }

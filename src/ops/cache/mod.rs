@@ -1,13 +1,20 @@
 //! A cache of keys and values, filled in the caller's encoder.
 
+mod step;
+
+pub use step::CacheStep;
+
 use super::attention::{AttentionBuffers, Footprint};
-use super::cache_store::{CacheStore, Move, positions};
+use super::cache_store::{CacheStore, LensChange, Move, positions};
+use crate::buffer::output;
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::plan::{CacheLens, Launch, cache_lens};
 use crate::problem::{
     AttentionShape, CacheProblem, CacheRotary, KvCacheShape, Layout, check_held, length,
 };
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Keys and values of the tokens so far, of fixed capacity, in two buffers that are allocated once.
@@ -28,11 +35,18 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`].
+/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
+///
+/// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`]. They are held
+/// twice, here and, in the order of what is recorded, on the GPU: [`KvCache::lens_buffer`].
+///
+/// Once its device is lost a cache has lost what it held, whatever its lengths say: what it records is then errors, or nothing.
 #[derive(Debug)]
 pub struct KvCache {
     store: CacheStore,
     lens: Vec<usize>,
+    /// The same on the GPU, u32 `[batch]`.
+    lens_buffer: wgpu::Buffer,
 }
 
 /// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
@@ -85,7 +99,8 @@ impl KvCache {
         let problem = CacheProblem::new(shape, shape.capacity, rotary)?;
         let store = CacheStore::new(context, problem, rotary)?;
         let lens = vec![0; shape.batch];
-        Ok(Self { store, lens })
+        let lens_buffer = output(&store.context.device, "lengths", shape.batch as u64 * 4)?;
+        Ok(Self { store, lens, lens_buffer })
     }
 
     /// Tokens that each sequence holds.
@@ -163,7 +178,9 @@ impl KvCache {
         let len = self.capacity().min(1);
         let batch = self.lens.len();
         let (_, runs) = self.store.problem.runs(&vec![0; batch], len, None)?;
-        self.store.prepare([batch, len], &runs).await
+        self.store.prepare([batch, len], &runs).await?;
+        let lens = self.set_lens(0..self.store.problem.batch(), 0);
+        self.store.context.pipelines.prepare(&[lens.variant]).await
     }
 
     /// As [`KvCache::prepare`], blocking.
@@ -192,24 +209,39 @@ impl KvCache {
         tokens: &CacheTokens<'_>,
     ) -> Result<(), Error> {
         let (lens, runs) = self.store.problem.runs(&self.lens, tokens.len, tokens.lens)?;
-        self.store.append(encoder, self.lens.len(), tokens, &[], &runs)?;
+        let set: Vec<_> = runs.iter().map(|run| self.set_lens(run.batches(), run.end())).collect();
+        let change = Some(self.changed(&set));
+        self.store.append(encoder, self.lens.len(), tokens, (&[], &runs), change)?;
         self.lens = lens;
         Ok(())
     }
 
-    /// Forgets all but the first `len` tokens of a sequence; nothing is recorded.
+    /// Records into `encoder` that all but the first `len` tokens of a sequence are forgotten.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there is no such sequence, or it holds fewer.
-    pub fn truncate(&mut self, sequence: usize, len: usize) -> Result<(), Error> {
+    pub fn truncate(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        sequence: usize,
+        len: usize,
+    ) -> Result<(), Error> {
         self.check_prefix("sequence", sequence, len)?;
+        let set = [self.set_len(sequence, len)];
+        self.store.relocate(encoder, &[], Some(self.changed(&set)))?;
         self.lens[sequence] = len;
         Ok(())
     }
 
-    /// Forgets all tokens of all sequences; nothing is recorded.
-    pub fn reset(&mut self) {
+    /// Records into `encoder` that all tokens of all sequences are forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] or [`Error::Device`] for what the device refuses.
+    pub fn reset(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<(), Error> {
+        let set = [self.set_lens(0..self.store.problem.batch(), 0)];
+        self.store.relocate(encoder, &[], Some(self.changed(&set)))?;
         self.lens.fill(0);
+        Ok(())
     }
 
     /// Records into `encoder` that sequence `to` becomes a copy of the first `len` tokens of `from`.
@@ -225,10 +257,13 @@ impl KvCache {
     ) -> Result<(), Error> {
         self.check_prefix("from", from, len)?;
         self.check_prefix("to", to, 0)?;
+        let set = [self.set_len(to, len)];
+        let mut moves = Vec::new();
         if from != to && len > 0 {
             let [from, to, count] = [length("from", from)?, length("to", to)?, length("len", len)?];
-            self.store.relocate(encoder, &[Move { places: [[from, 0], [to, 0]], count }])?;
+            moves.push(Move { places: [[from, 0], [to, 0]], count });
         }
+        self.store.relocate(encoder, &moves, Some(self.changed(&set)))?;
         self.lens[to] = len;
         Ok(())
     }
@@ -244,5 +279,27 @@ impl KvCache {
             return Err(Error::invalid(argument, expected, sequence));
         };
         check_held(len, held)
+    }
+
+    /// That some sequences hold `len` tokens.
+    fn set_lens(&self, batches: Range<u32>, len: u32) -> Launch<CacheLens> {
+        self.change_lens(batches, [0, len])
+    }
+
+    /// That a sequence holds `len` tokens, at most its capacity.
+    fn set_len(&self, sequence: usize, len: usize) -> Launch<CacheLens> {
+        let [sequence, len] = [sequence, len].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        self.set_lens(sequence..sequence.saturating_add(1), len)
+    }
+
+    /// That some sequences hold 0 or 1 times as many tokens as before, and so many more.
+    fn change_lens(&self, batches: Range<u32>, change: [u32; 2]) -> Launch<CacheLens> {
+        let sizes = [self.store.problem.batch(), self.store.problem.capacity()];
+        cache_lens(batches, change, sizes, &self.store.context.capabilities)
+    }
+
+    /// These changes, of this cache's lengths.
+    fn changed<'a>(&'a self, launches: &'a [Launch<CacheLens>]) -> LensChange<'a> {
+        LensChange { lens: &self.lens_buffer, launches }
     }
 }
