@@ -39,10 +39,10 @@ impl PagedCacheShape {
     pub(crate) fn problem(&self, rotary: Option<CacheRotary<'_>>) -> Result<CacheProblem, Error> {
         let Self { num_kv_heads, page_len, pages, longest, head_dim, value_dim, element } = *self;
         check_page_len(page_len)?;
-        length("longest", longest)?;
         let capacity = page_len.saturating_mul(pages);
         length("pages", capacity)
             .map_err(|_| Error::invalid("pages", "at most 2^30 tokens in all", capacity))?;
+        length("longest", longest)?;
         let shape = KvCacheShape { batch: 1, num_kv_heads, capacity, head_dim, value_dim, element };
         CacheProblem::new(&shape, longest, rotary)
     }

@@ -7,7 +7,8 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, Strides, View,
+    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, SmallTensor,
+    Strides, View,
 };
 
 /// Outputs need not be contiguous, only free of overlap.
@@ -178,8 +179,9 @@ fn least_binding(p: &Problem, alignment: u32) -> u64 {
     let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
     let elements =
         [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
-    let elements = elements.into_iter().chain(p.segments.map(|ids| ids.key.extent));
-    let elements = elements.chain(p.pages.map(|pages| pages.table.extent));
+    // Small tensors may be bound as one.
+    let elements =
+        elements.into_iter().chain([SmallTensor::ALL.map(|small| p.small.len(small)).iter().sum()]);
     let elements = elements.chain(p.bias.map(|view| row(view, p.kv_len)));
     let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
     // Elements of 16 bits are unpacked into twice as many bytes, with what lies before them.

@@ -72,6 +72,9 @@ fn every_shared_part_is_used_by_some_shader() {
                             ["locate_same", "locate_ragged", "locate_device"].map(str::to_owned),
                         );
                     }
+                    None if name == "locate_tile" => {
+                        used.extend(["tile_contiguous", "tile_paged"].map(str::to_owned));
+                    }
                     None => drop(used.insert(name.to_owned())),
                     Some((stem, _)) => {
                         let storages = ["f32", "f32x4", "f16", "f16x4", "words"];
@@ -112,6 +115,8 @@ fn every_knob_is_declared_once_and_turned_by_some_plan() {
             let mut turned: BTreeSet<&str> = shader.variant.constants.keys().copied().collect();
             // The softmax has the same workgroup everywhere.
             turned.extend(declared.contains(&"THREADS").then_some("THREADS"));
+            // What a cache puts in its place goes through the rotary kernel.
+            turned.extend((stem == "positional").then_some("TO_PLACE"));
             assert_eq!(declared.iter().copied().collect::<BTreeSet<_>>(), turned, "{stem}");
         }
     }
@@ -122,9 +127,10 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
         let mut bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
-        // They also decide which part locates a sequence, and of which types matrices are.
+        // They also decide which parts locate a sequence and a tile, and of which types matrices are.
         bare.constants.extend(variant.constants.get_key_value("RAGGED"));
         bare.constants.extend(variant.constants.get_key_value("HAS_LENS"));
+        bare.constants.extend(variant.constants.get_key_value("PAGED"));
         bare.constants.extend(variant.constants.get_key_value("MATRIX_SIZE"));
         let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
@@ -140,8 +146,8 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
             assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
         }
         let stored = format!("alias Stored = {};", variant.storage.alias());
-        let stores_inputs =
-            ![Entry::Softmax, Entry::Pack, Entry::HeadMean].contains(&variant.entry);
+        let stores_inputs = ![Entry::Softmax, Entry::Pack, Entry::HeadMean, Entry::CacheLens]
+            .contains(&variant.entry);
         assert_eq!(after.contains(&stored), stores_inputs, "{variant}");
         let stored = format!("alias StoredOut = {};", variant.out.alias());
         let stores_out = stores_inputs && variant.entry != Entry::Scores;

@@ -144,8 +144,11 @@ fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel
         let (shape, options) = call(dims, len, aligned, flags);
         let shape = AttentionShape { element: ElementType::F16, ..shape };
         let ragged = AttentionShape { kv_lens: Some(vec![len / 2]), ..shape.clone() };
-        calls.push((shape, options, device, Kernel::ForwardMatrix));
+        calls.push((shape.clone(), options, device, Kernel::ForwardMatrix));
         if flags == 63 {
+            let pages = Some(PagedKeys { page_len: 64, pages: 10, pages_per_sequence: 10 });
+            let paged = AttentionShape { key: Layout::Bhsd, pages, ..shape };
+            calls.push((paged, options, device, Kernel::ForwardMatrix));
             calls.push((ragged, options, device, Kernel::ForwardMatrix));
             let (shape, _) = call(dims, len, aligned, flags);
             let shape = AttentionShape { element: ElementType::F16, lens: true, ..shape };
