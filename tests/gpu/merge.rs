@@ -236,7 +236,7 @@ fn a_merge_that_is_broken_is_found() {
     for (find, replacement) in [
         ("columns += weight * load", "columns += load"),
         ("part * params.lse_split", "part"),
-        ("lse_bits(m, l, empty)", "lse_bits(m, 1.0, empty)"),
+        ("lse_bits(total.m, total.l, total.empty)", "lse_bits(total.m, 1.0, total.empty)"),
     ] {
         assert!(split.check::<f32>(&gpu().broken(find, replacement)).is_err(), "{find}");
     }
