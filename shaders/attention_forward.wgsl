@@ -49,7 +49,7 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, tile, visibility, transform, softmax_state, sink
+// use params, sequence, rows, tile, finite, visibility, transform, softmax_state, sink
 // use load(query), load(key), load(value), store(out)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
@@ -58,6 +58,9 @@ const ROWS = THREADS * ROWS_EACH;
 
 var<workgroup> key_tile: array<vec4<f32>, KEYS * HEAD_VECTORS>;
 var<workgroup> value_tile: array<vec4<f32>, KEYS * VALUE_VECTORS>;
+
+// Whether a value that is infinite or NaN has been staged.
+var<workgroup> has_nonfinite: atomic<u32>;
 
 // Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
 // indexed at run time leaves the registers.
@@ -102,6 +105,10 @@ fn attention_forward(
         seen[r] = 0u;
     }
 
+    if lane == 0u {
+        atomicStore(&has_nonfinite, 0u);
+    }
+    workgroupBarrier();
     var keys = key_range(sequence, first_query, last_query);
     if SPLIT {
         keys = share_of(keys, split);
@@ -109,6 +116,7 @@ fn attention_forward(
     for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
         stage(sequence, kv_head, first_key, lane);
         workgroupBarrier();
+        let all_finite = atomicLoad(&has_nonfinite) == 0u;
         let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
@@ -120,31 +128,34 @@ fn attention_forward(
             seen[r] |= visible[r];
             some |= visible[r];
         }
-        if some != 0u {
-            for (var j = 0u; j < KEYS; j += KEYS_EACH) {
-                multiply(j);
-                for (var r = 0u; r < ROWS_EACH; r++) {
-                    let row = locate_row(own_row + r, sequence, kv_head);
-                    for (var c = 0u; c < KEYS_EACH; c++) {
-                        let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
-                        weights[c * ROWS_EACH + r] = score;
-                        if !whole {
-                            weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
-                        }
+        let end = select(0u, KEYS, some != 0u);
+        for (var j = 0u; j < end; j += KEYS_EACH) {
+            multiply(j);
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                let row = locate_row(own_row + r, sequence, kv_head);
+                for (var c = 0u; c < KEYS_EACH; c++) {
+                    let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
+                    weights[c * ROWS_EACH + r] = score;
+                    if !whole {
+                        weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
                     }
                 }
-                raise_maximum();
-                for (var r = 0u; r < ROWS_EACH; r++) {
-                    for (var c = 0u; c < KEYS_EACH; c++) {
-                        var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
-                        if !whole {
-                            weight = select(0.0, weight, is_visible(r, j + c));
-                        }
-                        weights[c * ROWS_EACH + r] = weight;
-                        l[r] += weight;
+            }
+            raise_maximum();
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                for (var c = 0u; c < KEYS_EACH; c++) {
+                    var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
+                    if !whole {
+                        weight = select(0.0, weight, is_visible(r, j + c));
                     }
+                    weights[c * ROWS_EACH + r] = weight;
+                    l[r] += weight;
                 }
-                add_values(j, whole);
+            }
+            if whole || all_finite {
+                add_values(j);
+            } else {
+                add_visible_values(j);
             }
         }
         workgroupBarrier();
@@ -186,7 +197,11 @@ fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
         let j = min(slot / VALUE_VECTORS, last);
         let column = slot % VALUE_VECTORS * 4u;
-        value_tile[slot] = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
+        let columns = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
+        value_tile[slot] = columns;
+        if !are_finite(columns) {
+            atomicStore(&has_nonfinite, 1u);
+        }
     }
 }
 
@@ -251,41 +266,58 @@ fn highest(r: u32) -> f32 {
     return result;
 }
 
-fn add_values(j: u32, whole: bool) {
-    add_part(j, 0u, whole);
+// Their values, weighted: a hidden one has no weight.
+fn add_values(j: u32) {
+    add_part(j, 0u);
     if VALUE_PARTS > 1u {
-        add_part(j, VALUE_PART, whole);
+        add_part(j, VALUE_PART);
     }
     if VALUE_PARTS > 2u {
-        add_part(j, 2u * VALUE_PART, whole);
+        add_part(j, 2u * VALUE_PART);
     }
     if VALUE_PARTS > 3u {
-        add_part(j, 3u * VALUE_PART, whole);
+        add_part(j, 3u * VALUE_PART);
     }
 }
 
-fn add_part(j: u32, first: u32, whole: bool) {
-    if whole {
-        for (var step = 0u; step < VALUE_PART; step++) {
-            let d = min(first + step, VALUE_VECTORS - 1u);
-            for (var c = 0u; c < KEYS_EACH; c++) {
-                let columns = value_tile[(j + c) * VALUE_VECTORS + d];
-                for (var r = 0u; r < ROWS_EACH; r++) {
-                    outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
-                }
-            }
-        }
-        return;
-    }
-    // A hidden value adds nothing, whatever it holds: 0 * NaN is NaN.
+fn add_part(j: u32, first: u32) {
     for (var step = 0u; step < VALUE_PART; step++) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         for (var c = 0u; c < KEYS_EACH; c++) {
             let columns = value_tile[(j + c) * VALUE_VECTORS + d];
             for (var r = 0u; r < ROWS_EACH; r++) {
-                let term = weights[c * ROWS_EACH + r] * columns;
-                outs[d * ROWS_EACH + r] += select(vec4(0.0), term, is_visible(r, j + c));
+                outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
             }
+        }
+    }
+}
+
+// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+fn add_visible_values(j: u32) {
+    for (var c = 0u; c < KEYS_EACH; c++) {
+        add_visible_part(j + c, 0u);
+        if VALUE_PARTS > 1u {
+            add_visible_part(j + c, VALUE_PART);
+        }
+        if VALUE_PARTS > 2u {
+            add_visible_part(j + c, 2u * VALUE_PART);
+        }
+        if VALUE_PARTS > 3u {
+            add_visible_part(j + c, 3u * VALUE_PART);
+        }
+        // The next key's weights come first: this loop is not unrolled, and indices stay constants.
+        for (var slot = ROWS_EACH; slot < KEYS_EACH * ROWS_EACH; slot++) {
+            weights[slot - ROWS_EACH] = weights[slot];
+        }
+    }
+}
+
+fn add_visible_part(j: u32, first: u32) {
+    for (var step = 0u; step < VALUE_PART; step++) {
+        let d = min(first + step, VALUE_VECTORS - 1u);
+        let columns = value_tile[j * VALUE_VECTORS + d];
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            outs[d * ROWS_EACH + r] += select(vec4(0.0), weights[r] * columns, is_visible(r, j));
         }
     }
 }

@@ -52,6 +52,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
+        ("finite", _) => include_str!("../shaders/shared/finite.wgsl"),
         ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
         ("mask_bits", _) => include_str!("../shaders/shared/mask_bits.wgsl"),
         ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),

@@ -1,6 +1,6 @@
 // What matrices are loaded from: queries, keys and values as f16 in workgroup memory. Matrices know of no strides
 // between heads and no ends, so nothing is loaded from elsewhere.
-// use sequence, rows, tile, load(query), load(key), load(value)
+// use sequence, rows, tile, finite, load(query), load(key), load(value)
 
 // The workgroup's queries, as many columns as a matrix has at a time, through `weights`.
 fn load_queries(sequence: Sequence, kv_head: u32, first_row: u32, base: u32, lane: u32) {
@@ -42,8 +42,7 @@ fn stage_values(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
         let row = start + min(j, last) * params.value.row;
         let four = load_value(row + column, 4u);
         stage(j * TILE_STRIDE + column, four);
-        let exponents = bitcast<vec4<u32>>(four) & vec4(0x7f800000u);
-        if any(exponents == vec4(0x7f800000u)) {
+        if !are_finite(four) {
             atomicOr(&reasons, NOT_FINITE);
         }
     }

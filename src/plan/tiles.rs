@@ -38,10 +38,12 @@ const SOFTWARE_WORKGROUPS: u32 = 32;
 const SOFTWARE_LOCKSTEP: u32 = 8;
 /// Fewer tiles of keys than this are not worth a workgroup of their own.
 const FEWEST_TILES: u32 = 4;
-/// Fewer keys than this are not worth a tile.
+/// Fewer keys than this are not worth a tile, which has a multiple of them.
 const FEWEST_KEYS: u32 = 4;
 /// Matrices that kernels are written for.
 const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
+/// Bytes of the fused kernel's note on values that are not finite.
+const FLAG_BYTES: u32 = 4;
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
@@ -53,19 +55,10 @@ impl Tiles {
     /// Tiles of the fused kernel, which stages whole keys and values side by side.
     pub(super) fn forward(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         let rows = packed_rows(problem);
-        // On a CPU each column of a key costs a bounds check and a broadcast, so several rows share it, as
-        // many as its nearest cache holds; a GPU has no registers for that. lavapipe 26, 512 queries and
-        // keys of 8 heads: dim 64, 16 ms with one row, 7 with four; dim 128, 27 ms with four, 19 with two.
-        // There, 4 keys at a time take 26 ms where 2 take 28, if their loops are still unrolled: dim 64.
         let dim = problem.head_dim.max(problem.value_dim);
-        let is_long = dim > 80;
         let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
-            (true, ..=8) => (8, 1, 4),
-            (true, _) if dim > MOST_COLUMNS => (32, 1, 4),
-            (_, ..=32) => (32, 1, 4),
-            (true, 256..) => (64, if is_long { 2 } else { 4 }, if dim <= 64 { 4 } else { 2 }),
-            (true, _) if is_long => (32, 2, 2),
-            (true, _) => (16, 4, 2),
+            (true, rows) => software_tile(rows, dim),
+            (false, ..=32) => (32, 1, 4),
             (false, _) => (64, 1, 4),
         };
         // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
@@ -86,7 +79,7 @@ impl Tiles {
             value_chunk,
             workgroup_bytes: 0,
         };
-        tiles.with_memory(bytes_per_key, capabilities)
+        tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)
     }
 
     /// Tiles of the kernels that go through one tile in chunks of columns.
@@ -105,7 +98,7 @@ impl Tiles {
             value_chunk,
             workgroup_bytes: 0,
         };
-        tiles.with_memory(head_chunk.max(value_chunk) * 4, capabilities)
+        tiles.with_memory(problem, head_chunk.max(value_chunk) * 4, 0, capabilities)
     }
 
     /// Tiles of the kernel of cooperative matrices.
@@ -166,13 +159,23 @@ impl Tiles {
         }
     }
 
-    /// As many keys as workgroup memory holds.
-    fn with_memory(self, bytes_per_key: u32, capabilities: &Capabilities) -> Result<Self, Error> {
-        let mut keys = self.keys;
-        while keys * bytes_per_key > capabilities.workgroup_memory && keys > FEWEST_KEYS {
-            keys /= 2;
-        }
-        let bytes = SOFTMAX_BYTES.max(keys * bytes_per_key);
+    /// As many keys as workgroup memory holds beside `other_bytes`.
+    fn with_memory(
+        self,
+        problem: &Problem,
+        bytes_per_key: u32,
+        other_bytes: u32,
+        capabilities: &Capabilities,
+    ) -> Result<Self, Error> {
+        let room = capabilities.workgroup_memory.saturating_sub(other_bytes) / bytes_per_key;
+        let fitting = room.clamp(FEWEST_KEYS, self.keys);
+        let keys = match problem.pages {
+            // Tiles divide a page, whose length is a power of two.
+            Some(_) => 1 << fitting.ilog2(),
+            None => fitting / FEWEST_KEYS * FEWEST_KEYS,
+        };
+        let workgroup_bytes = keys * bytes_per_key + other_bytes;
+        let bytes = SOFTMAX_BYTES.max(workgroup_bytes);
         let threads = SOFTMAX_THREADS.max(self.threads);
         let needs = [
             ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
@@ -184,7 +187,7 @@ impl Tiles {
                 return Err(Error::Unsupported { what, expected, found });
             }
         }
-        Ok(Self { keys, workgroup_bytes: keys * bytes_per_key, ..self })
+        Ok(Self { keys, workgroup_bytes, ..self })
     }
 
     /// Rows of a workgroup.
@@ -300,14 +303,27 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
     if capabilities.software { 2 * MOST_COLUMNS } else { MOST_COLUMNS }
 }
 
-/// As few loops as drivers still unroll; at most four cover all columns.
+/// Invocations, rows that each owns and keys at a time, where a CPU plays the GPU.
+///
+/// Each column of a key costs it a bounds check and a broadcast, so rows share it, and each number of an output a load and a
+/// store, so keys share that; a GPU has no registers for both. What bounds them is the compiler: a step of 512 products
+/// is compiled in 3 s, one of 1,024 in 6, and is no faster. lavapipe 26, 512 queries and keys, rows x keys each: dim 64,
+/// 8 heads, 2 x 4 26 ms, 4 x 4 26; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 31, 1 x 4 36.
+fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
+    let rows_each = if rows <= 8 || dim > MOST_COLUMNS { 1 } else { 2 };
+    let threads = match rows {
+        ..=8 => 8,
+        ..256 => 32,
+        _ => 128,
+    };
+    let keys_each = if rows_each * dim <= 128 { 4 } else { 2 };
+    (threads, rows_each, keys_each)
+}
+
+/// As few loops as drivers still unroll, up to 64 dot products each; at most four cover all columns.
 fn parts(dim: u32, rows_each: u32, keys_each: u32) -> Parts {
     let vectors = dim.div_ceil(4);
-    let most = match (rows_each, keys_each) {
-        (4.., 4..) => 4,
-        (_, 4..) => 16,
-        _ => 8,
-    };
+    let most = (64 / (rows_each * keys_each)).min(16);
     let count = vectors.div_ceil(most);
     Parts { count, vectors: vectors.div_ceil(count) }
 }

@@ -248,11 +248,11 @@ fn a_plan_says_what_runs_and_why() {
         plan.to_string(),
         format!(
             "kernel      forward (nothing asks for scores)\n\
-             tiles       64 rows x 32 keys; 64 threads, each 1 rows and 4 keys at a time\n\
+             tiles       64 rows x 28 keys; 64 threads, each 1 rows and 4 keys at a time\n\
              columns     64 of head_dim 64 and 64 of value_dim 64 at a time\n\
              rows        2 query heads share each key head's tiles\n\
              dispatches  {} of 4 x 2 x 2 workgroups\n\
-             memory      16384 bytes of workgroup memory, 0 bytes of workspace",
+             memory      14340 bytes of workgroup memory, 0 bytes of workspace",
             plan.dispatches[0].variant
         )
     );

@@ -92,7 +92,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             [3, 80, 128, 512].into_iter().flat_map(|dim| [(dim, 4), (dim, 20), (dim, 300)])
         {
             add((dim, dim), len, true, all, PORTABLE);
-            for kib in [4, 8, 32] {
+            for kib in [5, 8, 32] {
                 let workgroup_memory = kib << 10;
                 add((dim, dim), len, true, all, Capabilities { workgroup_memory, ..PORTABLE });
             }
