@@ -69,7 +69,8 @@ impl<T: Element> Tensors<T> {
         }
     }
 
-    /// Late keys, so that causal rows before them stay clean.
+    /// Late keys, so that causal rows before them stay clean. The last one is NaN: of a row whose only score is -inf,
+    /// no lse is right.
     fn poison(&mut self, p: &Problem) {
         let last = p.kv_len as usize - 1;
         let pages = p.pages.zip(self.pages.as_deref());
@@ -77,7 +78,7 @@ impl<T: Element> Tensors<T> {
             let (batch, row) = pages.map_or((0, j), |(pages, table)| pages.place(table, 0, j));
             view.index(batch, 0, row, 0)
         };
-        for (j, poison) in [(last, f64::NAN), (last / 2, f64::INFINITY)] {
+        for (j, poison) in [(last / 2, f64::INFINITY), (last, f64::NAN)] {
             self.key[at(p.key, j)] = T::from_f64(poison);
             self.value[at(p.value, j)] = T::from_f64(poison);
         }
