@@ -312,8 +312,8 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
     let rows_each = if rows <= 8 || dim > MOST_COLUMNS { 1 } else { 2 };
     let threads = match rows {
-        ..=8 => 8,
-        ..256 => 32,
+        0..=8 => 8,
+        9..=255 => 32,
         _ => 128,
     };
     let keys_each = if rows_each * dim <= 128 { 4 } else { 2 };

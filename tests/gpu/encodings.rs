@@ -31,9 +31,19 @@ fn round<T: Element>(numbers: Vec<f32>) -> Vec<T> {
     numbers.into_iter().map(|x| T::from_f64(x.into())).collect()
 }
 
-fn positions(rows: TableRows, seed: u64, count: usize) -> Option<Vec<u32>> {
-    matches!(rows, TableRows::Named { .. })
-        .then(|| numbers(seed, count).iter().map(|x| ((x + 1.0) * 39.9) as u32).collect())
+/// Rows of tokens, or lengths of sequences that have as many.
+fn positions(rows: TableRows, seed: u64, [batch, len]: [usize; 2]) -> Option<Vec<u32>> {
+    let up_to = |most: usize, x: f32| ((x + 1.0) * 0.4999 * most as f32) as u32;
+    match rows {
+        TableRows::Named { .. } => {
+            Some(numbers(seed, batch * len).into_iter().map(|x| up_to(ROWS, x)).collect())
+        }
+        TableRows::Last { .. } => {
+            let lens = numbers(seed, batch).into_iter();
+            Some(lens.map(|x| len as u32 + up_to(ROWS - len + 1, x)).collect())
+        }
+        TableRows::From { .. } | TableRows::PerToken => None,
+    }
 }
 
 /// Rows of `width` for every token.
@@ -64,7 +74,7 @@ fn check_rotary<T: Element>(gpu: &Gpu, shape: &RotaryShape, seed: u64) -> Result
     let tables = RotaryTable::new(s.rotary_dim, 100.0, 0..ROWS as u64).unwrap();
     let (width, tokens) = (s.rotary_dim / 2, s.batch * s.len);
     let [cos, sin] = [tables.cos, tables.sin].map(|shared| table(s.rows, shared, width, tokens));
-    let positions = positions(s.rows, seed + 1, tokens);
+    let positions = positions(s.rows, seed + 1, [s.batch, s.len]);
     let inputs = RotaryInputs { x: &x, cos: &cos, sin: &sin, positions: positions.as_deref() };
     let what = format!("seed {seed}, {s:?}");
     let expected = cpu::rotary(s, &inputs).map_err(|error| format!("{what}: {error}"))?;
@@ -82,7 +92,7 @@ fn check_positional<T: Element>(
         s.x.map(|x| round(numbers(seed, extent(x, [s.batch, 1, s.len, s.dim]))));
     let shared = sinusoidal(ROWS, s.dim, 100.0, 0).unwrap();
     let table = table(s.rows, shared, s.dim, s.batch * s.len);
-    let positions = positions(s.rows, seed + 1, s.batch * s.len);
+    let positions = positions(s.rows, seed + 1, [s.batch, s.len]);
     let inputs =
         PositionalInputs { x: x.as_deref(), table: &table, positions: positions.as_deref() };
     let what = format!("seed {seed}, {s:?}");
@@ -104,6 +114,7 @@ fn rows() -> impl Strategy<Value = TableRows> {
     prop_oneof![
         (0..40_usize).prop_map(|start| TableRows::From { start, rows: ROWS }),
         Just(TableRows::Named { rows: ROWS }),
+        Just(TableRows::Last { rows: ROWS }),
         Just(TableRows::PerToken),
     ]
 }
@@ -274,7 +285,10 @@ fn a_kernel_that_is_broken_is_found() {
     let named = TableRows::Named { rows: ROWS };
     let halves = RotaryShape { rotary_dim: 6, rows: named, ..RotaryShape::new(2, 2, 9, 9) };
     let neighbours = RotaryShape { pairs: RotaryPairs::Interleaved, out: None, ..halves };
+    let last = RotaryShape { rows: TableRows::Last { rows: ROWS }, ..halves };
     for (shape, find, replacement) in [
+        (last, "max(len + i, params.back) - params.back", "len + i"),
+        (last, "batch, 0u, 0u)], params.last_row", "0u, 0u, 0u)], params.last_row"),
         (halves, "first * sines + second", "first * sines - second"),
         (halves, "half + column, left, first", "half + column, 4u, first"),
         (halves, "copy(token, params.rotary_dim + (part - params.rotating) * 4u);", ""),

@@ -5,6 +5,7 @@ mod additive;
 mod app;
 mod bands;
 mod cache;
+mod cache_random;
 mod cache_steps;
 mod calls;
 mod case;
