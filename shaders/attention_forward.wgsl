@@ -113,7 +113,8 @@ fn attention_forward(
     if SPLIT {
         keys = share_of(keys, split);
     }
-    for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
+    for (var at = keys.begin; at < keys.end; at += KEYS) {
+        let first_key = key_at(keys, at);
         stage(sequence, kv_head, first_key, lane);
         workgroupBarrier();
         let all_finite = atomicLoad(&has_nonfinite) == 0u;

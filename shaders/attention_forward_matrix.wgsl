@@ -116,7 +116,8 @@ fn attention_forward_matrix(
     }
     // What matrices are multiplied under has to be the same for all as far as a compiler can see.
     let range = workgroupUniformLoad(&keys);
-    for (var first_key = range.begin; first_key < range.end; first_key += KEYS) {
+    for (var at = range.begin; at < range.end; at += KEYS) {
+        let first_key = key_at(range, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
         stage_keys(place, kv_head, last, lane);

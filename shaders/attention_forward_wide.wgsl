@@ -75,7 +75,8 @@ fn attention_forward_wide(
     if SPLIT {
         keys = share_of(keys, split);
     }
-    for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
+    for (var at = keys.begin; at < keys.end; at += KEYS) {
+        let first_key = key_at(keys, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
         score_tile(query_start, tile_start(params.key, place, kv_head), last, lane);

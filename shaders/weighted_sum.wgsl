@@ -46,7 +46,8 @@ fn weighted_sum(
         acc[d] = vec4(0.0);
     }
     let keys = key_range(sequence, first_query, last_query);
-    for (var first_key = keys.begin; first_key < keys.end; first_key += KEYS) {
+    for (var at = keys.begin; at < keys.end; at += KEYS) {
+        let first_key = key_at(keys, at);
         let value_start = tile_start(params.value, locate_tile(sequence, first_key), kv_head);
         stage_values(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
         workgroupBarrier();

@@ -50,6 +50,8 @@ struct Params {
     group: u32,
     band_lower: i32,
     band_upper: i32,
+    // Of each sequence, keys before this one are visible whatever lies below the band.
+    kept: u32,
     offset: i32,
     scale: f32,
     softcap: f32,

@@ -3,31 +3,41 @@
 // infinities do not exist.
 // use params, sequence, rows, mask_bits
 
+// Keys to go through in tiles, the first ones of a sequence and then those of a window: places from `begin` to `end`,
+// of which those from `kept` on stand for keys that are `skipped` further on.
 struct KeyRange {
     begin: u32,
     end: u32,
+    kept: u32,
+    skipped: u32,
 }
 
-// The keys that the band leaves to any of these queries, from the start of a tile.
+// The keys that any of these queries may see, as far as the band tells.
 fn key_range(sequence: Sequence, first_query: u32, last_query: u32) -> KeyRange {
-    let begin = max(i32(first_query) + sequence.band_lower, 0);
-    let end = min(i32(last_query) + sequence.band_upper + 1, i32(sequence.seen_len));
-    return KeyRange(u32(begin) / KEYS * KEYS, u32(max(end, 0)));
+    let lower = u32(max(i32(first_query) + sequence.band_lower, 0)) / KEYS * KEYS;
+    let upper = u32(max(min(i32(last_query) + sequence.band_upper + 1, i32(sequence.seen_len)), 0));
+    let kept = min((params.kept + KEYS - 1u) / KEYS * KEYS, lower);
+    return KeyRange(0u, min(kept, upper) + max(upper, lower) - lower, kept, lower - kept);
+}
+
+// The key at a place in a range.
+fn key_at(range: KeyRange, place: u32) -> u32 {
+    return place + select(range.skipped, 0u, place < range.kept);
 }
 
 // The part of a range that one of several workgroups goes through: whole tiles, in even shares.
 fn share_of(range: KeyRange, split: u32) -> KeyRange {
-    let tiles = (max(range.begin, range.end) - range.begin + KEYS - 1u) / KEYS;
-    let begin = range.begin + tiles * split / params.splits * KEYS;
-    let end = range.begin + tiles * (split + 1u) / params.splits * KEYS;
-    return KeyRange(begin, min(end, range.end));
+    let tiles = (range.end + KEYS - 1u) / KEYS;
+    let begin = tiles * split / params.splits * KEYS;
+    let end = tiles * (split + 1u) / params.splits * KEYS;
+    return KeyRange(begin, min(end, range.end), range.kept, range.skipped);
 }
 
 // Whether every one of these queries sees every key of the tile.
 fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
     return !HAS_MASK && !HAS_BIAS && !HAS_SEGMENTS && last_key < sequence.seen_len
-        && i32(first_key) - i32(last_query) >= sequence.band_lower
+        && (i32(first_key) - i32(last_query) >= sequence.band_lower || last_key < params.kept)
         && i32(last_key) - i32(first_query) <= sequence.band_upper;
 }
 
@@ -36,7 +46,8 @@ fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));
     let left = i32(sequence.seen_len) - i32(first_key);
     let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(KEYS));
-    var visible = lowest_bits(u32(end)) & ~lowest_bits(u32(begin));
+    let kept = min(max(params.kept, first_key) - first_key, KEYS);
+    var visible = lowest_bits(u32(end)) & (lowest_bits(kept) | ~lowest_bits(u32(begin)));
     if HAS_MASK {
         visible &= mask_bits(row, first_key);
     }

@@ -72,6 +72,8 @@ pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
             list.poisoned("causal over NaN", shape(2, q_len, kv_len, dim), causal);
             let window = AttentionOptions { window_left: Some(17), ..causal };
             list.add("causal window", shape(2, q_len, kv_len, dim), window);
+            let keeps = AttentionOptions { window_keeps: 5, ..window };
+            list.add("window that keeps the first keys", shape(2, q_len, kv_len, dim), keeps);
             let window = AttentionOptions { window_right: Some(3), ..plain };
             let window = AttentionOptions { window_left: Some(50), align, ..window };
             list.add("two-sided window", shape(2, q_len, kv_len, dim), window);
@@ -219,6 +221,8 @@ fn many_keys(list: &mut Cases) {
     let grouped = AttentionShape { num_heads: 8, ..shape(2, 1, 1_000, dim) };
     list.add("many keys", grouped.clone(), plain);
     list.add("many keys", shape(1, 5, 700, dim), causal);
+    let keeps = AttentionOptions { window_left: Some(300), window_keeps: 40, ..causal };
+    list.add("window that keeps the first keys", shape(1, 5, 700, dim), keeps);
     let window = AttentionOptions { window_left: Some(300), softcap: Some(5.0), ..causal };
     let sizes = Some(BroadcastLayout::Sizes([2, 1, 5, 700]));
     let all = AttentionShape {
@@ -350,6 +354,9 @@ fn matrices(list: &mut Cases, quick: bool) {
         add("causal over NaN", shape(2, q_len, kv_len, dim), causal, Data::Poisoned);
         let window = AttentionOptions { window_left: Some(17), ..causal };
         add("causal window", shape(2, q_len, kv_len, dim), window, Data::Random);
+        let keeps = AttentionOptions { window_keeps: 5, ..window };
+        let name = "window that keeps the first keys";
+        add(name, shape(2, q_len, kv_len, dim), keeps, Data::Random);
     }
     for group in [2, 7, 8] {
         let grouped = AttentionShape { num_heads: group * 2, batch: 2, ..shape(2, 33, 70, dim) };

@@ -129,7 +129,7 @@ impl Tiles {
         let candidates = [(4, 32), (2, 32), (1, 32), (1, 16)].map(|(subgroups, keys)| {
             let (rows, threads) = (subgroups * size, subgroups * subgroup);
             let halves = keys * (columns + 8) + rows * (keys + 8);
-            let words = rows * (keys + 4) + threads + 2 * rows + 3;
+            let words = rows * (keys + 4) + threads + 2 * rows + 5;
             let workgroup_bytes = 2 * halves + 4 * words;
             Self {
                 threads,

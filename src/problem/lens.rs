@@ -69,7 +69,7 @@ impl Problem {
         Sequence {
             seen_len: len.saturating_sub(lens.before).min(self.kv_len),
             offset: moved(offset),
-            band: super::Band { lower: moved(band.lower), upper: moved(band.upper) },
+            band: super::Band { lower: moved(band.lower), upper: moved(band.upper), ..band },
         }
     }
 }

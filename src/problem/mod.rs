@@ -127,7 +127,7 @@ pub struct Problem {
     pub pieces: Option<Vec<Piece>>,
 }
 
-/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`.
+/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the first.
 ///
 /// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`. Where lengths in a buffer
 /// move the band, by `most` at most, the lower one is `-q_len - most`.
@@ -137,6 +137,8 @@ pub struct Band {
     pub lower: i32,
     /// Highest `j - i` that is visible.
     pub upper: i32,
+    /// Keys from here on the lower bound hides.
+    pub kept: u32,
 }
 
 impl Band {
@@ -145,6 +147,7 @@ impl Band {
         Self {
             lower: 0_i32.saturating_sub_unsigned(q_len).saturating_sub_unsigned(moved),
             upper: 0_i32.saturating_add_unsigned(kv_len),
+            kept: 0,
         }
     }
 
@@ -157,7 +160,8 @@ impl Band {
     #[must_use]
     pub fn contains(&self, i: usize, j: usize) -> bool {
         let distance = j as i64 - i as i64;
-        i64::from(self.lower) <= distance && distance <= i64::from(self.upper)
+        let is_late_enough = i64::from(self.lower) <= distance || j < self.kept as usize;
+        is_late_enough && distance <= i64::from(self.upper)
     }
 }
 

@@ -23,6 +23,9 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// Key `j` is seen by query `i` only if `j >= i + offset - window_left`.
     pub window_left: Option<usize>,
+    /// The first keys of each sequence that `window_left` does not hide, so that a model that was trained without a window goes on in
+    /// one: four are enough. Source: Xiao et al. 2023, arXiv 2309.17453.
+    pub window_keeps: usize,
     /// Key `j` is seen by query `i` only if `j <= i + offset + window_right`.
     pub window_right: Option<usize>,
     /// The offset that `causal`, the windows and ALiBi count from.

@@ -67,14 +67,19 @@ impl Sequence {
         Self {
             seen_len: self.seen_len.saturating_sub(keys.start).min(kv_len),
             offset: self.offset.saturating_sub_unsigned(keys.start),
-            band: Band { lower: moved(self.band.lower), upper: moved(self.band.upper) },
+            band: Band {
+                lower: moved(self.band.lower),
+                upper: moved(self.band.upper),
+                kept: self.band.kept.saturating_sub(keys.start),
+            },
         }
     }
 
     /// Number of keys that one query sees at most, as far as lengths, causality and windows go.
     pub(crate) fn reach(&self) -> u32 {
         let window = i64::from(self.band.upper) - i64::from(self.band.lower) + 1;
-        self.seen_len.min(u32::try_from(window.max(0)).unwrap_or(u32::MAX))
+        let window = u32::try_from(window.max(0)).unwrap_or(u32::MAX);
+        self.seen_len.min(window.saturating_add(self.band.kept))
     }
 
     /// Whether query `i` sees key `j`, as far as lengths, causality and windows go.
@@ -171,6 +176,7 @@ fn band(options: &AttentionOptions, offset: i32, open: Band) -> Band {
     Band {
         lower: lower.clamp(open_lower, open_upper) as i32,
         upper: upper.clamp(open_lower, open_upper) as i32,
+        kept: options.window_left.map_or(0, |_| options.window_keeps.min(MAX_LEN) as u32),
     }
 }
 

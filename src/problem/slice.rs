@@ -61,6 +61,7 @@ impl Problem {
             band: Band {
                 lower: self.moved_bound(self.band.lower, &queries),
                 upper: self.moved_bound(self.band.upper, &queries),
+                ..self.band
             },
             sequences: None,
             pieces: None,

@@ -45,6 +45,25 @@ fn queries_and_keys_of_different_number_meet_where_align_says() {
     }
 }
 
+/// The first keys and those of the window: apart, in neighbouring tiles, and the same.
+#[test]
+fn a_window_keeps_the_first_keys() {
+    let aligns = [Align::TopLeft, Align::BottomRight, Align::Offset(-20), Align::Offset(60)];
+    for align in aligns {
+        for (window_left, window_keeps) in
+            [(0, 1), (17, 4), (17, 32), (40, 33), (3, 64), (90, 10), (5, usize::MAX)]
+        {
+            let window =
+                AttentionOptions { window_left: Some(window_left), window_keeps, align, ..CAUSAL };
+            for (q_len, kv_len) in [(70, 200), (3, 700), (200, 70), (1, 33)] {
+                Case::new(shape(1, 2, q_len, kv_len, 8), window, 1).check();
+            }
+            let open = AttentionOptions { causal: false, window_right: Some(2), ..window };
+            Case::new(shape(1, 2, 70, 200, 8), open, 2).check();
+        }
+    }
+}
+
 /// A tile that is taken for wholly visible, or left out, one key too early shows at one offset in 32.
 #[test]
 fn every_offset_of_a_band_is_right() {

@@ -17,6 +17,7 @@ pub(crate) const OPTIONS: AttentionOptions = AttentionOptions {
     softcap: None,
     causal: true,
     window_left: None,
+    window_keeps: 0,
     window_right: None,
     align: Align::BottomRight,
 };

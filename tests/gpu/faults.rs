@@ -32,6 +32,12 @@ fn faults_of_the_band_are_found() {
     finds(&plain(PLAIN), "seen_len - 1u", "seen_len - 2u");
     let window = AttentionOptions { window_left: Some(3), ..PLAIN };
     finds(&plain(window), "sequence.band_lower", "(sequence.band_lower + 1)");
+    let keeps = AttentionOptions { window_keeps: 5, align: Align::Offset(100), ..window };
+    let far = Case::new(shape(1, 2, 9, 150, 8), keeps, 1);
+    finds(&far, "max(params.kept, first_key) - first_key", "0u");
+    finds(&far, "(params.kept + KEYS - 1u) / KEYS * KEYS", "0u");
+    finds(&far, "select(range.skipped, 0u, place < range.kept)", "range.skipped");
+    finds(&far, "|| last_key < params.kept", "|| first_key < params.kept");
 }
 
 #[test]

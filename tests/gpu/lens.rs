@@ -49,7 +49,7 @@ fn causality_and_windows_count_from_each_sequences_end() {
 #[test]
 fn all_that_hides_and_shifts_applies_beside_lengths() {
     for align in ALIGNS {
-        let options = AttentionOptions { align, window_left: Some(50), ..CAUSAL };
+        let options = AttentionOptions { align, window_left: Some(50), window_keeps: 4, ..CAUSAL };
         for q_len in [3, 40] {
             let shape = everything(shape(4, 4, q_len, 97, 8));
             with_lens(shape, options, &[97, 0, 18, 40]).check();
@@ -76,7 +76,12 @@ fn few_queries_share_as_many_keys_as_there_are() {
 /// Along sequences, heads and queries by small bindings and grids, along the keys by smaller ones.
 #[test]
 fn calls_that_are_cut_find_their_lengths() {
-    let options = AttentionOptions { align: Align::BottomRight, window_left: Some(260), ..CAUSAL };
+    let options = AttentionOptions {
+        align: Align::BottomRight,
+        window_left: Some(260),
+        window_keeps: 40,
+        ..CAUSAL
+    };
     for (binding_size, workgroups_per_axis) in [(40 << 10, 3), (2 << 10, 65_535)] {
         let least =
             Capabilities { binding_size, workgroups_per_axis, ..*portable().capabilities() };

@@ -165,6 +165,7 @@ fn all_ways_of_hiding_apply_together() {
             softcap: Some(2.0),
             causal: true,
             window_left: Some(20),
+            window_keeps: 3,
             window_right: Some(3),
             align: Align::BottomRight,
         };

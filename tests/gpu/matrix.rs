@@ -99,7 +99,8 @@ fn bands_are_right_wherever_they_lie() {
             let causal = AttentionOptions { align, ..CAUSAL };
             let window = AttentionOptions { window_left: Some(17), ..causal };
             let both = AttentionOptions { window_right: Some(3), causal: false, ..window };
-            for options in [causal, window, both] {
+            let keeps = AttentionOptions { window_keeps: 5, ..window };
+            for options in [causal, window, both, keeps] {
                 check(&Case::new(small(2, q_len, kv_len), options, 1));
             }
         }
@@ -298,7 +299,7 @@ fn faults_of_tiles_heads_and_bands_are_found() {
     finds(&grouped, "kv_head * params.group", "(1u - kv_head) * params.group");
     finds(&grouped, "sequence.band_upper + 1", "sequence.band_upper");
     let plain = Case::new(small(2, 40, 70), PLAIN, 1);
-    finds(&plain, "first_key < range.end", "first_key + KEYS < range.end");
+    finds(&plain, "at < range.end", "at + KEYS < range.end");
     finds(&plain, "seen_len - 1u", "seen_len - 2u");
 }
 

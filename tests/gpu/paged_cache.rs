@@ -19,6 +19,7 @@ const OPTIONS: AttentionOptions = AttentionOptions {
     softcap: None,
     causal: true,
     window_left: None,
+    window_keeps: 0,
     window_right: None,
     align: Align::BottomRight,
 };

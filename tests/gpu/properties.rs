@@ -78,14 +78,18 @@ fn options(with_softcap: bool) -> impl Strategy<Value = AttentionOptions> {
         (-90..90_i64).prop_map(Align::Offset)
     ];
     let reach = || proptest::option::of(0..60_usize);
-    (-1_f32..1.0, 0.5_f32..50.0, any::<bool>(), reach(), reach(), align).prop_map(
-        move |(scale, softcap, causal, window_left, window_right, align)| AttentionOptions {
-            scale: (scale > -0.5).then_some(scale),
-            softcap: with_softcap.then_some(softcap),
-            causal,
-            window_left,
-            window_right,
-            align,
+    let keeps = prop_oneof![Just(0), 0..70_usize];
+    (-1_f32..1.0, 0.5_f32..50.0, any::<bool>(), reach(), keeps, reach(), align).prop_map(
+        move |(scale, softcap, causal, window_left, window_keeps, window_right, align)| {
+            AttentionOptions {
+                scale: (scale > -0.5).then_some(scale),
+                softcap: with_softcap.then_some(softcap),
+                causal,
+                window_left,
+                window_keeps,
+                window_right,
+                align,
+            }
         },
     )
 }

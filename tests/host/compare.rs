@@ -27,6 +27,7 @@ const CAUSAL: AttentionOptions = AttentionOptions {
     softcap: None,
     causal: true,
     window_left: None,
+    window_keeps: 0,
     window_right: None,
     align: wgpu_attention::Align::TopLeft,
 };

@@ -11,6 +11,7 @@ const PLAIN: AttentionOptions = AttentionOptions {
     softcap: None,
     causal: false,
     window_left: None,
+    window_keeps: 0,
     window_right: None,
     align: wgpu_attention::Align::TopLeft,
 };

@@ -13,10 +13,11 @@ fn every_length_sees_what_it_would_if_it_were_known() {
     for (q_len, kv_len) in [(1, 9), (4, 9), (12, 5), (3, 0)] {
         for align in aligns {
             for (left, right) in windows.iter().flat_map(|l| windows.iter().map(move |r| (l, r))) {
-                for causal in [false, true] {
+                for (causal, window_keeps) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
                     let options = AttentionOptions {
                         causal,
                         window_left: *left,
+                        window_keeps,
                         window_right: *right,
                         align,
                         ..AttentionOptions::default()

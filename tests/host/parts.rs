@@ -154,10 +154,12 @@ fn any_options() -> impl Strategy<Value = AttentionOptions> {
     let window = || prop::option::of(0..80_usize);
     let align =
         select(vec![Align::TopLeft, Align::BottomRight, Align::Offset(-40), Align::Offset(7)]);
-    (any::<bool>(), window(), window(), align, any::<bool>()).prop_map(
-        |(causal, window_left, window_right, align, capped)| AttentionOptions {
+    let keeps = prop_oneof![Just(0), 0..90_usize];
+    (any::<bool>(), window(), keeps, window(), align, any::<bool>()).prop_map(
+        |(causal, window_left, window_keeps, window_right, align, capped)| AttentionOptions {
             causal,
             window_left,
+            window_keeps,
             window_right,
             align,
             softcap: capped.then_some(3.0),

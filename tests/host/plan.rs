@@ -180,6 +180,7 @@ fn lengths_causality_and_windows_need_no_new_shader() {
         let options = AttentionOptions {
             causal: true,
             window_left: Some(9),
+            window_keeps: 4,
             window_right: Some(3),
             scale: Some(0.3),
             ..AttentionOptions::default()

@@ -312,13 +312,15 @@ fn the_band_is_causality_and_windows() {
     let windows = [None, Some(0), Some(1), Some(3), Some(usize::MAX)];
     let offsets = [-(1 << 30), -3, -1, 0, 1, 4, 1 << 30];
     let mut pairs = 0;
-    for n in 0..5 * 5 * 7 * 5 * 5 * 2 {
+    for n in 0..5 * 5 * 7 * 5 * 5 * 2 * 4 {
         let (q_len, kv_len, offset) = (n % 5, n / 5 % 5, offsets[n / 25 % 7]);
         let (left, right) = (windows[n / 175 % 5], windows[n / 875 % 5]);
-        let causal = n / 4375 == 1;
+        let causal = n / 4375 % 2 == 1;
+        let keeps = [0, 1, 3, usize::MAX][n / 8750];
         let options = AttentionOptions {
             causal,
             window_left: left,
+            window_keeps: keeps,
             window_right: right,
             align: Align::Offset(offset),
             ..plain()
@@ -330,13 +332,13 @@ fn the_band_is_causality_and_windows() {
             let at = |index: usize| index as i128;
             let place = at(i) + i128::from(offset);
             let visible = (!causal || at(j) <= place)
-                && left.is_none_or(|left| at(j) >= place - at(left))
+                && (j < keeps || left.is_none_or(|left| at(j) >= place - at(left)))
                 && right.is_none_or(|right| at(j) <= place + at(right));
             assert_eq!(band.contains(i, j), visible, "{options:?}, query {i}, key {j}");
             pairs += 1;
         }
     }
-    assert_eq!(pairs, 100 * 7 * 5 * 5 * 2);
+    assert_eq!(pairs, 100 * 7 * 5 * 5 * 2 * 4);
 }
 
 #[test]

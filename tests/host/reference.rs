@@ -60,6 +60,7 @@ impl Case {
             softcap: json["softcap"].as_f64().map(|softcap| softcap as f32),
             causal: json["causal"].as_bool().unwrap(),
             window_left: json["window_left"].as_u64().map(|window| window as usize),
+            window_keeps: 0,
             window_right: json["window_right"].as_u64().map(|window| window as usize),
             align: match (json["align"].as_str(), json["align"].as_i64()) {
                 (Some("top_left"), _) => Align::TopLeft,

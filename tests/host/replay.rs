@@ -332,7 +332,8 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     };
     for (found, sequence) in sequences {
         if row.piece == 0 {
-            let band = Band { lower: found.band_lower, upper: found.band_upper };
+            let kept = dispatch.params.kept;
+            let band = Band { lower: found.band_lower, upper: found.band_upper, kept };
             for j in 0..kv_len as usize {
                 let visible = j < found.seen_len as usize && band.contains(found_query, j);
                 assert_eq!(visible, sequence.contains(own_query, j), "{place:?}, key {j}");

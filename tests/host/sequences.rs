@@ -22,6 +22,7 @@ const CAUSAL: AttentionOptions = AttentionOptions {
     softcap: None,
     causal: true,
     window_left: Some(2),
+    window_keeps: 0,
     window_right: None,
     align: Align::BottomRight,
 };

@@ -242,6 +242,7 @@ fn options(args: &RunArgs, auto: Align) -> AttentionOptions {
         softcap: args.softcap.filter(|&softcap| softcap != 0.0),
         causal: args.causal,
         window_left: args.window_left.and_then(|window| window.0),
+        window_keeps: 0,
         window_right: args.window_right.and_then(|window| window.0),
         align: match args.align {
             AlignChoice::Auto => auto,
