@@ -37,6 +37,7 @@ fn main() -> Result<()> {
         ("without a cache", Memory::None, 1),
         ("with a cache", CACHE, 1),
         ("with a cache, all words together", CACHE, words.len()),
+        ("the same in pages", Memory::Pages { chunk: 8 }, words.len()),
     ] {
         let run = || -> Result<usize> {
             let mut tokens = 0;

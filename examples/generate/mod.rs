@@ -76,7 +76,7 @@ impl Sorter {
         let mut sequences = sequences.collect::<Result<Vec<_>>>()?;
         let mut past = Past::new(&self.gpu, memory, words.len())?;
         let mut last: Option<Rows> = None;
-        while let Some(step) = Step::next(&sequences, past.lens(), memory) {
+        while let Some(step) = Step::next(&sequences, &past.lens()?, memory) {
             let rows = match last {
                 Some(rows) if rows.len == step.len => rows,
                 _ => Rows::new(self.gpu.device(), words.len(), step.len),

@@ -6,8 +6,8 @@ use super::sequence::Step;
 use super::{CONTEXT, HEAD_DIM, HEADS, KV_HEADS, LAYERS};
 use wgpu_attention::{
     Align, Attention, AttentionBuffers, AttentionOptions, AttentionShape, CacheRotary, CacheTokens,
-    Gpu, KvCache, KvCacheShape, Layout, Rotary, RotaryBuffers, RotaryPairs, RotaryShape,
-    RotaryTable, Strides, TableRows, wgpu,
+    Gpu, KvCache, KvCacheShape, Layout, PagedCacheShape, PagedKvCache, PagedSequence, Rotary,
+    RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows, wgpu,
 };
 
 /// Base of the rotary encoding's angles.
@@ -20,7 +20,12 @@ pub(crate) enum Memory {
     None,
     /// Keys and values of each layer in a [`KvCache`]; a step takes up to `chunk` new tokens of each sequence.
     Cache { chunk: usize },
+    /// The same in the pages of a [`PagedKvCache`], of which a sequence takes as many as it needs.
+    Pages { chunk: usize },
 }
+
+/// Tokens of a page.
+const PAGE_LEN: usize = 16;
 
 /// What is kept, and what reads it.
 pub(super) struct Past {
@@ -35,6 +40,8 @@ enum Kept {
     Nothing(Vec<usize>),
     /// One for each layer.
     Caches(Vec<KvCache>),
+    /// One for each layer, and its sequences.
+    Pages(Vec<(PagedKvCache, Vec<PagedSequence>)>),
 }
 
 impl Past {
@@ -46,12 +53,23 @@ impl Past {
         let RotaryTable { cos, sin } = RotaryTable::new(HEAD_DIM, BASE, 0..CONTEXT as u64)?;
         let rotary =
             CacheRotary { cos: &cos, sin: &sin, rotary_dim: HEAD_DIM, pairs: RotaryPairs::Half };
-        let shape = KvCacheShape::new(batch, KV_HEADS, CONTEXT, HEAD_DIM);
         let kept = match memory {
             Memory::None => Kept::Nothing(vec![0; batch]),
             Memory::Cache { .. } => {
+                let shape = KvCacheShape::new(batch, KV_HEADS, CONTEXT, HEAD_DIM);
                 let caches = (0..LAYERS).map(|_| gpu.kv_cache(&shape, Some(rotary)));
                 Kept::Caches(caches.collect::<std::result::Result<_, _>>()?)
+            }
+            Memory::Pages { .. } => {
+                let pages = batch * CONTEXT.div_ceil(PAGE_LEN);
+                let shape = PagedCacheShape::new(KV_HEADS, PAGE_LEN, pages, HEAD_DIM);
+                let layer = |_| -> Result<_> {
+                    let shape = PagedCacheShape { longest: CONTEXT, ..shape };
+                    let mut cache = gpu.paged_kv_cache(&shape, Some(rotary))?;
+                    let sequences = (0..batch).map(|_| cache.add()).collect();
+                    Ok((cache, sequences))
+                };
+                Kept::Pages((0..LAYERS).map(layer).collect::<Result<_>>()?)
             }
         };
         Ok(Self {
@@ -63,10 +81,14 @@ impl Past {
     }
 
     /// How many tokens of each sequence need not be taken again.
-    pub(super) fn lens(&self) -> &[usize] {
+    pub(super) fn lens(&self) -> Result<Vec<usize>> {
         match &self.kept {
-            Kept::Nothing(none) => none,
-            Kept::Caches(caches) => caches[0].lens(),
+            Kept::Nothing(none) => Ok(none.clone()),
+            Kept::Caches(caches) => Ok(caches[0].lens().to_vec()),
+            Kept::Pages(layers) => {
+                let (cache, sequences) = &layers[0];
+                sequences.iter().map(|&sequence| Ok(cache.len(sequence)?)).collect()
+            }
         }
     }
 
@@ -86,7 +108,7 @@ impl Past {
         // A cache turns keys as it takes them. Without one they are turned with the queries, beside which they lie.
         let turned = match self.kept {
             Kept::Nothing(_) => HEADS + KV_HEADS,
-            Kept::Caches(_) => HEADS,
+            Kept::Caches(_) | Kept::Pages(_) => HEADS,
         };
         let shape = RotaryShape {
             rows: TableRows::Named { rows: CONTEXT },
@@ -99,6 +121,13 @@ impl Past {
             RotaryBuffers { x: qkv, cos, sin, positions: Some(&rows.positions), out: None };
         self.rotary.encode(encoder, &self.rotary.plan(&shape)?, &buffers)?;
 
+        let tokens = CacheTokens {
+            key_layout: key,
+            value_layout: value,
+            lens: Some(&step.lens),
+            ..CacheTokens::new(qkv, qkv, step.len)
+        };
+        let batch;
         let (shape, buffers) = match &mut self.kept {
             Kept::Nothing(_) => {
                 let shape = AttentionShape::new(rows.batch, HEADS, step.len, HEAD_DIM);
@@ -107,11 +136,14 @@ impl Past {
             }
             Kept::Caches(caches) => {
                 let cache = &mut caches[layer];
-                let tokens = CacheTokens::new(qkv, qkv, step.len);
-                let lens = Some(&step.lens[..]);
-                let layouts = CacheTokens { key_layout: key, value_layout: value, lens, ..tokens };
-                cache.append(encoder, &layouts)?;
+                cache.append(encoder, &tokens)?;
                 (cache.shape(HEADS, step.len), cache.buffers(qkv, found))
+            }
+            Kept::Pages(layers) => {
+                let (cache, sequences) = &mut layers[layer];
+                cache.append(encoder, sequences, &tokens)?;
+                batch = cache.batch(encoder, sequences)?;
+                (batch.shape(HEADS, step.len), batch.buffers(qkv, found))
             }
         };
         let plan = self.attention.plan(&AttentionShape { query, out: Layout::Bshd, ..shape })?;

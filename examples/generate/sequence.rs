@@ -63,7 +63,9 @@ impl Step {
         let count = |(sequence, held): (&Sequence, &usize)| match memory {
             _ if sequence.is_done() => 0,
             Memory::None => sequence.tokens.len(),
-            Memory::Cache { chunk } => chunk.clamp(1, sequence.tokens.len() - held),
+            Memory::Cache { chunk } | Memory::Pages { chunk } => {
+                chunk.clamp(1, sequence.tokens.len() - held)
+            }
         };
         let lens: Vec<usize> = both().map(count).collect();
         let len = lens.iter().copied().max().filter(|&len| len > 0)?;

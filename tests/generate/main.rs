@@ -58,7 +58,13 @@ fn check(name: &str, found: &[Answer], expected: &[Answer]) {
 fn logits_are_those_of_the_reference_however_the_past_is_kept() {
     let Reference { words, answers } = reference();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    for memory in [Memory::None, Memory::Cache { chunk: 1 }, Memory::Cache { chunk: 8 }] {
+    for memory in [
+        Memory::None,
+        Memory::Cache { chunk: 1 },
+        Memory::Cache { chunk: 8 },
+        Memory::Pages { chunk: 1 },
+        Memory::Pages { chunk: 8 },
+    ] {
         check(&format!("{memory:?}"), &model().generate(&words, memory).unwrap(), &answers);
     }
     // Whole prompts, each alone.

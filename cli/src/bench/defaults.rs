@@ -28,6 +28,11 @@ pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
             [1, 8, 2, 512, 512, 64],
             [1, 8, 8, 1, 4096, 64],
             [1, 32, 8, 1, 4096, 128],
+            // Decoding over short and long contexts, of a batch, and with eight heads to a key.
+            [1, 8, 2, 1, 1024, 64],
+            [1, 8, 2, 1, 16_384, 64],
+            [8, 8, 2, 1, 1024, 64],
+            [1, 8, 1, 1, 4096, 64],
         ];
     }
     // As many tokens and columns at every length, and so as much to read.
@@ -37,14 +42,22 @@ pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
         [512, 1024, 2048, 4096, 8192, 16_384]
             .map(|len: usize| [(tokens / len).max(1), heads, heads, len, len, head_dim])
     });
+    let grouped = [[1, 32, 8, 2048, 2048, 128]];
+    // Decoding: by context, by batch, and by heads to a key.
+    let contexts = [1024, 4096, 16_384, 65_536, 131_072].map(|len| [1, 32, 8, 1, len, 128]);
     let others = [
-        [1, 32, 8, 2048, 2048, 128],
+        [8, 32, 8, 1, 4096, 128],
+        [32, 32, 8, 1, 4096, 128],
         [1, 32, 32, 1, 4096, 128],
-        [1, 32, 8, 1, 4096, 128],
-        [1, 32, 8, 1, 16_384, 128],
-        [16, 32, 8, 1, 4096, 128],
+        [1, 32, 4, 1, 4096, 128],
     ];
-    prompts.chain(others).collect()
+    let all = prompts.chain(grouped).chain(contexts).chain(others);
+    all.filter(|sizes| key_bytes(sizes) <= capabilities.buffer_size).collect()
+}
+
+/// Of the widest element.
+fn key_bytes([batch, _, kv_heads, _, kv_len, head_dim]: &Sizes) -> u64 {
+    [batch, kv_heads, kv_len, head_dim].into_iter().fold(4, |bytes, &size| bytes * size as u64)
 }
 
 /// Cases that no list of shapes can ask for: a window, and a bias.
