@@ -27,31 +27,57 @@ fn main() -> Result<(), Box<dyn Error>> {
     let attention = gpu.operator(&options)?;
     let mut cache = gpu.kv_cache(&KvCacheShape::new(1, NUM_KV_HEADS, LEN, HEAD_DIM), None)?;
     let mut stepwise = vec![0.0; query.len()];
-    // A prompt of 56 tokens in three chunks, then one token at a time.
-    for len in [24, 24, 8].into_iter().chain([1; 8]) {
-        let start = cache.lens()[0];
-        // Here a step's tokens come from the host; in a model, from the projections before.
-        let upload = |whole: &[f32]| {
-            let heads = whole.chunks(LEN * HEAD_DIM);
-            let step = heads.flat_map(|head| &head[start * HEAD_DIM..][..len * HEAD_DIM]);
-            gpu.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: None,
-                contents: bytemuck::cast_slice(&step.copied().collect::<Vec<f32>>()),
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-            })
-        };
-        let [query, key, value, out] = [&query, &key, &value, &query].map(|x| upload(x));
+    let mut place = |start: usize, len: usize, found: &[f32]| {
+        for (head, rows) in found.chunks(len * HEAD_DIM).enumerate() {
+            stepwise[(head * LEN + start) * HEAD_DIM..][..rows.len()].copy_from_slice(rows);
+        }
+    };
+    // Here tokens come from the host; in a model, from the projections before.
+    let tokens = |whole: &[f32], start: usize, len: usize| -> Vec<f32> {
+        let heads = whole.chunks(LEN * HEAD_DIM);
+        heads.flat_map(|head| &head[start * HEAD_DIM..][..len * HEAD_DIM]).copied().collect()
+    };
+    let upload = |tokens: &[f32]| {
+        gpu.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: bytemuck::cast_slice(tokens),
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST,
+        })
+    };
 
+    // A prompt of 56 tokens in three chunks: each is planned for the tokens there are.
+    for len in [24, 24, 8] {
+        let start = cache.lens()[0];
+        let [query, key, value, out] =
+            [&query, &key, &value, &query].map(|whole| upload(&tokens(whole, start, len)));
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         cache.append(&mut encoder, &CacheTokens::new(&key, &value, len))?;
         let plan = attention.plan(&cache.shape(NUM_HEADS, len))?;
         attention.encode(&mut encoder, &plan, &cache.buffers(&query, &out))?;
         gpu.queue().submit([encoder.finish()]);
+        place(start, len, &read(&gpu, &out)?);
+    }
 
-        let found = read(&gpu, &out)?;
-        for (head, rows) in found.chunks(len * HEAD_DIM).enumerate() {
-            stepwise[(head * LEN + start) * HEAD_DIM..][..rows.len()].copy_from_slice(rows);
+    // Then one token at a time: a step is bound once, and finds on the GPU how many tokens there are.
+    let buffers =
+        [&query, &key, &value, &query].map(|whole| upload(&tokens(whole, cache.lens()[0], 1)));
+    let [query_token, key_token, value_token, out] = &buffers;
+    let append = cache.bind_append(&CacheTokens::new(key_token, value_token, 1))?;
+    let plan = attention.plan(&cache.step_shape(NUM_HEADS, 1))?;
+    let attend = attention.bind(&plan, &cache.step_buffers(query_token, out))?;
+    while cache.lens()[0] < LEN {
+        let start = cache.lens()[0];
+        for (buffer, whole) in buffers.iter().zip([&query, &key, &value]) {
+            let token = tokens(whole, start, 1);
+            gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&token));
         }
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        cache.append_step(&mut encoder, &append)?;
+        attend.encode(&mut encoder);
+        gpu.queue().submit([encoder.finish()]);
+        place(start, 1, &read(&gpu, out)?);
     }
 
     let shape = AttentionShape {
