@@ -56,8 +56,8 @@ const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
 
-var<workgroup> key_tile: array<vec4<f32>, KEYS * HEAD_VECTORS>;
-var<workgroup> value_tile: array<vec4<f32>, KEYS * VALUE_VECTORS>;
+var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
+var<workgroup> value_tile: array<array<vec4<f32>, VALUE_VECTORS>, KEYS>;
 
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
@@ -192,14 +192,14 @@ fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
         let j = min(slot / HEAD_VECTORS, last);
         let column = slot % HEAD_VECTORS * 4u;
-        key_tile[slot] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
     }
     let value_start = tile_start(params.value, place, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
         let j = min(slot / VALUE_VECTORS, last);
         let column = slot % VALUE_VECTORS * 4u;
         let columns = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
-        value_tile[slot] = columns;
+        value_tile[slot / VALUE_VECTORS][slot % VALUE_VECTORS] = columns;
         if !are_finite(columns) {
             atomicStore(&has_nonfinite, 1u);
         }
@@ -231,7 +231,7 @@ fn multiply_part(j: u32, first: u32) {
     for (var step = 0u; step < HEAD_PART; step++) {
         let d = min(first + step, HEAD_VECTORS - 1u);
         for (var c = 0u; c < KEYS_EACH; c++) {
-            let columns = key_tile[(j + c) * HEAD_VECTORS + d];
+            let columns = key_tile[j + c][d];
             for (var r = 0u; r < ROWS_EACH; r++) {
                 weights[c * ROWS_EACH + r] += dot(queries[d * ROWS_EACH + r], columns);
             }
@@ -285,7 +285,7 @@ fn add_part(j: u32, first: u32) {
     for (var step = 0u; step < VALUE_PART; step++) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         for (var c = 0u; c < KEYS_EACH; c++) {
-            let columns = value_tile[(j + c) * VALUE_VECTORS + d];
+            let columns = value_tile[j + c][d];
             for (var r = 0u; r < ROWS_EACH; r++) {
                 outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
             }
@@ -316,7 +316,7 @@ fn add_visible_values(j: u32) {
 fn add_visible_part(j: u32, first: u32) {
     for (var step = 0u; step < VALUE_PART; step++) {
         let d = min(first + step, VALUE_VECTORS - 1u);
-        let columns = value_tile[j * VALUE_VECTORS + d];
+        let columns = value_tile[j][d];
         for (var r = 0u; r < ROWS_EACH; r++) {
             outs[d * ROWS_EACH + r] += select(vec4(0.0), weights[r] * columns, is_visible(r, j));
         }
