@@ -192,7 +192,8 @@ fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
         let j = min(slot / HEAD_VECTORS, last);
         let column = slot % HEAD_VECTORS * 4u;
-        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+        let columns = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = columns;
     }
     let value_start = tile_start(params.value, place, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
