@@ -62,9 +62,11 @@ impl Past {
             }
             Memory::Pages { .. } => {
                 let pages = batch * CONTEXT.div_ceil(PAGE_LEN);
-                let shape = PagedCacheShape::new(KV_HEADS, PAGE_LEN, pages, HEAD_DIM);
+                let shape = PagedCacheShape {
+                    longest: CONTEXT,
+                    ..PagedCacheShape::new(KV_HEADS, PAGE_LEN, pages, HEAD_DIM)
+                };
                 let layer = |_| -> Result<_> {
-                    let shape = PagedCacheShape { longest: CONTEXT, ..shape };
                     let mut cache = gpu.paged_kv_cache(&shape, Some(rotary))?;
                     let sequences = (0..batch).map(|_| cache.add()).collect();
                     Ok((cache, sequences))

@@ -94,5 +94,6 @@ fn leaks_are_found() {
         "select(vec4(0.0), weights[r] * columns, is_visible(r, j))",
         "weights[r] * columns",
     );
+    finds(&case, "if !are_finite(columns)", "if false");
     finds(&case, "visible &= mask_bits(row, first_key);", "");
 }
