@@ -8,7 +8,7 @@ const IN_PLACE = false;
 const HAS_POSITIONS = false;
 // Whether positions are lengths of sequences, which tokens count from.
 const FROM_LENS = false;
-// Whether a token goes to the row of out that it takes of the table.
+// Whether a token goes to a row of out that its position names beside that of the table, or, of lengths, to the same.
 const TO_PLACE = false;
 const THREADS = 64u;
 alias Stored = f32;

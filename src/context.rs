@@ -3,10 +3,10 @@
 use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::page_tables::PageTables;
 use crate::pipeline::{Edit, Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
+use crate::uploads::Uploads;
 use std::sync::{Arc, Mutex};
 
 #[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
@@ -21,7 +21,8 @@ pub(crate) struct Context {
     pub(crate) pipelines: Pipelines,
     pub(crate) uniforms: Uniforms,
     tables: Uniforms,
-    pub(crate) page_tables: PageTables,
+    /// Tables of pages and places.
+    pub(crate) uploads: Uploads,
     /// Scores that nobody keeps.
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
@@ -65,7 +66,7 @@ impl Context {
                 256,
             ),
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
-            page_tables: PageTables::new(device, queue),
+            uploads: Uploads::new(device, queue),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
             partial_out: Scratch::default(),

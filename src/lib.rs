@@ -67,9 +67,9 @@ mod shader;
 
 mod call;
 mod context;
-mod page_tables;
 mod pipeline;
 mod uniforms;
+mod uploads;
 
 mod ops;
 
@@ -106,9 +106,9 @@ pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, Lens, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    PagedKeys, Pages, Piece, Problem, ScaleBy, SegmentLayout, Segments, SelfAttentionInputs,
-    SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensor,
-    SmallTensors, Strides, View,
+    PagedKeys, Pages, Piece, PresentKeys, Problem, ScaleBy, SegmentLayout, Segments,
+    SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence,
+    SmallTensor, SmallTensors, Strides, View,
 };
 pub use problem::{CacheRotary, KvCacheShape, PagedCacheShape, PagedSequence};
 pub use shader::assemble;

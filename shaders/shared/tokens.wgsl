@@ -15,6 +15,8 @@ struct Params {
     per_row: u32,
     count: u32,
     last_row: u32,
+    // Of out, for tokens that go to a row of their own.
+    last_place: u32,
     // Where positions are lengths: how many tokens before a sequence's end the first one stands.
     back: u32,
 }
@@ -35,21 +37,28 @@ fn locate_token(row: u32) -> Token {
     let head = row / params.len % params.num_heads;
     let batch = row / params.len / params.num_heads;
     var table_row = i;
+    var place = i;
     if HAS_POSITIONS {
-        let position = positions[start(params.positions, batch, 0u, i)];
+        let at = start(params.positions, batch, 0u, i);
+        let position = positions[at];
         table_row = min(position, params.last_row);
+        if TO_PLACE {
+            place = positions[at + 1u];
+        }
     }
-    var place = table_row;
     if FROM_LENS {
         let len = min(positions[start(params.positions, batch, 0u, 0u)], params.last_row + 1u);
-        place = max(len + i, params.back) - params.back;
-        table_row = min(place, params.last_row);
+        let behind = max(len + i, params.back) - params.back;
+        table_row = min(behind, params.last_row);
+        if TO_PLACE {
+            place = behind;
+        }
     }
     return Token(
         start(params.x, batch, head, i),
-        start(params.out, batch, head, select(i, place, TO_PLACE)),
+        start(params.out, batch, head, place),
         start(params.table, batch, 0u, table_row),
-        !TO_PLACE || place <= params.last_row,
+        !TO_PLACE || place <= params.last_place,
     );
 }
 

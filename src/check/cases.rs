@@ -255,7 +255,7 @@ fn paged(list: &mut Cases) {
     let paged = |page_len: usize, kv_len: usize, shape: AttentionShape| {
         let pages_per_sequence = kv_len.div_ceil(page_len) + 1;
         let pages = pages_per_sequence * shape.batch + 3;
-        let pages = Some(PagedKeys { page_len, pages, pages_per_sequence });
+        let pages = Some(PagedKeys::new(page_len, pages, pages_per_sequence));
         AttentionShape { kv_len, pages, ..shape }
     };
     for (page_len, kv_lens) in [(16, [97, 16, 0]), (32, [97, 33, 64]), (256, [257, 256, 255])] {
@@ -309,7 +309,7 @@ fn elements(list: &mut Cases) {
     for (element, name, odd) in [(F16, "f16", "f16, odd dims"), (Bf16, "bf16", "bf16, odd dims")] {
         let base = || AttentionShape { element, batch: 2, ..shape(2, 70, 65, dim) };
         list.add(name, base(), plain);
-        let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+        let pages = Some(PagedKeys::new(16, 9, 5));
         list.add(name, AttentionShape { pages, ..base() }, causal);
         for value_dim in [dim, 5] {
             // Of 16 bits, only queries, keys and values: what is merged is f32.
@@ -322,7 +322,7 @@ fn elements(list: &mut Cases) {
         for layout in [Layout::Bhsd, Layout::Bshd] {
             let dims = AttentionShape { head_dim: 5, value_dim: 3, ..base() };
             list.add(odd, dims.clone().with_layout(layout), plain);
-            let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+            let pages = Some(PagedKeys::new(16, 9, 5));
             list.add(odd, AttentionShape { pages, ..dims.with_layout(layout) }, plain);
         }
         let strided = Layout::Strided(Strides { offset: 3, batch: 997, head: 5, row: 11 });

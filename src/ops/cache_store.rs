@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor};
-use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View};
+use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View, places};
 use std::sync::Arc;
 
 /// Keys and values in two buffers, and the tables by which keys are rotated.
@@ -48,6 +48,8 @@ pub(super) struct Copy {
     pub(super) plan: TokenPlan,
     pub(super) x: wgpu::Buffer,
     pub(super) out: wgpu::Buffer,
+    /// What says where they go, if the plan does not.
+    pub(super) positions: Option<wgpu::Buffer>,
 }
 
 impl CacheStore {
@@ -86,15 +88,20 @@ impl CacheStore {
         }
     }
 
-    /// Compiles what contiguous new tokens need.
+    /// Compiles what contiguous new tokens need, of one run and, where there may be, of several.
     pub(super) async fn prepare(
         &self,
-        [batch, len]: [usize; 2],
+        sizes: [usize; 2],
         runs: &[Run],
+        may_be_several: bool,
     ) -> Result<(), Error> {
         for rows in [&self.problem.key, &self.problem.value] {
-            let x = self.problem.tokens(rows, [batch, len], Layout::Bhsd)?;
-            for plan in self.plans(rows, x, runs)? {
+            let x = self.problem.tokens(rows, sizes, Layout::Bhsd)?;
+            let mut plans = self.plans(rows, x, sizes, runs)?;
+            if may_be_several {
+                plans.extend(self.plans(rows, x, sizes, &[runs, runs].concat())?);
+            }
+            for plan in plans {
                 self.context.pipelines.prepare(&plan.variants()).await?;
             }
         }
@@ -110,10 +117,19 @@ impl CacheStore {
         (moves, runs): (&[Move], &[Run]),
         change: Option<LensChange<'_>>,
     ) -> Result<(), Error> {
+        let sizes = [batch, tokens.len];
         let mut copies = self.moved(moves)?;
         for Given { rows, view, x, out } in self.given(batch, tokens, change.map(|c| c.lens))? {
-            let copy = |plan| Copy { plan, x: x.clone(), out: out.clone() };
-            copies.extend(self.plans(rows, view, runs)?.into_iter().map(copy));
+            let copy = |plan| Copy { plan, x: x.clone(), out: out.clone(), positions: None };
+            copies.extend(self.plans(rows, view, sizes, runs)?.into_iter().map(copy));
+        }
+        let goes_to_places = |copy: &&mut Copy| copy.plan.problem.positions.is_some();
+        let mut named = copies.iter_mut().filter(goes_to_places).peekable();
+        if named.peek().is_some() {
+            let table = places(sizes, runs);
+            let (lease, table) = self.context.uploads.lease(bytemuck::cast_slice(&table))?;
+            encoder.on_submitted_work_done(move || drop(lease));
+            named.for_each(|copy| copy.positions = Some(table.clone()));
         }
         self.bind("append to cache", &copies, change)?.encode(encoder);
         Ok(())
@@ -171,7 +187,7 @@ impl CacheStore {
             let ways = [(there, own, &aside), (back, &aside, own)];
             for (problem, x, out) in ways {
                 let plan = self.plan(problem)?;
-                copies.push(Copy { plan, x: x.clone(), out: out.clone() });
+                copies.push(Copy { plan, x: x.clone(), out: out.clone(), positions: None });
             }
         }
         Ok(copies)
@@ -181,8 +197,21 @@ impl CacheStore {
         TokenPlan::new(problem, &self.context.capabilities)
     }
 
-    /// New keys or values on their way to their places, a plan for each run.
-    fn plans(&self, rows: &Rows, x: View, runs: &[Run]) -> Result<Vec<TokenPlan>, Error> {
+    /// New keys or values on their way to their places. Of several runs a table names these, unless rows share words: then each
+    /// has a plan of its own.
+    fn plans(
+        &self,
+        rows: &Rows,
+        x: View,
+        sizes: [usize; 2],
+        runs: &[Run],
+    ) -> Result<Vec<TokenPlan>, Error> {
+        if runs.len() > 1 {
+            let plan = self.plan(self.problem.append_to_places(rows, x, sizes, runs)?)?;
+            if !plan.packs() {
+                return Ok(vec![plan]);
+            }
+        }
         runs.iter().map(|run| self.plan(self.problem.append(rows, x, run)?)).collect()
     }
 
@@ -193,15 +222,14 @@ impl CacheStore {
         copies: &[Copy],
         change: Option<LensChange<'_>>,
     ) -> Result<Call, Error> {
-        let lens = change.map(|change| change.lens);
         let mut all = Vec::new();
-        for Copy { plan, x, out } in copies {
+        for Copy { plan, x, out, positions } in copies {
             all.extend(token_steps(&self.context, plan, |tensor| match tensor {
                 TokenTensor::X => Some(x),
                 TokenTensor::Out => Some(out),
                 TokenTensor::Table => self.tables.as_ref().map(|[cos, _]| cos),
                 TokenTensor::Sines => self.tables.as_ref().map(|[_, sin]| sin),
-                TokenTensor::Positions => lens,
+                TokenTensor::Positions => positions.as_ref(),
                 TokenTensor::Unpacked => None,
             })?);
         }

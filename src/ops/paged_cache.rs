@@ -7,7 +7,8 @@ use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{
-    AttentionShape, CacheRotary, PagePool, PagedCacheShape, PagedKeys, PagedSequence,
+    AttentionShape, CacheRotary, PagePool, PageTable, PagedCacheShape, PagedKeys, PagedSequence,
+    PresentKeys,
 };
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub struct PagedKvCache {
 pub struct PagedBatch {
     shape: PagedCacheShape,
     pages_per_sequence: usize,
+    present: Option<PresentKeys>,
     lens: Vec<usize>,
     key: wgpu::Buffer,
     value: wgpu::Buffer,
@@ -97,7 +99,7 @@ impl PagedKvCache {
     /// A new sequence that begins with the first `len` tokens of `from` and shares their pages. Nothing is recorded.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cache does not hold `from`, or `from` fewer tokens.
+    /// [`Error::Invalid`] if the cache does not hold `from`, or `from` fewer tokens, or not all of the last page of these.
     pub fn fork(&mut self, from: PagedSequence, len: usize) -> Result<PagedSequence, Error> {
         self.pool.fork(from, len)
     }
@@ -105,12 +107,23 @@ impl PagedKvCache {
     /// Forgets all but the first `len` tokens of a sequence. Nothing is recorded.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cache does not hold it, or it fewer tokens.
+    /// [`Error::Invalid`] if the cache does not hold it, or it fewer tokens, or not all of the last page of these.
     pub fn truncate(&mut self, sequence: PagedSequence, len: usize) -> Result<(), Error> {
         self.pool.truncate(sequence, len)
     }
 
-    /// Tokens that a sequence holds.
+    /// Frees the pages that hold none of the first `present.first` and the last `present.last` tokens of a sequence, which may then go on
+    /// for ever in a pool of few pages. Its length stays what it is, and so do the places of its tokens. Attention has to look at no
+    /// others: through [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) and
+    /// [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps), which planning checks. Nothing is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the cache does not hold it.
+    pub fn evict(&mut self, sequence: PagedSequence, present: PresentKeys) -> Result<(), Error> {
+        self.pool.evict(sequence, present)
+    }
+
+    /// Tokens that a sequence has taken.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the cache does not hold it.
@@ -169,7 +182,7 @@ impl PagedKvCache {
         let mut pool = PagePool::new(&self.shape)?;
         let sequence = pool.add();
         let len = self.shape.pages.min(self.shape.longest).min(1);
-        self.store.prepare([1, len], &pool.grow(&[sequence], len, None)?.runs).await
+        self.store.prepare([1, len], &pool.grow(&[sequence], len, None)?.runs, true).await
     }
 
     /// As [`PagedKvCache::prepare`], blocking.
@@ -181,8 +194,9 @@ impl PagedKvCache {
     }
 
     /// Records new tokens into `encoder`, behind those that each of these sequences holds; `tokens` are
-    /// `[sequences, num_kv_heads, len, dim]`. Two dispatches, for keys and for values, for each sequence and each jump between its
-    /// pages; eight more, mostly, for a copy of a page that others read too.
+    /// `[sequences, num_kv_heads, len, dim]`. Two dispatches, for keys and for values; eight more, mostly, for a copy of a page that
+    /// others read too. Rows of 16 bits and odd length, and such halves of a rotation, take two for each sequence and each jump between
+    /// its pages.
     ///
     /// # Errors
     /// [`Error::Full`] if the pool has too few free pages, [`Error::Invalid`] for a sequence that the cache does not hold or that is given
@@ -217,15 +231,16 @@ impl PagedKvCache {
         encoder: &mut wgpu::CommandEncoder,
         sequences: &[PagedSequence],
     ) -> Result<PagedBatch, Error> {
-        let (lens, table, pages_per_sequence) = self.pool.table(sequences)?;
+        let PageTable { lens, pages, pages_per_sequence, present } = self.pool.table(sequences)?;
         let context = &self.store.context;
-        let (lease, table) = context.page_tables.lease(bytemuck::cast_slice(&table))?;
+        let (lease, table) = context.uploads.lease(bytemuck::cast_slice(&pages))?;
         encoder.on_submitted_work_done(move || drop(lease));
         let page_len = self.shape.page_len;
         let rows = [&self.store.problem.key, &self.store.problem.value];
         Ok(PagedBatch {
             shape: self.shape,
             pages_per_sequence,
+            present,
             lens,
             key: self.store.key.clone(),
             value: self.store.value.clone(),
@@ -258,7 +273,7 @@ impl PagedBatch {
         let longest = self.lens.iter().copied().max().unwrap_or_default();
         let is_ragged = self.lens.iter().any(|&len| len != longest);
         let [key, value] = self.layouts;
-        let pages_per_sequence = self.pages_per_sequence;
+        let (pages_per_sequence, present) = (self.pages_per_sequence, self.present);
         AttentionShape {
             num_kv_heads,
             kv_len: longest,
@@ -267,7 +282,7 @@ impl PagedBatch {
             element,
             key,
             value,
-            pages: Some(PagedKeys { page_len, pages, pages_per_sequence }),
+            pages: Some(PagedKeys { page_len, pages, pages_per_sequence, present }),
             ..AttentionShape::new(self.lens.len(), num_heads, q_len, head_dim)
         }
     }

@@ -47,6 +47,7 @@ pub struct TokenParams {
     pub per_row: u32,
     pub count: u32,
     pub last_row: u32,
+    pub last_place: u32,
     pub back: u32,
 }
 
@@ -101,6 +102,11 @@ impl TokenPlan {
             }
         }
         Ok(Self { problem, capabilities: *capabilities, launches })
+    }
+
+    /// Whether rows share words, and so are written somewhere else first.
+    pub(crate) fn packs(&self) -> bool {
+        self.launches.iter().any(|launch| launch.variant.entry == Entry::Pack)
     }
 
     /// The shaders it runs, each once.
@@ -247,6 +253,7 @@ fn params(part: &TokenProblem) -> TokenParams {
         // No two elements of out share a place below 2^32, and each row has fewer invocations than elements.
         count: part.batch * part.num_heads * part.len * per_row,
         last_row: part.last_row,
+        last_place: part.places.unwrap_or_default().saturating_sub(1),
         back: part.from_lens.unwrap_or_default(),
         ..TokenParams::default()
     }
@@ -257,8 +264,9 @@ fn halve(part: &TokenProblem, excess: &Excess) -> Option<[TokenProblem; 2]> {
     let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
     let View { batch, head, row, .. } = excess.view;
     let is_named_table = part.positions.is_some() && excess.view == part.table;
-    // Tokens that find their places on the GPU stay together.
-    let tokens = if part.places.is_some() { 1 } else { part.len };
+    // Tokens that go to places stay together where fewer of them have as many.
+    let stay = part.places.is_some() && (part.from_lens.is_some() || excess.view == part.out);
+    let tokens = if stay { 1 } else { part.len };
     let axes =
         [(0, reach(row, tokens)), (1, reach(head, part.num_heads)), (2, reach(batch, part.batch))];
     let (axis, longest) = axes.into_iter().max_by_key(|&(_, reach)| reach)?;

@@ -111,6 +111,21 @@ pub(super) fn counts(
     Ok(lens.to_vec())
 }
 
+/// For each of `len` tokens of each of `batch` sequences its place in its sequence and the row of the cache that it goes into:
+/// none for those that no run has.
+pub(crate) fn places([batch, len]: [usize; 2], runs: &[Run]) -> Vec<[u32; 2]> {
+    let mut places = vec![[0, u32::MAX]; batch * len];
+    for Run { batches, first_token, count, to: [_, row], position } in runs {
+        for sequence in batches.clone() {
+            let first = sequence as usize * len + *first_token as usize;
+            for (place, n) in places[first..].iter_mut().zip(0..*count) {
+                *place = [position + n, row + n];
+            }
+        }
+    }
+    places
+}
+
 /// Refuses a prefix of more tokens than there are.
 pub(crate) fn check_held(len: usize, held: usize) -> Result<(), Error> {
     if len > held {
@@ -269,6 +284,31 @@ impl CacheProblem {
             last_row: capacity.saturating_sub(1),
             from_lens: Some(0),
             places: Some(capacity),
+            ..problem
+        })
+    }
+
+    /// The tokens of `runs`, so many of each of `batch` sequences, on their way to where [`places`] says.
+    pub(crate) fn append_to_places(
+        &self,
+        rows: &Rows,
+        x: View,
+        [batch, len]: [usize; 2],
+        runs: &[Run],
+    ) -> Result<TokenProblem, Error> {
+        let KvCacheShape { batch: sequences, capacity, .. } = self.shape;
+        // A pool's rows are those of one sequence, whosever they are.
+        let out = if sequences == 1 { View { batch: 0, ..rows.view } } else { rows.view };
+        let end = runs.iter().map(Run::end).max().unwrap_or_default();
+        let dim = length(rows.argument, rows.dim)?;
+        let sizes = [length("batch", batch)?, length("len", len)?];
+        let views = [x, out];
+        let problem =
+            self.copy(sizes[0], sizes[1], dim, views, (rows.encoding, rows.table(0..end)))?;
+        Ok(TokenProblem {
+            positions: Some(resolve("lens", [batch, 1, len, 2], Layout::Bhsd)?),
+            last_row: end.saturating_sub(1),
+            places: Some(length("capacity", capacity)?),
             ..problem
         })
     }

@@ -22,7 +22,7 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
-pub(crate) use cache::{CacheProblem, Rows, Run, check_held};
+pub(crate) use cache::{CacheProblem, Rows, Run, check_held, places};
 pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub use lens::Lens;
@@ -35,10 +35,10 @@ pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
 };
 pub use options::{Align, AttentionOptions};
-pub use pages::{PagedKeys, Pages};
+pub use pages::{PagedKeys, Pages, PresentKeys};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
-pub(crate) use pool::PagePool;
+pub(crate) use pool::{PagePool, PageTable};
 pub use pool::{PagedCacheShape, PagedSequence};
 pub use segments::Segments;
 pub use self_attention::{
@@ -193,7 +193,7 @@ impl Problem {
             ));
         }
         let queries = [s.batch, s.num_heads, s.q_len, s.head_dim];
-        let pages = Pages::new(s)?;
+        let pages = Pages::new(s, options)?;
         let [sequences, len] = match s.pages {
             Some(PagedKeys { pages, page_len, .. }) => [pages, page_len],
             None => [s.batch, s.kv_len],

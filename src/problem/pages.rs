@@ -2,7 +2,7 @@
 
 use super::slice::move_view;
 use super::strides::resolve;
-use super::{AttentionShape, Layout, Problem, View, length};
+use super::{Align, AttentionOptions, AttentionShape, Layout, Problem, View, length};
 use crate::error::Error;
 use std::ops::{Range, RangeInclusive};
 
@@ -22,6 +22,48 @@ pub struct PagedKeys {
     pub pages: usize,
     /// Entries of a sequence in the table: enough for `kv_len` keys, or more.
     pub pages_per_sequence: usize,
+    /// What is there of each sequence's keys; none: all. Options have to hide the others, whose entries name any page.
+    pub present: Option<PresentKeys>,
+}
+
+/// Keys of a sequence that are there once others have been evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PresentKeys {
+    /// So many first ones: at least [`AttentionOptions::window_keeps`].
+    pub first: usize,
+    /// So many last ones: at least `q_len` and [`AttentionOptions::window_left`] together.
+    pub last: usize,
+}
+
+impl PagedKeys {
+    /// Pages that hold all keys.
+    #[must_use]
+    pub fn new(page_len: usize, pages: usize, pages_per_sequence: usize) -> Self {
+        Self { page_len, pages, pages_per_sequence, present: None }
+    }
+}
+
+impl PresentKeys {
+    /// Refuses options under which a query looks at a key that is not there.
+    fn check(self, shape: &AttentionShape, options: &AttentionOptions) -> Result<(), Error> {
+        let Self { first, last } = self;
+        if options.align != Align::BottomRight {
+            let found = format!("{:?}", options.align);
+            return Err(Error::invalid("align", "BottomRight, as keys were evicted", found));
+        }
+        let reach = last.checked_sub(shape.q_len);
+        if options.window_left.is_none_or(|left| reach.is_none_or(|most| left > most)) {
+            let most = reach.map_or("none, of fewer queries".to_owned(), |most| most.to_string());
+            let expected = format!("at most {most}, as all but the last {last} keys were evicted");
+            let found = options.window_left.map_or("none".to_owned(), |left| left.to_string());
+            return Err(Error::invalid("window_left", expected, found));
+        }
+        if options.window_keeps > first {
+            let expected = format!("at most {first}, as keys behind them were evicted");
+            return Err(Error::invalid("window_keeps", expected, options.window_keeps));
+        }
+        Ok(())
+    }
 }
 
 /// A problem's pages, checked.
@@ -46,10 +88,16 @@ pub(super) fn check_page_len(page_len: usize) -> Result<u32, Error> {
 }
 
 impl Pages {
-    pub(super) fn new(shape: &AttentionShape) -> Result<Option<Self>, Error> {
-        let Some(PagedKeys { page_len, pages, pages_per_sequence }) = shape.pages else {
+    pub(super) fn new(
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+    ) -> Result<Option<Self>, Error> {
+        let Some(PagedKeys { page_len, pages, pages_per_sequence, present }) = shape.pages else {
             return Ok(None);
         };
+        if let Some(present) = present {
+            present.check(shape, options)?;
+        }
         if shape.cu_seqlens.is_some() {
             return Err(Error::invalid("pages", "none beside cu_seqlens", "some"));
         }

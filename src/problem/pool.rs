@@ -2,9 +2,10 @@
 
 use super::cache::{Run, check_held, counts};
 use super::pages::check_page_len;
-use super::{CacheProblem, CacheRotary, ElementType, KvCacheShape, length};
+use super::{CacheProblem, CacheRotary, ElementType, KvCacheShape, PresentKeys, length};
 use crate::error::Error;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Sizes of a paged cache: keys `[num_kv_heads, pages, page_len, head_dim]`, values `[num_kv_heads, pages, page_len, value_dim]`.
 /// A head's pages lie together, so that a pool too large for a binding can be read a few heads at a time.
@@ -65,11 +66,24 @@ pub(crate) struct PagePool {
     next: u64,
 }
 
-/// What a sequence holds: as many pages as its tokens fill or begin.
+/// What a sequence holds: as many pages as its tokens fill or begin, but for those that have been evicted.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Held {
     len: usize,
-    pages: Vec<u32>,
+    pages: Vec<Option<u32>>,
+    /// Tokens that may have gone with their pages, whole ones; empty if none have.
+    gone: Range<usize>,
+}
+
+/// Sequences as attention reads them.
+#[derive(Debug)]
+pub(crate) struct PageTable {
+    pub(crate) lens: Vec<usize>,
+    /// `[sequences, pages_per_sequence]`.
+    pub(crate) pages: Vec<u32>,
+    pub(crate) pages_per_sequence: usize,
+    /// What all of them still have, if pages of any have been evicted.
+    pub(crate) present: Option<PresentKeys>,
 }
 
 /// What has to be done for new tokens, of a pool that does not know of them yet.
@@ -132,20 +146,44 @@ impl PagePool {
     /// A new sequence that shares the pages of the first `len` tokens of `from`.
     pub(crate) fn fork(&mut self, from: PagedSequence, len: usize) -> Result<PagedSequence, Error> {
         let held = self.held("from", from)?;
-        check_held(len, held.len)?;
+        let gone = held.gone_before(len)?;
         let pages = held.pages[..len.div_ceil(self.page_len)].to_vec();
-        pages.iter().for_each(|&page| self.holders[page as usize] += 1);
-        Ok(self.hold(Held { len, pages }))
+        pages.iter().flatten().for_each(|&page| self.holders[page as usize] += 1);
+        Ok(self.hold(Held { len, pages, gone }))
+    }
+
+    /// Frees the pages between the first tokens and the last ones.
+    pub(crate) fn evict(
+        &mut self,
+        sequence: PagedSequence,
+        PresentKeys { first, last }: PresentKeys,
+    ) -> Result<(), Error> {
+        self.held("sequence", sequence)?;
+        if let Some(held) = self.sequences.get_mut(&sequence) {
+            let begin = first.div_ceil(self.page_len);
+            let end = held.len.saturating_sub(last) / self.page_len;
+            if begin < end {
+                let given_up: Vec<u32> =
+                    held.pages[begin..end].iter_mut().filter_map(Option::take).collect();
+                let gone = begin * self.page_len..end * self.page_len;
+                held.gone = match &held.gone {
+                    earlier if earlier.is_empty() => gone,
+                    earlier => gone.start.min(earlier.start)..gone.end.max(earlier.end),
+                };
+                self.give_up(given_up);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets all but the first `len` tokens.
     pub(crate) fn truncate(&mut self, sequence: PagedSequence, len: usize) -> Result<(), Error> {
-        check_held(len, self.held("sequence", sequence)?.len)?;
+        let gone = self.held("sequence", sequence)?.gone_before(len)?;
         let kept = len.div_ceil(self.page_len);
         if let Some(held) = self.sequences.get_mut(&sequence) {
-            held.len = len;
+            (held.len, held.gone) = (len, gone);
             let given_up = held.pages.split_off(kept);
-            self.give_up(&given_up);
+            self.give_up(given_up.into_iter().flatten());
         }
         Ok(())
     }
@@ -154,14 +192,14 @@ impl PagePool {
     pub(crate) fn remove(&mut self, sequence: PagedSequence) -> Result<(), Error> {
         self.held("sequence", sequence)?;
         if let Some(held) = self.sequences.remove(&sequence) {
-            self.give_up(&held.pages);
+            self.give_up(held.pages.into_iter().flatten());
         }
         Ok(())
     }
 
-    /// Frees those that nobody else holds, the lowest to be taken first.
-    fn give_up(&mut self, pages: &[u32]) {
-        for &page in pages.iter().rev() {
+    /// Frees those that nobody else holds, the first to be taken first.
+    fn give_up(&mut self, pages: impl IntoIterator<Item = u32, IntoIter: DoubleEndedIterator>) {
+        for page in pages.into_iter().rev() {
             let holders = &mut self.holders[page as usize];
             *holders -= 1;
             if *holders == 0 {
@@ -201,8 +239,8 @@ impl PagePool {
             }
             // Nobody may write what another reads.
             let begun = held.len % self.page_len;
-            let last =
-                held.pages.last().copied().filter(|&page| begun > 0 && self.shares(page, &growth));
+            let last = held.pages.last().copied().flatten();
+            let last = last.filter(|&page| begun > 0 && self.shares(page, &growth));
             let end = held.len + count;
             let new = end.div_ceil(self.page_len) - held.pages.len();
             needed += new + usize::from(last.is_some());
@@ -210,12 +248,12 @@ impl PagePool {
                 held.pages.pop();
                 growth.given_up.push(from);
                 if let Some(to) = free.next() {
-                    held.pages.push(to);
+                    held.pages.push(Some(to));
                     let rows = [self.row(from, 0)?, self.row(to, 0)?];
                     growth.copies.push([rows[0], rows[1], length("len", begun)?]);
                 }
             }
-            held.pages.extend(free.by_ref().take(new));
+            held.pages.extend(free.by_ref().take(new).map(Some));
             // Without enough of them there is nothing to say of the others but how many they need.
             if needed <= self.free.len() {
                 self.place(at, len - count, end, &held, &mut growth)?;
@@ -253,7 +291,7 @@ impl PagePool {
                 batches: length("batch", at)?..length("batch", at + 1)?,
                 first_token: length("len", first + position - held.len)?,
                 count: length("len", count)?,
-                to: [0, self.row(held.pages[position / self.page_len], row)?],
+                to: [0, self.row(held.page(position / self.page_len), row)?],
                 position: length("len", position)?,
             };
             match growth.runs.last_mut() {
@@ -274,24 +312,51 @@ impl PagePool {
     pub(crate) fn commit(&mut self, growth: Growth) {
         let taken = self.free.split_off(self.free.len() - growth.taken);
         taken.into_iter().for_each(|page| self.holders[page as usize] += 1);
-        self.give_up(&growth.given_up);
+        self.give_up(growth.given_up);
         self.sequences.extend(growth.grown);
     }
 
-    /// Tokens of each of these sequences, and the table of their pages, in rows as long as the longest needs.
-    pub(crate) fn table(
-        &self,
-        sequences: &[PagedSequence],
-    ) -> Result<(Vec<usize>, Vec<u32>, usize), Error> {
+    /// These sequences, their rows of pages as long as the longest needs.
+    pub(crate) fn table(&self, sequences: &[PagedSequence]) -> Result<PageTable, Error> {
         let held = sequences.iter().map(|&sequence| self.held("sequences", sequence));
         let held = held.collect::<Result<Vec<_>, _>>()?;
-        let width = held.iter().map(|held| held.pages.len()).max().unwrap_or_default();
+        let pages_per_sequence = held.iter().map(|held| held.pages.len()).max().unwrap_or_default();
         let row = |held: &&Held| {
-            let rest = width - held.pages.len();
-            held.pages.clone().into_iter().chain(std::iter::repeat_n(0, rest)).collect::<Vec<_>>()
+            let held = (*held).clone();
+            (0..pages_per_sequence).map(move |number| held.page(number)).collect::<Vec<_>>()
         };
-        let table = held.iter().flat_map(row).collect();
-        Ok((held.iter().map(|held| held.len).collect(), table, width))
+        let present = held
+            .iter()
+            .filter(|held| !held.gone.is_empty())
+            .map(|held| PresentKeys { first: held.gone.start, last: held.len - held.gone.end });
+        Ok(PageTable {
+            lens: held.iter().map(|held| held.len).collect(),
+            pages: held.iter().flat_map(row).collect(),
+            pages_per_sequence,
+            present: present.reduce(|one, other| PresentKeys {
+                first: one.first.min(other.first),
+                last: one.last.min(other.last),
+            }),
+        })
+    }
+}
+
+impl Held {
+    /// A page, or any where there is none.
+    fn page(&self, number: usize) -> u32 {
+        self.pages.get(number).copied().flatten().unwrap_or_default()
+    }
+
+    /// What has gone of the first `len` tokens, none of which stands alone before or in it.
+    fn gone_before(&self, len: usize) -> Result<Range<usize>, Error> {
+        check_held(len, self.len)?;
+        let Range { start, end } = self.gone;
+        if len > start && len < end {
+            let expected =
+                format!("at most {start} tokens or at least {end}, as those between were evicted");
+            return Err(Error::invalid("len", expected, len));
+        }
+        Ok(if len < end { 0..0 } else { start..end })
     }
 }
 

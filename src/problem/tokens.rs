@@ -154,7 +154,7 @@ pub(crate) struct TokenProblem {
     pub(crate) last_row: u32,
     /// Where positions are the lengths of sequences: how many tokens before its end the first one stands.
     pub(crate) from_lens: Option<u32>,
-    /// Rows of out, if each token goes to the one that it takes of the table.
+    /// Rows of out, if each token goes to the one that its position names beside that of the table, or, of lengths, to the same.
     pub(crate) places: Option<u32>,
 }
 
@@ -243,6 +243,11 @@ impl TokenProblem {
         }
     }
 
+    /// How many numbers a token has among the positions.
+    fn numbers(&self) -> u32 {
+        if self.places.is_some() && self.from_lens.is_none() { 2 } else { 1 }
+    }
+
     /// The same for some of the sequences, heads and tokens.
     pub(crate) fn slice(
         &self,
@@ -263,7 +268,7 @@ impl TokenProblem {
                 None => moved(self.out, self.dim),
             },
             table: if is_named { self.table } else { moved(self.table, self.width()) },
-            positions: self.positions.map(|positions| moved(positions, 1)),
+            positions: self.positions.map(|positions| moved(positions, self.numbers())),
             from_lens: self.from_lens.map(|back| back - tokens.start),
             ..*self
         }

@@ -292,7 +292,7 @@ fn a_kernel_that_is_broken_is_found() {
         (halves, "first * sines + second", "first * sines - second"),
         (halves, "half + column, left, first", "half + column, 4u, first"),
         (halves, "copy(token, params.rotary_dim + (part - params.rotating) * 4u);", ""),
-        (halves, "positions[start(params.positions, batch, 0u, i)]", "i"),
+        (halves, "let position = positions[at];", "let position = i;"),
         (neighbours, "vec4(first.x, second.x, first.y, second.y)", "vec4(first, second)"),
         (neighbours, "return load_out(token.out + column, left);", ""),
     ] {

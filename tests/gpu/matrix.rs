@@ -142,7 +142,7 @@ fn every_option_is_right() {
 #[test]
 fn keys_in_pages_are_read_where_they_lie() {
     for page_len in [16, 64] {
-        let pages = Some(PagedKeys { page_len, pages: 15, pages_per_sequence: 7 });
+        let pages = Some(PagedKeys::new(page_len, 15, 7));
         let base = AttentionShape { batch: 2, num_kv_heads: 2, pages, ..small(4, 40, 101) };
         let all = AttentionShape { mask: Some(full(&base)), ..base.clone() };
         let options = AttentionOptions { align: Align::BottomRight, ..CAUSAL };

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, CacheRotary, CacheTokens, Capabilities, Element,
-    Error, Gpu, Inputs, PagedCacheShape, PagedKvCache, PagedSequence, RotaryInputs, RotaryPairs,
-    RotaryShape, RotaryTable, TableRows, cpu,
+    Error, Gpu, Inputs, PagedCacheShape, PagedKvCache, PagedSequence, PresentKeys, RotaryInputs,
+    RotaryPairs, RotaryShape, RotaryTable, TableRows, cpu,
 };
 
 const OPTIONS: AttentionOptions = AttentionOptions {
@@ -138,6 +138,10 @@ impl World {
 
     /// Compares attention of `q_len` queries to each sequence with that to its tokens alone.
     fn check<T: Element>(&self, q_len: usize) {
+        self.check_with::<T>(&OPTIONS, q_len);
+    }
+
+    fn check_with<T: Element>(&self, options: &AttentionOptions, q_len: usize) {
         let PagedCacheShape { head_dim, value_dim, .. } = self.shape;
         let batch = self.sequences.len();
         let rows = NUM_HEADS * q_len;
@@ -150,7 +154,7 @@ impl World {
         let query = upload(&self.app, &queries);
         let out = upload(&self.app, &vec![T::from_f64(9.0); batch * rows * value_dim]);
         let handles: Vec<_> = self.sequences.iter().map(|sequence| sequence.handle).collect();
-        let attention = self.gpu.operator(&OPTIONS).unwrap();
+        let attention = self.gpu.operator(options).unwrap();
         let mut encoder = self.app.encoder();
         let step = self.cache.batch(&mut encoder, &handles).unwrap();
         let plan = attention.plan(&step.shape(NUM_HEADS, q_len)).unwrap();
@@ -179,7 +183,7 @@ impl World {
             };
             let query = &queries[b * rows * head_dim..][..rows * head_dim];
             let inputs = Inputs { query, key: &key, value: &value, ..Inputs::default() };
-            let expected = cpu::attention(&shape, &OPTIONS, &inputs).unwrap().out;
+            let expected = cpu::attention(&shape, options, &inputs).unwrap().out;
             let found = found[b * rows * value_dim..][..rows * value_dim].iter();
             let found: Vec<f32> = found.map(|x| x.to_f32()).collect();
             let what = format!("{}, sequence {b} of {len} tokens", T::TYPE);
@@ -357,12 +361,66 @@ fn batches_of_one_encoder_keep_their_own_tables() {
 }
 
 #[test]
+fn a_sequence_goes_on_in_few_pages_where_attention_has_a_window() {
+    let options = AttentionOptions { window_left: Some(30), window_keeps: 3, ..OPTIONS };
+    let few = PagedCacheShape { longest: 400, ..shape(16, 9) };
+    let mut world = World::new::<f32>(gpu(), few, true);
+    world.join();
+    world.join();
+    let present = PresentKeys { first: 3, last: 32 };
+    for step in 0..40 {
+        for at in [0, 1] {
+            world.cache.evict(world.sequences[at].handle, present).unwrap();
+        }
+        world.grow::<f32>(&[0, 1], &[7, step % 3]).unwrap();
+        if step % 4 == 3 {
+            world.check_with::<f32>(&options, 1 + step / 4 % 2);
+        }
+    }
+    assert_eq!(world.cache.len(world.sequences[0].handle).unwrap(), 280);
+    // One page of the first tokens, and three of the window.
+    assert!(world.cache.free_pages() >= 2, "{}", world.cache.free_pages());
+    let handle = world.sequences[0].handle;
+    let batch = world.cache.batch(&mut world.app.encoder(), &[handle]).unwrap();
+    let kept = batch.shape(NUM_HEADS, 1).pages.unwrap().present.unwrap();
+    assert!(kept.first == 16 && (32..48).contains(&kept.last), "{kept:?}");
+    let most = kept.last - 1;
+    let left = |left| AttentionOptions { window_left: left, ..options };
+    for (options, says) in [
+        (left(Some(most)), None),
+        (left(Some(most + 1)), Some(format!("window_left: expected at most {most}, as all but"))),
+        (left(None), Some(format!("window_left: expected at most {most}, as all but"))),
+        (
+            AttentionOptions { window_keeps: 17, ..options },
+            Some("window_keeps: expected at most 16, as keys behind".to_owned()),
+        ),
+        (
+            AttentionOptions { align: Align::Offset(279), ..options },
+            Some("align: expected BottomRight, as keys were evicted, found Offset(279)".to_owned()),
+        ),
+    ] {
+        let planned = world.gpu.operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, 1));
+        match (planned, says) {
+            (Ok(_), None) => {}
+            (Err(error), Some(says)) => assert!(error.to_string().starts_with(&says), "{error}"),
+            (planned, says) => panic!("{:?}, not {says:?}", planned.map(|_| ())),
+        }
+    }
+    let more = world.gpu.operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, kept.last + 1));
+    let more = more.unwrap_err().to_string();
+    assert!(more.starts_with("window_left: expected at most none, of fewer queries"), "{more}");
+}
+
+#[test]
 fn faults_in_pages_are_found() {
-    for (find, replacement) in
-        [("min(aux[entry], params.last_page)", "0u"), ("first_key / params.page_len", "0u")]
-    {
+    for (find, replacement) in [
+        ("min(aux[entry], params.last_page)", "0u"),
+        ("first_key / params.page_len", "0u"),
+        ("let position = positions[at];", "let position = i;"),
+        ("place = positions[at + 1u];", "place = positions[at];"),
+    ] {
         let broken = gpu().broken(find, replacement);
-        let found = catch_unwind(AssertUnwindSafe(|| diverge::<f32>(&broken, shape(16, 9), false)));
+        let found = catch_unwind(AssertUnwindSafe(|| diverge::<f32>(&broken, shape(16, 9), true)));
         assert!(found.is_err(), "not found out: `{find}` as `{replacement}`");
     }
 }

@@ -54,11 +54,12 @@ pub(crate) fn variants() -> Vec<Variant> {
             variants.extend(MergePlan::new(&shape, &device).unwrap().variants());
         }
     }
-    // Tokens that a cache appends where lengths on the GPU say, and these lengths.
-    let from_lens = |variant: &&Variant| {
+    // Tokens that a cache appends where lengths on the GPU or a table say, and these lengths.
+    let is_placed = |variant: &&Variant| {
         let on = Some(&Constant::Flag(true));
+        let names = ["FROM_LENS", "HAS_POSITIONS"];
         variant.entry == Entry::Rotary
-            && variant.constants.get("FROM_LENS") == on
+            && names.iter().any(|name| variant.constants.get(name) == on)
             && variant.constants.get("IN_PLACE") != on
             && variant.out != Storage::Unpacked
     };
@@ -67,7 +68,7 @@ pub(crate) fn variants() -> Vec<Variant> {
         constants.insert("TO_PLACE", Constant::Flag(true));
         Variant { constants, ..variant.clone() }
     };
-    let appending: Vec<Variant> = variants.iter().filter(from_lens).map(to_place).collect();
+    let appending: Vec<Variant> = variants.iter().filter(is_placed).map(to_place).collect();
     assert!(!appending.is_empty());
     variants.extend(appending);
     let [storage, out] = [Storage::F32; 2];

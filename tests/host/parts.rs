@@ -145,7 +145,7 @@ fn in_pages(
     AttentionShape {
         key: place(shape.head_dim),
         value: place(shape.value_dim),
-        pages: Some(PagedKeys { page_len, pages, pages_per_sequence }),
+        pages: Some(PagedKeys::new(page_len, pages, pages_per_sequence)),
         ..shape
     }
 }

@@ -55,7 +55,7 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
             shapes([AttentionShape { batch: 1, cu_seqlens: Some(starts), lse: ASKED, ..o() }])
         }),
         ("keys and values in pages", {
-            let pages = Some(PagedKeys { page_len: 16, pages: 9, pages_per_sequence: 5 });
+            let pages = Some(PagedKeys::new(16, 9, 5));
             shapes([AttentionShape { pages, lse: ASKED, ..o() }])
         }),
     ]

@@ -64,7 +64,7 @@ fn parameters_lie_where_rust_puts_them() {
     let lens = fields!(LensParams: offset most before moves);
     // No field is missing above, and none is followed by padding.
     let tokens = fields!(TokenParams: x out table positions num_heads len dim rotary_dim rotating per_row
-        count last_row back);
+        count last_row last_place back);
     assert_eq!(params.iter().map(|field| field.size).sum::<usize>(), size_of::<Params>());
     assert_eq!(tokens.iter().map(|field| field.size).sum::<usize>(), size_of::<TokenParams>());
     assert_eq!(view.iter().map(|field| field.size).sum::<usize>(), size_of::<ViewParams>());

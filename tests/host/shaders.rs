@@ -109,7 +109,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             for (dim, flags) in [(64, 0), (64, all), (5, 0)] {
                 let (shape, options) = call((dim, dim), 300, true, flags);
                 for page_len in [16, 64] {
-                    let pages = Some(PagedKeys { page_len, pages: 19, pages_per_sequence: 19 });
+                    let pages = Some(PagedKeys::new(page_len, 19, 19));
                     let paged = AttentionShape { key: Layout::Bhsd, pages, ..shape.clone() };
                     calls.push((paged, options, PORTABLE, kernel));
                 }
@@ -146,7 +146,7 @@ fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel
         let ragged = AttentionShape { kv_lens: Some(vec![len / 2]), ..shape.clone() };
         calls.push((shape.clone(), options, device, Kernel::ForwardMatrix));
         if flags == 63 {
-            let pages = Some(PagedKeys { page_len: 64, pages: 10, pages_per_sequence: 10 });
+            let pages = Some(PagedKeys::new(64, 10, 10));
             let paged = AttentionShape { key: Layout::Bhsd, pages, ..shape };
             calls.push((paged, options, device, Kernel::ForwardMatrix));
             calls.push((ragged, options, device, Kernel::ForwardMatrix));

@@ -178,7 +178,7 @@ impl KvCache {
         let len = self.capacity().min(1);
         let batch = self.lens.len();
         let (_, runs) = self.store.problem.runs(&vec![0; batch], len, None)?;
-        self.store.prepare([batch, len], &runs).await?;
+        self.store.prepare([batch, len], &runs, batch > 1).await?;
         let lens = self.set_lens(0..self.store.problem.batch(), 0);
         self.store.context.pipelines.prepare(&[lens.variant]).await
     }

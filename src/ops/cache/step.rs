@@ -5,7 +5,6 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::ops::attention::AttentionBuffers;
 use crate::ops::cache_store::{Copy, Given};
-use crate::plan::Entry;
 use crate::problem::AttentionShape;
 
 /// New tokens bound to their buffers, of which [`KvCache::append_step`] records as many again for each sequence: what
@@ -88,11 +87,12 @@ impl KvCache {
         for Given { rows, view, x, out } in self.store.given(self.lens.len(), tokens, lens)? {
             let problem = self.store.problem.append_behind(rows, view, tokens.len)?;
             let plan = self.store.plan(problem)?;
-            if plan.variants().iter().any(|variant| variant.entry == Entry::Pack) {
+            if plan.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
                 return Err(Error::invalid(rows.argument(), expected, "an odd one"));
             }
-            copies.push(Copy { plan, x: x.clone(), out: out.clone() });
+            let positions = Some(self.lens_buffer.clone());
+            copies.push(Copy { plan, x: x.clone(), out: out.clone(), positions });
         }
         let added = u32::try_from(tokens.len).unwrap_or(u32::MAX);
         let further = [self.change_lens(0..self.store.problem.batch(), [1, added])];

@@ -1,4 +1,4 @@
-//! Random joining, growing, forking, truncating and leaving, against sequences that share nothing.
+//! Random joining, growing, forking, truncating, evicting and leaving, against sequences that share nothing.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers below a million")]
 
@@ -19,7 +19,7 @@ fn check_counts(pool: &PagePool) {
     let mut holders = vec![0; PAGES];
     for held in pool.sequences.values() {
         assert_eq!(held.pages.len(), held.len.div_ceil(PAGE_LEN));
-        held.pages.iter().for_each(|&page| holders[page as usize] += 1);
+        held.pages.iter().flatten().for_each(|&page| holders[page as usize] += 1);
     }
     assert_eq!(pool.holders, holders);
     let mut free = pool.free.clone();
@@ -28,11 +28,18 @@ fn check_counts(pool: &PagePool) {
     assert_eq!(free, unheld.collect::<Vec<u32>>());
 }
 
+/// What a sequence should read of a token, unless it may have been evicted.
+#[derive(Clone, Copy)]
+struct Token {
+    number: u32,
+    may_be_gone: bool,
+}
+
 /// A pool, what stands in each of its rows, and what each sequence should read.
 struct Model {
     pool: PagePool,
     rows: Vec<u32>,
-    expected: Vec<(PagedSequence, Vec<u32>)>,
+    expected: Vec<(PagedSequence, Vec<Token>)>,
     written: u32,
 }
 
@@ -57,7 +64,7 @@ impl Model {
         }
         let held_by_others = |page: usize| {
             let others = before.sequences.iter().filter(|(held, _)| !handles.contains(held));
-            others.into_iter().any(|(_, held)| held.pages.contains(&(page as u32)))
+            others.into_iter().any(|(_, held)| held.pages.contains(&Some(page as u32)))
         };
         let mut written = vec![false; self.rows.len()];
         for run in &growth.runs {
@@ -77,9 +84,10 @@ impl Model {
         for (own, (&at, &count)) in sequences.iter().zip(lens).enumerate() {
             let expected = &mut self.expected[at].1;
             let first = expected.len() as u32;
-            expected.extend(
-                (first..first + count as u32).map(|i| self.written + 1000 * own as u32 + i),
-            );
+            expected.extend((first..first + count as u32).map(|i| Token {
+                number: self.written + 1000 * own as u32 + i,
+                may_be_gone: false,
+            }));
         }
         self.written += 10_000;
         self.pool.commit(growth);
@@ -88,14 +96,31 @@ impl Model {
     fn check(&self) {
         check_counts(&self.pool);
         let handles: Vec<_> = self.expected.iter().map(|(handle, _)| *handle).collect();
-        let (lens, table, width) = self.pool.table(&handles).unwrap();
-        for (at, (_, expected)) in self.expected.iter().enumerate() {
-            assert_eq!(lens[at], expected.len());
-            let row =
-                |j: usize| table[at * width + j / PAGE_LEN] as usize * PAGE_LEN + j % PAGE_LEN;
-            let found: Vec<u32> = (0..lens[at]).map(|j| self.rows[row(j)]).collect();
-            assert_eq!(found, *expected);
+        let PageTable { lens, pages, pages_per_sequence, present } =
+            self.pool.table(&handles).unwrap();
+        for (at, (handle, expected)) in self.expected.iter().enumerate() {
+            let len = lens[at];
+            assert_eq!(len, expected.len());
+            let own = self.pool.table(&[*handle]).unwrap().present;
+            for (j, token) in expected.iter().enumerate() {
+                let is_there = |present: Option<PresentKeys>| {
+                    present.is_none_or(|PresentKeys { first, last }| j < first || j + last >= len)
+                };
+                assert!(token.may_be_gone || is_there(own));
+                assert!(is_there(own) || !is_there(present));
+                if is_there(own) {
+                    let page = pages[at * pages_per_sequence + j / PAGE_LEN] as usize;
+                    assert_eq!(self.rows[page * PAGE_LEN + j % PAGE_LEN], token.number);
+                }
+            }
         }
+    }
+
+    /// Whether a prefix may be refused: its last token may have gone, and the one behind it.
+    fn may_end_at(&self, at: usize, len: usize) -> bool {
+        let tokens = &self.expected[at].1;
+        !(tokens[..len].last().is_some_and(|token| token.may_be_gone)
+            && tokens[len..].first().is_some_and(|token| token.may_be_gone))
     }
 }
 
@@ -113,14 +138,27 @@ fn act(model: &mut Model, (kind, one, other, amount): (usize, usize, usize, usiz
         3 | 4 if one != other => model.grow(&[one, other], amount, &[amount / 2, amount]),
         5 => {
             let len = amount.min(len);
-            let handle = model.pool.fork(model.expected[one].0, len).unwrap();
-            let prefix = model.expected[one].1[..len].to_vec();
-            model.expected.push((handle, prefix));
+            match model.pool.fork(model.expected[one].0, len) {
+                Ok(handle) => {
+                    let prefix = model.expected[one].1[..len].to_vec();
+                    model.expected.push((handle, prefix));
+                }
+                Err(error) => assert!(!model.may_end_at(one, len), "{error}"),
+            }
         }
         6 => {
             let len = len.saturating_sub(amount);
-            model.pool.truncate(model.expected[one].0, len).unwrap();
-            model.expected[one].1.truncate(len);
+            match model.pool.truncate(model.expected[one].0, len) {
+                Ok(()) => model.expected[one].1.truncate(len),
+                Err(error) => assert!(!model.may_end_at(one, len), "{error}"),
+            }
+        }
+        7 => {
+            let (first, last) = (other * 5, amount);
+            model.pool.evict(model.expected[one].0, PresentKeys { first, last }).unwrap();
+            for token in model.expected[one].1.iter_mut().rev().skip(last).rev().skip(first) {
+                token.may_be_gone = true;
+            }
         }
         _ => {
             let (handle, _) = model.expected.swap_remove(one);
@@ -138,7 +176,7 @@ proptest! {
 
     #[test]
     fn sequences_that_share_pages_read_as_if_they_shared_none(
-        acts in prop::collection::vec((0..8_usize, 0..8_usize, 0..8_usize, 0..40_usize), 1..60),
+        acts in prop::collection::vec((0..9_usize, 0..8_usize, 0..8_usize, 0..40_usize), 1..60),
     ) {
         let rows = vec![u32::MAX; PAGES * PAGE_LEN];
         let mut model = Model { pool: pool(), rows, expected: Vec::new(), written: 0 };
@@ -190,5 +228,31 @@ fn a_full_pool_says_what_it_lacks_and_stays_as_it_was() {
     assert_eq!(refused, Error::Full { needed: 1, free: 0 });
     pool.remove(third).unwrap();
     assert_eq!(pool.sequences, held);
+    check_counts(&pool);
+}
+
+#[test]
+fn pages_between_the_first_tokens_and_the_last_are_free_once_evicted() {
+    let mut pool = pool();
+    let sequence = pool.add();
+    let growth = pool.grow(&[sequence], 90, None).unwrap();
+    pool.commit(growth);
+    let shared = pool.fork(sequence, 40).unwrap();
+    // Pages 1 to 3 hold tokens 16 to 63 alone; two of them are another's too.
+    pool.evict(sequence, PresentKeys { first: 4, last: 20 }).unwrap();
+    assert_eq!(pool.free_pages(), PAGES - 6 + 1);
+    let present = pool.table(&[sequence]).unwrap().present;
+    assert_eq!(present, Some(PresentKeys { first: 16, last: 26 }));
+    assert_eq!(pool.table(&[shared]).unwrap().present, None);
+    pool.remove(shared).unwrap();
+    assert_eq!(pool.free_pages(), PAGES - 3);
+    let refused = pool.truncate(sequence, 30).unwrap_err().to_string();
+    let says =
+        "len: expected at most 16 tokens or at least 64, as those between were evicted, found 30";
+    assert_eq!(refused, says);
+    pool.truncate(sequence, 64).unwrap();
+    pool.truncate(sequence, 16).unwrap();
+    assert_eq!(pool.table(&[sequence]).unwrap().present, None);
+    assert_eq!(pool.free_pages(), PAGES - 1);
     check_counts(&pool);
 }

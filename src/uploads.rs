@@ -1,4 +1,4 @@
-//! Tables of pages on their way to the GPU, in buffers that are used again.
+//! Tables of pages and places on their way to the GPU, in buffers that are used again.
 //!
 //! As with uniform slots, a buffer that some encoder refers to must not be written before the GPU is done with it: a lease
 //! holds it until then.
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 /// Buffers of one device, each of which one lease holds or none.
 #[derive(Debug)]
-pub(crate) struct PageTables {
+pub(crate) struct Uploads {
     device: wgpu::Device,
     queue: wgpu::Queue,
     buffers: Mutex<Vec<wgpu::Buffer>>,
@@ -22,7 +22,7 @@ pub(crate) struct PageTables {
 /// Smaller tables are not worth a buffer of their own size.
 const LEAST: u64 = 1 << 12;
 
-impl PageTables {
+impl Uploads {
     pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         let (device, queue) = (device.clone(), queue.clone());
         Self { device, queue, buffers: Mutex::default(), free: Arc::default() }
@@ -43,7 +43,7 @@ impl PageTables {
                 let usage = wgpu::BufferUsages::STORAGE
                     | wgpu::BufferUsages::COPY_DST
                     | wgpu::BufferUsages::COPY_SRC;
-                let buffer = create(&self.device, "page table", size, usage, false)?;
+                let buffer = create(&self.device, "table", size, usage, false)?;
                 match free.pop() {
                     Some(number) => {
                         buffers[number as usize] = buffer;
