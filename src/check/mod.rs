@@ -2,12 +2,14 @@
 
 mod additive;
 mod attention;
+mod caches;
 mod cases;
 mod compare;
 mod data;
 mod encodings;
 mod layers;
 mod linear;
+mod merge;
 mod trial;
 
 pub use compare::{Accuracy, Bounds, Difference, compare};
@@ -101,6 +103,8 @@ pub fn run(
     tasks.extend(encodings::tasks(quick));
     tasks.extend(layers::tasks(quick));
     tasks.extend(linear::tasks(quick));
+    tasks.extend(merge::tasks());
+    tasks.extend(caches::tasks());
     tasks.retain(|task| options.only.is_none_or(|only| only == task.name));
     let mut trial = Trial::new(gpu);
     let total = tasks.len();

@@ -224,6 +224,28 @@ fn an_encoding_that_is_wrong_is_found() {
 }
 
 #[test]
+fn a_merger_that_is_wrong_is_found() {
+    let (find, replacement) = ("let sees = bits != MINUS_INFINITY_BITS", "let sees = true");
+    assert_finds(&[Break { find, replacement, cases: "parts", kernels: &["merge"] }]);
+}
+
+#[test]
+fn caches_that_are_wrong_are_found() {
+    let paged = &["paged-kv-cache"][..];
+    let cases = "appended tokens";
+    assert_finds(&[
+        Break {
+            find: "place = positions[at + 1u];",
+            replacement: "place = positions[at];",
+            cases,
+            kernels: paged,
+        },
+        Break { find: "place = behind;", replacement: "", cases, kernels: &["kv-cache"] },
+        Break { find: "first_key / params.page_len", replacement: "0u", cases, kernels: paged },
+    ]);
+}
+
+#[test]
 fn additive_attention_that_is_wrong_is_found() {
     let kernels = &["additive"][..];
     assert_finds(&[
