@@ -1,73 +1,132 @@
-//! What a token costs that is appended to a `KvCache` and looks at all tokens before it: by how many there are, and by how many there is
-//! room for. `cargo bench --bench cache`.
+//! What a token costs that is appended to a cache and looks at all tokens before it: in a `KvCache` by how many there are and by how
+//! many there is room for, in a `PagedKvCache` by how many sequences there are. `cargo bench --bench cache`.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::error::Error;
 use std::time::{Duration, Instant};
-use wgpu_attention::{Align, AttentionOptions, CacheTokens, Gpu, GpuOptions, KvCacheShape, wgpu};
+use wgpu_attention::{
+    Align, Attention, AttentionOptions, CacheTokens, Gpu, GpuOptions, KvCacheShape,
+    PagedCacheShape, wgpu,
+};
 
 const NUM_HEADS: usize = 8;
 const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 64;
 
 fn cache(criterion: &mut Criterion) {
-    if let Err(error) = time(criterion) {
-        panic!("{error}");
-    }
-}
-
-fn time(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
-    let gpu = Gpu::open_blocking(&GpuOptions::default())?;
-    let options =
-        AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
-    let attention = gpu.operator(&options)?;
+    let times = Times::open().unwrap_or_else(|error| panic!("{error}"));
     let mut group = criterion.benchmark_group("decode step");
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     for (len, capacity) in [(256, 1 << 12), (1024, 1 << 12), (1024, 1 << 15), (1024, 1 << 17)] {
-        let buffer = |rows: usize| {
-            gpu.device().create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: (rows * HEAD_DIM * 4) as u64,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            })
-        };
-        let mut cache = gpu.kv_cache(&KvCacheShape::new(1, KV_HEADS, capacity, HEAD_DIM), None)?;
-        let [query, out] = [NUM_HEADS; 2].map(buffer);
-        let [key, value] = [KV_HEADS; 2].map(buffer);
-        let [keys, values] = [KV_HEADS * len; 2].map(buffer);
+        let name = BenchmarkId::new(format!("{len} tokens"), format!("room for {capacity}"));
+        let step = times.bound(len, capacity);
+        run(&mut group, name, step.unwrap_or_else(|error| panic!("{error}")));
+    }
+    for sequences in [1, 8] {
+        let name = BenchmarkId::new("1024 tokens in pages of 64", format!("{sequences} sequences"));
+        let step = times.in_pages(1024, sequences);
+        run(&mut group, name, step.unwrap_or_else(|error| panic!("{error}")));
+    }
+}
+
+/// What a step takes, which leaves the cache as it was.
+type Step<'a> = Box<dyn FnMut() -> Result<Duration, Box<dyn Error>> + 'a>;
+
+fn run(group: &mut BenchmarkGroup<'_, WallTime>, name: BenchmarkId, mut step: Step<'_>) {
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|count| {
+            let total: Result<Duration, _> = (0..count).map(|_| step()).sum();
+            total.unwrap_or_else(|error| panic!("{error}"))
+        });
+    });
+}
+
+struct Times {
+    gpu: Gpu,
+    attention: Attention,
+}
+
+impl Times {
+    fn open() -> Result<Self, Box<dyn Error>> {
+        let gpu = Gpu::open_blocking(&GpuOptions::default())?;
+        let options =
+            AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
+        let attention = gpu.operator(&options)?;
+        Ok(Self { gpu, attention })
+    }
+
+    fn buffer(&self, rows: usize) -> wgpu::Buffer {
+        self.gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: (rows * HEAD_DIM * 4) as u64,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        self.gpu.device().create_command_encoder(&Default::default())
+    }
+
+    fn done(&self, encoder: wgpu::CommandEncoder) -> Result<(), Box<dyn Error>> {
+        self.gpu.queue().submit([encoder.finish()]);
+        self.gpu.device().poll(wgpu::PollType::wait_indefinitely())?;
+        Ok(())
+    }
+
+    /// A step that is bound once, each time from as many tokens.
+    fn bound(&self, len: usize, capacity: usize) -> Result<Step<'_>, Box<dyn Error>> {
+        let shape = KvCacheShape::new(1, KV_HEADS, capacity, HEAD_DIM);
+        let mut cache = self.gpu.kv_cache(&shape, None)?;
+        let [query, out] = [NUM_HEADS; 2].map(|rows| self.buffer(rows));
+        let [key, value] = [KV_HEADS; 2].map(|rows| self.buffer(rows));
+        let [keys, values] = [KV_HEADS * len; 2].map(|rows| self.buffer(rows));
         let append = cache.bind_append(&CacheTokens::new(&key, &value, 1))?;
-        let plan = attention.plan(&cache.step_shape(NUM_HEADS, 1))?;
-        let attend = attention.bind(&plan, &cache.step_buffers(&query, &out))?;
-        let encoder = || gpu.device().create_command_encoder(&Default::default());
-        let done = |encoder: wgpu::CommandEncoder| {
-            gpu.queue().submit([encoder.finish()]);
-            gpu.device().poll(wgpu::PollType::wait_indefinitely())
-        };
-        // Each time from as many tokens.
-        let mut step = || -> Result<Duration, Box<dyn Error>> {
-            let mut start = encoder();
-            cache.truncate(&mut start, 0, len.min(cache.lens()[0]))?;
-            if cache.lens()[0] < len {
-                cache.append(&mut start, &CacheTokens::new(&keys, &values, len))?;
-            }
-            done(start)?;
+        let plan = self.attention.plan(&cache.step_shape(NUM_HEADS, 1))?;
+        let attend = self.attention.bind(&plan, &cache.step_buffers(&query, &out))?;
+        let mut start = self.encoder();
+        cache.append(&mut start, &CacheTokens::new(&keys, &values, len))?;
+        self.done(start)?;
+        Ok(Box::new(move || {
             let begin = Instant::now();
-            let mut token = encoder();
+            let mut token = self.encoder();
             cache.append_step(&mut token, &append)?;
             attend.encode(&mut token);
-            done(token)?;
-            Ok(begin.elapsed())
-        };
-        let name = BenchmarkId::new(format!("{len} tokens"), format!("room for {capacity}"));
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|times| {
-                let all: Result<Duration, _> = (0..times).map(|_| step()).sum();
-                all.unwrap_or_else(|error| panic!("{error}"))
-            });
-        });
+            self.done(token)?;
+            let taken = begin.elapsed();
+            let mut back = self.encoder();
+            cache.truncate(&mut back, 0, len)?;
+            self.done(back)?;
+            Ok(taken)
+        }))
     }
-    Ok(())
+
+    /// A step that is planned anew, as sequences come and go, each time from as many tokens.
+    fn in_pages(&self, len: usize, sequences: usize) -> Result<Step<'_>, Box<dyn Error>> {
+        let pages = sequences * (len / 64 + 1);
+        let shape = PagedCacheShape::new(KV_HEADS, 64, pages, HEAD_DIM);
+        let mut cache = self.gpu.paged_kv_cache(&shape, None)?;
+        let all: Vec<_> = (0..sequences).map(|_| cache.add()).collect();
+        let [query, out] = [sequences * NUM_HEADS; 2].map(|rows| self.buffer(rows));
+        let [key, value] = [sequences * KV_HEADS; 2].map(|rows| self.buffer(rows));
+        let [keys, values] = [sequences * KV_HEADS * len; 2].map(|rows| self.buffer(rows));
+        let mut start = self.encoder();
+        cache.append(&mut start, &all, &CacheTokens::new(&keys, &values, len))?;
+        self.done(start)?;
+        Ok(Box::new(move || {
+            let begin = Instant::now();
+            let mut token = self.encoder();
+            cache.append(&mut token, &all, &CacheTokens::new(&key, &value, 1))?;
+            let batch = cache.batch(&mut token, &all)?;
+            let plan = self.attention.plan(&batch.shape(NUM_HEADS, 1))?;
+            self.attention.encode(&mut token, &plan, &batch.buffers(&query, &out))?;
+            self.done(token)?;
+            let taken = begin.elapsed();
+            all.iter().try_for_each(|&sequence| cache.truncate(sequence, len))?;
+            Ok(taken)
+        }))
+    }
 }
 
 criterion_group!(benches, cache);

@@ -5,7 +5,7 @@
 
 use crate::buffer::create;
 use crate::error::Error;
-use crate::pipeline::lock;
+use crate::pipeline::{if_ready, lock, scoped};
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
 
@@ -57,7 +57,12 @@ impl Uploads {
             }
         };
         let buffer = buffers[number as usize].clone();
-        self.queue.write_buffer(&buffer, 0, table);
-        Ok((Lease::new(vec![number], self.free.clone()), buffer))
+        let lease = Lease::new(vec![number], self.free.clone());
+        drop(free);
+        let ((), error) = scoped(&self.device, || self.queue.write_buffer(&buffer, 0, table));
+        match if_ready(error).flatten() {
+            Some(message) => Err(Error::Device { action: "uploading", message }),
+            None => Ok((lease, buffer)),
+        }
     }
 }

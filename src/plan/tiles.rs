@@ -307,8 +307,8 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 ///
 /// Each column of a key costs it a bounds check and a broadcast, so rows share it, and each number of an output a load and a
 /// store, so keys share that; a GPU has no registers for both. What bounds them is the compiler: a step of 512 products
-/// is compiled in 3 s, one of 1,024 in 6, and is no faster. lavapipe 26, 512 queries and keys, rows x keys each: dim 64,
-/// 8 heads, 2 x 4 26 ms, 4 x 4 26; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 31, 1 x 4 36.
+/// is compiled in 2.5 s, one of 1,024 in 5, and is a tenth faster. lavapipe 26, 512 queries and keys, rows x keys each: dim 64,
+/// 8 heads, 2 x 4 28 ms, 4 x 4 25, 4 x 2 26; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 31, 1 x 4 36.
 fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
     let rows_each = if rows <= 8 || dim > MOST_COLUMNS { 1 } else { 2 };
     let threads = match rows {

@@ -9,9 +9,9 @@ use half::{bf16, f16};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, CacheRotary, CacheTokens, Capabilities, Element,
-    Error, Gpu, Inputs, PagedCacheShape, PagedKvCache, PagedSequence, PresentKeys, RotaryInputs,
-    RotaryPairs, RotaryShape, RotaryTable, TableRows, cpu,
+    Align, Attention, AttentionOptions, AttentionShape, CacheRotary, CacheTokens, Capabilities,
+    Element, Error, Gpu, Inputs, PagedCacheShape, PagedKvCache, PagedSequence, PresentKeys,
+    RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows, cpu,
 };
 
 const OPTIONS: AttentionOptions = AttentionOptions {
@@ -409,6 +409,78 @@ fn a_sequence_goes_on_in_few_pages_where_attention_has_a_window() {
     let more = world.gpu.operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, kept.last + 1));
     let more = more.unwrap_err().to_string();
     assert!(more.starts_with("window_left: expected at most none, of fewer queries"), "{more}");
+}
+
+#[test]
+fn ten_thousand_tokens_in_pages_hold_no_more_of_the_device() {
+    let app = App::open();
+    let shape = PagedCacheShape { longest: 10_000, ..shape(16, 12) };
+    let mut cache = PagedKvCache::new(&app.device, &app.queue, &shape, None).unwrap();
+    let options = AttentionOptions { window_left: Some(40), ..OPTIONS };
+    let attention = Attention::new(&app.device, &app.queue, &options).unwrap();
+    let sequences = [cache.add(), cache.add()];
+    let [query, key, value, out] =
+        [NUM_HEADS, KV_HEADS, KV_HEADS, NUM_HEADS].map(|n| app.output(2 * n * 8));
+    let held = |cache: &PagedKvCache| {
+        let report = app.instance.generate_report().unwrap();
+        let hub = report.hub_report();
+        let counts = [hub.buffers.num_allocated, hub.bind_groups.num_allocated];
+        (counts, cache.footprint(), attention.footprint(), cache.free_pages())
+    };
+    let mut before = None;
+    for step in 0..10_000 {
+        let mut encoder = app.encoder();
+        let tokens = CacheTokens::new(&key, &value, 1);
+        cache.append(&mut encoder, &sequences, &tokens).unwrap();
+        for sequence in sequences {
+            cache.evict(sequence, PresentKeys { first: 0, last: 41 }).unwrap();
+        }
+        // Steps of a length that the pages repeat.
+        if step % 1000 == 999 {
+            let batch = cache.batch(&mut encoder, &sequences).unwrap();
+            let plan = attention.plan(&batch.shape(NUM_HEADS, 1)).unwrap();
+            attention.encode(&mut encoder, &plan, &batch.buffers(&query, &out)).unwrap();
+        }
+        app.submit(encoder);
+        if step == 1_999 {
+            before = Some(held(&cache));
+        }
+    }
+    assert_eq!(cache.len(sequences[0]).unwrap(), 10_000);
+    assert_eq!(Some(held(&cache)), before);
+    let full = cache.append(&mut app.encoder(), &sequences, &CacheTokens::new(&key, &value, 1));
+    let full = full.unwrap_err().to_string();
+    assert!(
+        full.starts_with("len: expected at most 0 new tokens, as sequence 0 holds 10000"),
+        "{full}"
+    );
+}
+
+#[test]
+fn pages_on_a_lost_device_give_errors_and_no_panic() {
+    let app = App::open();
+    let mut cache = PagedKvCache::new(&app.device, &app.queue, &shape(16, 8), None).unwrap();
+    let sequence = cache.add();
+    let [key, value] = [(); 2].map(|()| app.output(2 * KV_HEADS * 17 * 8));
+    let tokens = CacheTokens::new(&key, &value, 17);
+    let mut encoder = app.encoder();
+    cache.append(&mut encoder, &[sequence], &tokens).unwrap();
+    app.submit(encoder);
+    let other = cache.fork(sequence, 17).unwrap();
+    app.device.destroy();
+    let mut encoder = app.encoder();
+    let found = [
+        cache.append(&mut encoder, &[sequence, other], &tokens),
+        cache.batch(&mut encoder, &[sequence]).map(drop),
+    ];
+    // A loss that has not shown yet is no error; all else is one of the machine.
+    for error in found.into_iter().filter_map(Result::err) {
+        assert!(!error.is_invalid(), "{error}");
+    }
+    // Pages are the host's to give back.
+    cache.remove(sequence).unwrap();
+    cache.remove(other).unwrap();
+    assert_eq!(cache.free_pages(), 8);
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
             // Decoding over short and long contexts, of a batch, and with eight heads to a key.
             [1, 8, 2, 1, 1024, 64],
             [1, 8, 2, 1, 16_384, 64],
+            [1, 8, 2, 1, 131_072, 64],
             [8, 8, 2, 1, 1024, 64],
             [1, 8, 1, 1, 4096, 64],
         ];

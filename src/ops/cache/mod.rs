@@ -35,7 +35,8 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
+/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`]. Sequences that are to outgrow any capacity
+/// under a window belong in a [`PagedKvCache`](crate::PagedKvCache), which gives back what the window leaves behind.
 ///
 /// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`]. They are held
 /// twice, here and, in the order of what is recorded, on the GPU: [`KvCache::lens_buffer`].
