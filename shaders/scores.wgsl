@@ -1,13 +1,17 @@
 // First of the three stages: a score for every query and key of a chunk.
 //
-// A workgroup computes ROWS x KEYS scores. With the transforms and masks switched off it stores the
-// earlier forms of a score, which people ask to see.
+// An invocation owns ROWS_EACH rows and all keys of a tile. It reads its queries four columns at a time; all of
+// them read the same key at the same time, a broadcast, from a tile that they staged together: one read serves
+// ROWS_EACH rows. With the transforms and masks switched off it stores the earlier forms of a score, which people
+// ask to see.
 // Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
 
 const HEAD_DIM = 64u;
-const HEAD_CHUNK = 64u;
-const HEAD_STEP = 16u;
-const ROWS = 64u;
+// Vectors of four columns of a key that are staged at once.
+const STEP = 16u;
+// Invocations of a workgroup; rows of each; keys of a tile, a multiple of 4.
+const THREADS = 64u;
+const ROWS_EACH = 2u;
 const KEYS = 32u;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
@@ -21,8 +25,6 @@ const MARKS_HIDDEN = true;
 const HIDDEN_BITS = 0xff800000u;
 alias Stored = f32;
 
-var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
-
 @group(0) @binding(1) var<storage, read> query: array<Stored>;
 @group(0) @binding(2) var<storage, read> key: array<Stored>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
@@ -30,9 +32,17 @@ var<workgroup> tile: array<vec4<f32>, KEYS * HEAD_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, tile, visibility, score_tile
+// use params, sequence, rows, tile, transform, visibility, load(query), load(key)
 
-@compute @workgroup_size(ROWS)
+const HEAD_VECTORS = (HEAD_DIM + 3u) / 4u;
+const FOURS = KEYS / 4u;
+
+var<workgroup> tile: array<array<vec4<f32>, KEYS>, STEP>;
+// Four keys to a vector.
+var<private> products: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
+var<private> starts: array<u32, ROWS_EACH>;
+
+@compute @workgroup_size(THREADS)
 fn scores(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -41,32 +51,78 @@ fn scores(
     let tiles = (params.kv_len + KEYS - 1u) / KEYS;
     let kv_head = workgroup.y / tiles;
     let first_key = workgroup.y % tiles * KEYS;
-    let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
-    let slope = alibi_slope(row);
-    let query_start = row_start(params.query, row);
-
-    load_query_chunk(query_start, 0u);
-    let key_start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
-    score_tile(query_start, key_start, params.kv_len - 1u - first_key, lane);
-
-    if !row.live {
-        return;
+    let own_row = (workgroup.x * THREADS + lane) * ROWS_EACH;
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        starts[r] = row_start(params.query, locate_row(own_row + r, sequence, kv_head));
+        for (var four = 0u; four < FOURS; four++) {
+            products[r][four] = vec4(0.0);
+        }
     }
+    let key_start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
+    for (var first = 0u; first < HEAD_VECTORS; first += STEP) {
+        stage(key_start, params.kv_len - 1u - first_key, first, lane);
+        workgroupBarrier();
+        multiply(first);
+        workgroupBarrier();
+    }
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        store(locate_row(own_row + r, sequence, kv_head), first_key, r, sequence);
+    }
+}
+
+// Keys past the last one, counted from the tile's first, repeat it.
+fn stage(key_start: u32, last: u32, first: u32, lane: u32) {
+    for (var slot = lane; slot < STEP * KEYS; slot += THREADS) {
+        let j = slot / STEP;
+        let column = (first + slot % STEP) * 4u;
+        let start = key_start + min(j, last) * params.key.row;
+        tile[slot % STEP][j] = load_key(start + column, columns_left(HEAD_DIM, column));
+    }
+}
+
+// Adds the products of the staged columns, from vector `first` on.
+fn multiply(first: u32) {
+    let end = min(STEP, HEAD_VECTORS - first);
+    for (var step = 0u; step < end; step++) {
+        let column = (first + step) * 4u;
+        var queries: array<vec4<f32>, ROWS_EACH>;
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            queries[r] = load_query(starts[r] + column, columns_left(HEAD_DIM, column));
+        }
+        for (var four = 0u; four < FOURS; four++) {
+            let j = four * 4u;
+            let keys = mat4x4(tile[step][j], tile[step][j + 1u], tile[step][j + 2u], tile[step][j + 3u]);
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                products[r][four] += queries[r] * keys;
+            }
+        }
+    }
+}
+
+fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
     var visible = 0xffffffffu;
     if MARKS_HIDDEN {
         visible = visible_keys(sequence, row, first_key);
     }
+    let slope = alibi_slope(row);
     let start = row_start(params.scores, row) + first_key;
-    let count = min(KEYS, params.kv_len - first_key);
-    for (var slot = 0u; slot < KEYS / 4u; slot++) {
-        let s = transform_scores(row, slope, first_key + slot * 4u, slot);
+    let count = select(0u, min(KEYS, params.kv_len - first_key), row.live);
+    for (var four = 0u; four < FOURS; four++) {
+        let j = first_key + four * 4u;
+        let product = products[r][four];
+        let score = vec4(
+            transform_score(row, slope, j, product.x),
+            transform_score(row, slope, j + 1u, product.y),
+            transform_score(row, slope, j + 2u, product.z),
+            transform_score(row, slope, j + 3u, product.w),
+        );
         // No visible score may look like the mark of a hidden one.
-        let is_nan = (bitcast<vec4<u32>>(s) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
-        let bits = select(bitcast<vec4<u32>>(s), vec4(NAN_BITS), is_nan);
-        let stored = select(vec4(HIDDEN_BITS), bits, four_visible(visible, slot));
-        for (var j = 0u; j < 4u; j++) {
-            if slot * 4u + j < count {
-                weights[start + slot * 4u + j] = stored[j];
+        let is_nan = (bitcast<vec4<u32>>(score) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
+        let bits = select(bitcast<vec4<u32>>(score), vec4(NAN_BITS), is_nan);
+        let stored = select(vec4(HIDDEN_BITS), bits, four_visible(visible, four));
+        for (var c = 0u; c < 4u; c++) {
+            if four * 4u + c < count {
+                weights[start + four * 4u + c] = stored[c];
             }
         }
     }

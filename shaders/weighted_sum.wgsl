@@ -1,12 +1,17 @@
 // Third of the three stages: out = weights V.
 //
+// An invocation owns ROWS_EACH rows and COLUMNS columns of out. It reads its weights four keys at a time; all of
+// them read the same value at the same time, a broadcast, from a tile that they staged together.
+//
 // Visibility is decided anew, not read from the weights: a hidden value must not leak, while a visible
 // NaN shows even where its weight has vanished.
 
 const VALUE_DIM = 64u;
-const VALUE_CHUNK = 64u;
-const VALUE_STEP = 16u;
-const ROWS = 64u;
+// Columns of a tile, a multiple of 4.
+const COLUMNS = 32u;
+// Invocations of a workgroup; rows of each; keys of a tile, a multiple of 4.
+const THREADS = 64u;
+const ROWS_EACH = 2u;
 const KEYS = 32u;
 const HAS_BIAS = false;
 const HAS_MASK = false;
@@ -16,8 +21,6 @@ const HAS_LENS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
-var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
-
 @group(0) @binding(3) var<storage, read> value: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
@@ -25,58 +28,121 @@ var<workgroup> tile: array<vec4<f32>, KEYS * VALUE_CHUNK / 4u>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, tile, visibility, value_tile, store(out)
+// use params, sequence, rows, tile, finite, visibility, load(value), store(out)
 
-const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
+const COLUMN_TILES = (VALUE_DIM + COLUMNS - 1u) / COLUMNS;
+const FOURS = COLUMNS / 4u;
+const ROWS = THREADS * ROWS_EACH;
 
-@compute @workgroup_size(ROWS)
+var<workgroup> tile: array<array<vec4<f32>, FOURS>, KEYS>;
+// Whether a value that is infinite or NaN has been staged.
+var<workgroup> has_nonfinite: atomic<u32>;
+// Four columns to a vector.
+var<private> sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
+var<private> starts: array<u32, ROWS_EACH>;
+var<private> visible: array<u32, ROWS_EACH>;
+
+@compute @workgroup_size(THREADS)
 fn weighted_sum(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let kv_head = workgroup.y / VALUE_CHUNKS;
-    let first_column = workgroup.y % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(workgroup.x * ROWS + lane, sequence, kv_head);
-    let first_query = locate_row(workgroup.x * ROWS, sequence, kv_head).query;
-    let last_query = locate_row(workgroup.x * ROWS + ROWS - 1u, sequence, kv_head).query;
-    let weights_start = row_start(params.scores, row);
-
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        acc[d] = vec4(0.0);
+    let kv_head = workgroup.y / COLUMN_TILES;
+    let first_column = workgroup.y % COLUMN_TILES * COLUMNS;
+    let first_row = workgroup.x * ROWS;
+    let first_query = locate_row(first_row, sequence, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let own_row = first_row + lane * ROWS_EACH;
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        starts[r] = row_start(params.scores, locate_row(own_row + r, sequence, kv_head));
+        for (var four = 0u; four < FOURS; four++) {
+            sums[r][four] = vec4(0.0);
+        }
     }
+    if lane == 0u {
+        atomicStore(&has_nonfinite, 0u);
+    }
+    workgroupBarrier();
     let keys = key_range(sequence, first_query, last_query);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
         let value_start = tile_start(params.value, locate_tile(sequence, first_key), kv_head);
-        stage_values(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
+        stage(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
         workgroupBarrier();
+        let all_finite = atomicLoad(&has_nonfinite) == 0u;
         let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
-        let start = weights_start + first_key;
-        if whole {
-            for (var slot = 0u; slot < KEYS / 4u; slot++) {
-                add_values(slot, four_weights(start + slot * 4u));
+        var some = 0u;
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            visible[r] = 0xffffffffu;
+            if !whole {
+                visible[r] = visible_keys(sequence, locate_row(own_row + r, sequence, kv_head), first_key);
             }
-        } else {
-            let visible = visible_keys(sequence, row, first_key);
-            for (var slot = 0u; slot < KEYS / 4u; slot++) {
-                add_visible_values(slot, four_weights(start + slot * 4u), four_visible(visible, slot));
+            some |= visible[r];
+        }
+        let end = select(0u, KEYS, some != 0u);
+        for (var j = 0u; j < end; j += 4u) {
+            if whole || all_finite {
+                add_values(first_key, j);
+            } else {
+                add_visible_values(first_key, j);
             }
         }
         workgroupBarrier();
     }
-
-    if !row.live {
-        return;
-    }
-    let out_start = row_start(params.out, row);
-    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-        let column = first_column + d * 4u;
-        store_out(out_start + column, columns_left(VALUE_DIM, column), acc[d]);
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let row = locate_row(own_row + r, sequence, kv_head);
+        let start = row_start(params.out, row);
+        for (var four = 0u; four < FOURS; four++) {
+            let column = first_column + four * 4u;
+            store_out(start + column, select(0u, columns_left(VALUE_DIM, column), row.live), sums[r][four]);
+        }
     }
 }
 
-// Past the row's end this reads other weights, of keys that are hidden.
-fn four_weights(start: u32) -> vec4<f32> {
-    return vec4(weights[start], weights[start + 1u], weights[start + 2u], weights[start + 3u]);
+// Keys past the last one, counted from the tile's first, repeat it; they are hidden.
+fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
+    for (var slot = lane; slot < KEYS * FOURS; slot += THREADS) {
+        let j = slot / FOURS;
+        let column = first_column + slot % FOURS * 4u;
+        let start = value_start + min(j, last) * params.value.row;
+        let columns = load_value(start + column, columns_left(VALUE_DIM, column));
+        tile[j][slot % FOURS] = columns;
+        if !are_finite(columns) {
+            atomicStore(&has_nonfinite, 1u);
+        }
+    }
+}
+
+// The weights of four keys, 0 where they are hidden: past the row's end there are others.
+fn four_weights(first_key: u32, j: u32, r: u32) -> vec4<f32> {
+    let at = starts[r] + first_key + j;
+    let found = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
+    return select(vec4(0.0), found, four_visible(visible[r], j / 4u));
+}
+
+fn add_values(first_key: u32, j: u32) {
+    var four_keys: array<vec4<f32>, ROWS_EACH>;
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        four_keys[r] = four_weights(first_key, j, r);
+    }
+    for (var four = 0u; four < FOURS; four++) {
+        let values = mat4x4(tile[j][four], tile[j + 1u][four], tile[j + 2u][four], tile[j + 3u][four]);
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            sums[r][four] += values * four_keys[r];
+        }
+    }
+}
+
+// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+fn add_visible_values(first_key: u32, j: u32) {
+    for (var c = 0u; c < 4u; c++) {
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            let is_visible = ((visible[r] >> (j + c)) & 1u) != 0u;
+            let weight = weights[starts[r] + first_key + j + c];
+            for (var four = 0u; four < FOURS; four++) {
+                sums[r][four] += select(vec4(0.0), weight * tile[j + c][four], is_visible);
+            }
+        }
+    }
 }

@@ -207,10 +207,11 @@ fn scores(
         constants: [
             ("MARKS_HIDDEN", Constant::Flag(hidden != Hidden::Unmarked)),
             ("HIDDEN_BITS", Constant::Count(bits)),
+            ("HEAD_DIM", Constant::Count(part.head_dim)),
+            ("STEP", Constant::Count(tiles.head_chunk / 4)),
         ]
         .into_iter()
-        .chain(tiles.chunk_constants())
-        .chain(tiles.head_constants(part))
+        .chain(tiles.product_constants())
         .chain(transforms(part))
         .chain(masks(part))
         .collect(),
@@ -249,12 +250,14 @@ fn weighted_sum(
         entry: Entry::WeightedSum,
         storage: storage::input(part, capabilities),
         out: storage::output(part, capabilities),
-        constants: tiles
-            .chunk_constants()
-            .into_iter()
-            .chain(tiles.value_constants(part))
-            .chain(masks(part))
-            .collect(),
+        constants: [
+            ("VALUE_DIM", Constant::Count(part.value_dim)),
+            ("COLUMNS", Constant::Count(tiles.value_chunk)),
+        ]
+        .into_iter()
+        .chain(tiles.product_constants())
+        .chain(masks(part))
+        .collect(),
     };
     Dispatch::new(variant, part, &[weights], output_grid(part, tiles), capabilities)
 }

@@ -127,24 +127,29 @@ impl Plan {
             Kernel::ForwardMatrix => Entry::AttentionForwardMatrix,
             _ => Entry::AttentionForwardWide,
         };
+        let is_fused = kernel != Kernel::ThreeStage;
         let tiles = match entry {
+            _ if !is_fused => Tiles::products(&problem, capabilities)?,
             Entry::AttentionForward => Tiles::forward(&problem, capabilities)?,
             Entry::AttentionForwardMatrix => Tiles::matrix(&problem, capabilities)?,
             _ => Tiles::chunked(&problem, capabilities)?,
+        };
+        // Of sequences one after the other some may have no keys, and so no scores.
+        let fused_tiles = match &problem.pieces {
+            Some(_) if !is_fused => Tiles::chunked(&problem, capabilities)?,
+            _ => tiles,
         };
         let splits = match kernel {
             Kernel::Decode => tiles.splits(&problem, capabilities).max(2),
             _ => 1,
         };
-        let is_fused = kernel != Kernel::ThreeStage;
         let parts = split::split(&problem, is_fused, capabilities, |part, chunks| {
-            // A sequence without keys has no scores.
             if !is_fused && part.kv_len > 0 {
                 kernels::three_stage(part, &tiles, capabilities)
             } else if kernel == Kernel::Decode || chunks > 1 {
-                kernels::split(part, &tiles, entry, [splits, chunks], capabilities)
+                kernels::split(part, &fused_tiles, entry, [splits, chunks], capabilities)
             } else {
-                kernels::fused(part, &tiles, entry, capabilities)
+                kernels::fused(part, &fused_tiles, entry, capabilities)
             }
         })?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();

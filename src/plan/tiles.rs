@@ -42,8 +42,10 @@ const FEWEST_TILES: u32 = 4;
 const FEWEST_KEYS: u32 = 4;
 /// Matrices that kernels are written for.
 const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
-/// Bytes of the fused kernel's note on values that are not finite.
+/// Bytes of a kernel's note on values that are not finite.
 const FLAG_BYTES: u32 = 4;
+/// Invocations of a workgroup of the three stages' products: the default of their shaders.
+const PRODUCT_THREADS: u32 = 64;
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Invocations of the softmax's workgroup, each with a maximum and a flag in workgroup memory. Every
@@ -99,6 +101,28 @@ impl Tiles {
             workgroup_bytes: 0,
         };
         tiles.with_memory(problem, head_chunk.max(value_chunk) * 4, 0, capabilities)
+    }
+
+    /// Tiles of the products of the three stages: sums of two rows and 32 keys or columns stay in 64 registers, one read of a
+    /// key or value serves both rows, one of a query or weight all keys or columns.
+    ///
+    /// lavapipe 26, 512 queries and keys of 8 heads, dim 64, rows x keys and columns: 2 x 32 57 ms, 4 x 16 65, 2 x 16 64; one row
+    /// with its query in registers, 72.
+    pub(super) fn products(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+        let tiles = Self {
+            threads: PRODUCT_THREADS,
+            rows_each: if packed_rows(problem) <= PRODUCT_THREADS { 1 } else { 2 },
+            lanes: 1,
+            lockstep: PRODUCT_THREADS,
+            keys: MOST_KEYS,
+            keys_each: MOST_KEYS,
+            head_chunk: even_chunk(problem.head_dim, 64),
+            value_chunk: even_chunk(problem.value_dim, 32),
+            workgroup_bytes: 0,
+        };
+        let bytes_per_key = tiles.head_chunk.max(tiles.value_chunk) * 4;
+        let tiles = tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)?;
+        Ok(Self { keys_each: tiles.keys, ..tiles })
     }
 
     /// Tiles of the kernel of cooperative matrices.
@@ -248,6 +272,12 @@ impl Tiles {
         .map(|(name, count)| (name, Constant::Count(count)))
     }
 
+    /// Constants of the three stages' products.
+    pub(super) fn product_constants(&self) -> [(&'static str, Constant); 2] {
+        [("ROWS_EACH", self.rows_each), ("KEYS", self.keys)]
+            .map(|(name, count)| (name, Constant::Count(count)))
+    }
+
     /// Constants of the kernels that have chunks.
     pub(super) fn chunk_constants(&self) -> [(&'static str, Constant); 2] {
         [("ROWS", self.threads), ("KEYS", self.keys)]
@@ -339,6 +369,11 @@ fn step(chunk: u32) -> u32 {
 
 /// Covers `dim` in as few pieces as registers allow, each of a size that loops divide.
 fn balanced_chunk(dim: u32) -> u32 {
-    let chunk = dim.div_ceil(dim.div_ceil(MOST_COLUMNS));
-    chunk.next_multiple_of(if chunk <= ONE_LOOP { 4 } else { 8 })
+    let chunk = even_chunk(dim, MOST_COLUMNS);
+    if chunk <= ONE_LOOP { chunk } else { chunk.next_multiple_of(8) }
+}
+
+/// Covers `dim` in as few pieces of at most so many columns, all of one size, in vectors of four.
+fn even_chunk(dim: u32, most: u32) -> u32 {
+    dim.div_ceil(dim.div_ceil(most)).next_multiple_of(4)
 }

@@ -260,7 +260,7 @@ fn a_plan_says_what_runs_and_why() {
     let text = three_stage(&AttentionShape::new(1, 1, 10, 130)).to_string();
     for part in [
         "kernel      three-stage (it was asked for)",
-        "72 of head_dim 130",
+        "44 of head_dim 130 and 28 of value_dim 130",
         " of 1 x 1 x 1 workgroups, 2 more\n",
         "400 bytes of workspace",
     ] {

@@ -239,7 +239,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             | Entry::AttentionForwardMatrix => tiles.workgroup_bytes,
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
-            Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4,
+            Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4 + 4,
             Entry::Softmax => 512,
             _ => 0,
         };

@@ -107,6 +107,8 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             Kernel::ThreeStage if kv_len > 0 => {
                 matrices * kv_len.div_ceil(plan.tiles.keys) as usize + 1 + chunks
             }
+            // Empty rows are forward-wide's, which has tiles of its own.
+            Kernel::ThreeStage => p.value_dim.div_ceil(128) as usize,
             _ => chunks,
         };
         (q_len * p.num_heads) as usize * per_row
@@ -406,8 +408,10 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
-            Entry::Scores => (chunks(params.kv_len, "KEYS"), count("ROWS")),
-            Entry::AttentionForwardWide | Entry::WeightedSum => {
+            // Their workgroups have 64 invocations.
+            Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),
+            Entry::WeightedSum => (chunks(count("VALUE_DIM"), "COLUMNS"), 64 * count("ROWS_EACH")),
+            Entry::AttentionForwardWide => {
                 (chunks(count("VALUE_DIM"), "VALUE_CHUNK"), count("ROWS"))
             }
             entry => unreachable!("{entry:?} has no rows of attention"),

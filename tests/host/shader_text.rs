@@ -113,7 +113,7 @@ fn every_knob_is_declared_once_and_turned_by_some_plan() {
         assert_eq!(distinct.len(), everywhere.len(), "{stem}: {everywhere:?}");
         for shader in SHADERS.iter().filter(|shader| shader.variant.entry.name() == stem) {
             let mut turned: BTreeSet<&str> = shader.variant.constants.keys().copied().collect();
-            // The softmax has the same workgroup everywhere.
+            // Some have the same workgroup everywhere.
             turned.extend(declared.contains(&"THREADS").then_some("THREADS"));
             // What a cache puts in its place goes through the rotary kernel.
             turned.extend((stem == "positional").then_some("TO_PLACE"));
