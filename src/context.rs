@@ -4,7 +4,7 @@ use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::pipeline::{Edit, Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
-use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Variant, Window};
+use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
 use crate::uploads::Uploads;
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) queue: wgpu::Queue,
     pub(crate) capabilities: Capabilities,
     pub(crate) pipelines: Pipelines,
+    /// Tiles that were measured here.
+    pub(crate) tuning: Mutex<Tuning>,
     pub(crate) uniforms: Uniforms,
     tables: Uniforms,
     /// Tables of pages and places.
@@ -58,6 +60,7 @@ impl Context {
             queue: queue.clone(),
             capabilities,
             pipelines: Pipelines::new(device, edit),
+            tuning: Mutex::default(),
             uniforms: Uniforms::new(
                 device,
                 queue,

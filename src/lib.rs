@@ -93,9 +93,9 @@ pub use ops::{
 };
 pub use ops::{CacheStep, CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, Kernel, LensParams, LinearParams, LinearPlan,
-    MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor, Tiles,
-    Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, ForwardTile, Kernel, LensParams, LinearParams,
+    LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor,
+    Tiles, Tuning, Variant, ViewParams, Window,
 };
 pub use plan::{AdditivePlan, CacheLensParams, MergePlan, TokenParams, TokenPlan};
 pub use problem::{

@@ -4,6 +4,7 @@ use crate::call::{Call, Transfer};
 use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::pipeline::lock;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
 use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments, SmallTensor};
 use crate::uniforms::MOST_PARAMS;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 /// Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    context: Arc<Context>,
-    options: AttentionOptions,
+    pub(super) context: Arc<Context>,
+    pub(super) options: AttentionOptions,
 }
 
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
@@ -131,7 +132,8 @@ impl Attention {
         kernel: Option<Kernel>,
     ) -> Result<Plan, Error> {
         let problem = Problem::new(shape, &self.options)?;
-        Plan::new(problem, &self.context.capabilities, kernel)
+        let Context { capabilities, tuning, .. } = &*self.context;
+        Plan::tuned(problem, capabilities, kernel, &lock(tuning))
     }
 
     /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader

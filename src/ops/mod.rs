@@ -12,6 +12,7 @@ mod paged_cache;
 mod positional;
 mod rotary;
 mod self_attention;
+mod tune;
 
 pub use additive::{Additive, AdditiveBuffers};
 pub use attention::{Attention, AttentionBuffers, Footprint};

@@ -15,6 +15,7 @@ mod split;
 mod storage;
 mod tiles;
 mod tokens;
+mod tuning;
 mod variant;
 
 pub use additive::AdditivePlan;
@@ -36,6 +37,8 @@ pub use storage::Storage;
 pub use tiles::Tiles;
 pub(crate) use tokens::TokenTensor;
 pub use tokens::{TokenParams, TokenPlan};
+pub(crate) use tuning::candidates;
+pub use tuning::{ForwardTile, Tuning};
 pub use variant::{Access, Constant, Entry, Variant};
 
 use crate::device::Capabilities;
@@ -93,6 +96,8 @@ pub struct Plan {
     pub reason: &'static str,
     /// Its tiles.
     pub tiles: Tiles,
+    /// Whether the tiles were measured.
+    pub tuned: bool,
     /// What is dispatched, in this order.
     pub dispatches: Vec<Dispatch>,
     /// Bytes of the operator's own buffers.
@@ -110,6 +115,19 @@ impl Plan {
         capabilities: &Capabilities,
         kernel: Option<Kernel>,
     ) -> Result<Self, Error> {
+        Self::tuned(problem, capabilities, kernel, &Tuning::default())
+    }
+
+    /// As [`Plan::new`], with tiles that were measured where there are any.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn tuned(
+        problem: Problem,
+        capabilities: &Capabilities,
+        kernel: Option<Kernel>,
+        tuning: &Tuning,
+    ) -> Result<Self, Error> {
         let needed = Capabilities::PORTABLE.storage_buffers;
         if capabilities.storage_buffers < needed {
             return Err(Error::Unsupported {
@@ -120,7 +138,7 @@ impl Plan {
         }
         let most = tiles::most_columns(capabilities);
         let is_wide = problem.head_dim.max(problem.value_dim) > most;
-        let (kernel, reason) = choose(&problem, is_wide, capabilities, kernel)?;
+        let (kernel, reason) = choose(&problem, is_wide, capabilities, tuning, kernel)?;
         let entry = match kernel {
             Kernel::Forward => Entry::AttentionForward,
             Kernel::Decode if !is_wide => Entry::AttentionForward,
@@ -128,9 +146,10 @@ impl Plan {
             _ => Entry::AttentionForwardWide,
         };
         let is_fused = kernel != Kernel::ThreeStage;
+        let tile = tuning.tile(&problem, capabilities);
         let tiles = match entry {
             _ if !is_fused => Tiles::products(&problem, capabilities)?,
-            Entry::AttentionForward => Tiles::forward(&problem, capabilities)?,
+            Entry::AttentionForward => Tiles::forward(&problem, capabilities, tile)?,
             Entry::AttentionForwardMatrix => Tiles::matrix(&problem, capabilities)?,
             _ => Tiles::chunked(&problem, capabilities)?,
         };
@@ -160,6 +179,7 @@ impl Plan {
             kernel,
             reason,
             tiles,
+            tuned: tile.is_some() && is_fused && entry == Entry::AttentionForward,
             dispatches,
             workspace,
         })
@@ -181,6 +201,7 @@ fn choose(
     problem: &Problem,
     is_wide: bool,
     capabilities: &Capabilities,
+    tuning: &Tuning,
     asked: Option<Kernel>,
 ) -> Result<(Kernel, &'static str), Error> {
     // Without keys nothing is stored, and the fused kernels write the empty rows.
@@ -205,7 +226,7 @@ fn choose(
         }
         Some(kernel) => Ok((kernel, "it was asked for")),
         None if stores => Ok((Kernel::ThreeStage, "weights or scores are asked for")),
-        None if is_decode(problem, is_wide, capabilities) => {
+        None if is_decode(problem, is_wide, capabilities, tuning) => {
             Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
         }
         // A CPU that plays the GPU multiplies matrices at an eighth of its speed: lavapipe 26, 0.017 TFLOP/s and 0.128.
@@ -222,11 +243,19 @@ fn choose(
 /// Queries of a sequence, at most, for which its keys are shared.
 const MOST_QUERIES: u32 = 32;
 
-fn is_decode(problem: &Problem, is_wide: bool, capabilities: &Capabilities) -> bool {
+fn is_decode(
+    problem: &Problem,
+    is_wide: bool,
+    capabilities: &Capabilities,
+    tuning: &Tuning,
+) -> bool {
     let longest = problem.lines().map(|line| line.q_len()).max().unwrap_or_default();
-    let tiles = if is_wide { Tiles::chunked } else { Tiles::forward };
-    longest <= MOST_QUERIES
-        && tiles(problem, capabilities).is_ok_and(|tiles| tiles.splits(problem, capabilities) > 1)
+    let tiles = if is_wide {
+        Tiles::chunked(problem, capabilities)
+    } else {
+        Tiles::forward(problem, capabilities, tuning.tile(problem, capabilities))
+    };
+    longest <= MOST_QUERIES && tiles.is_ok_and(|tiles| tiles.splits(problem, capabilities) > 1)
 }
 
 impl fmt::Display for Plan {
@@ -235,12 +264,13 @@ impl fmt::Display for Plan {
         writeln!(f, "kernel      {} ({})", self.kernel.name(), self.reason)?;
         writeln!(
             f,
-            "tiles       {} rows x {} keys; {} threads, each {} rows and {} keys at a time",
+            "tiles       {} rows x {} keys; {} threads, each {} rows and {} keys at a time{}",
             tiles.rows(),
             tiles.keys,
             tiles.threads,
             tiles.rows_each,
-            tiles.keys_each
+            tiles.keys_each,
+            if self.tuned { ", as measured" } else { "" }
         )?;
         writeln!(
             f,

@@ -1,5 +1,6 @@
 //! Tile sizes from shape and device.
 
+use super::tuning::ForwardTile;
 use super::variant::Constant;
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
@@ -54,14 +55,19 @@ const SOFTMAX_THREADS: u32 = 64;
 const SOFTMAX_BYTES: u32 = SOFTMAX_THREADS * 8;
 
 impl Tiles {
-    /// Tiles of the fused kernel, which stages whole keys and values side by side.
-    pub(super) fn forward(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+    /// Tiles of the fused kernel, which stages whole keys and values side by side; `tile` insists on one.
+    pub(super) fn forward(
+        problem: &Problem,
+        capabilities: &Capabilities,
+        tile: Option<ForwardTile>,
+    ) -> Result<Self, Error> {
         let rows = packed_rows(problem);
         let dim = problem.head_dim.max(problem.value_dim);
-        let (threads, rows_each, keys_each) = match (capabilities.software, rows) {
-            (true, rows) => software_tile(rows, dim),
-            (false, ..=32) => (32, 1, 4),
-            (false, _) => (64, 1, 4),
+        let (threads, rows_each, keys_each) = match (tile, capabilities.software, rows) {
+            (Some(tile), ..) => (tile.threads, tile.rows_each, tile.keys_each),
+            (None, true, rows) => software_tile(rows, dim),
+            (None, false, ..=32) => (32, 1, 4),
+            (None, false, _) => (64, 1, 4),
         };
         // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
         // skip the tiles that none of their rows sees. 512 causal queries, dim 64: 25 ms in workgroups of 64
@@ -82,6 +88,23 @@ impl Tiles {
             workgroup_bytes: 0,
         };
         tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)
+    }
+
+    /// Whether the fused kernel can be compiled for a tile, and the device has room for it.
+    pub(super) fn admits(
+        tile: ForwardTile,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> bool {
+        let ForwardTile { threads, rows_each, keys_each } = tile;
+        let count = |dim| parts(dim, rows_each, keys_each).count;
+        let is_small = |count| matches!(count, 1 | 2 | 4);
+        is_small(rows_each)
+            && is_small(keys_each)
+            && threads.is_power_of_two()
+            && (SOFTWARE_LOCKSTEP..=256).contains(&threads)
+            && [problem.head_dim, problem.value_dim].into_iter().all(|dim| count(dim) <= 4)
+            && Self::forward(problem, capabilities, Some(tile)).is_ok()
     }
 
     /// Tiles of the kernels that go through one tile in chunks of columns.

@@ -37,4 +37,5 @@ mod properties;
 mod sinks;
 mod stages;
 mod startup;
+mod tune;
 mod words;

@@ -28,3 +28,4 @@ mod shaders;
 mod split;
 mod storage;
 mod tiles;
+mod tuning;

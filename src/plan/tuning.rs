@@ -1,0 +1,148 @@
+//! Tiles of the fused kernel that were measured, in place of those that the model picks.
+
+use super::tiles::Tiles;
+use crate::device::Capabilities;
+use crate::error::Error;
+use crate::problem::{ElementType, Problem};
+use std::fmt;
+use std::str::FromStr;
+
+/// What a workgroup of `forward` and `decode` takes upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForwardTile {
+    /// Invocations: a power of two from 8 to 256.
+    pub threads: u32,
+    /// Rows that each owns: 1, 2 or 4.
+    pub rows_each: u32,
+    /// Keys that are computed at a time: 1, 2 or 4.
+    pub keys_each: u32,
+}
+
+/// The fastest tiles of an adapter, as [`Attention::tune`](crate::Attention::tune) finds them. As text it has a line for each, so that
+/// a program can keep it: [`ToString`] and [`FromStr`] are each other's inverse.
+///
+/// Tiles of another adapter, driver or release are as right, but may be slow. What a device has no room for is passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    known: Vec<(Like, ForwardTile)>,
+}
+
+/// Calls that have tiles in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Like {
+    head_dim: u32,
+    value_dim: u32,
+    element: ElementType,
+    /// Rows that share keys: a power of two, from 256 on the same.
+    rows: u32,
+}
+
+impl Like {
+    fn new(p: &Problem) -> Self {
+        let rows = p.q_len.saturating_mul(p.group()).clamp(1, 256).next_power_of_two();
+        Self { head_dim: p.head_dim, value_dim: p.value_dim, element: p.element, rows }
+    }
+}
+
+impl Tuning {
+    /// One tile, for a problem and those like it.
+    pub(crate) fn of(problem: &Problem, tile: ForwardTile) -> Self {
+        Self { known: vec![(Like::new(problem), tile)] }
+    }
+
+    /// Takes over what another knows.
+    pub(crate) fn learn(&mut self, other: &Self) {
+        for &(like, tile) in &other.known {
+            self.known.retain(|(known, _)| *known != like);
+            self.known.push((like, tile));
+        }
+    }
+
+    pub(super) fn tile(
+        &self,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> Option<ForwardTile> {
+        let like = Like::new(problem);
+        let (_, tile) = self.known.iter().find(|(known, _)| *known == like)?;
+        Tiles::admits(*tile, problem, capabilities).then_some(*tile)
+    }
+}
+
+/// The model's tile and those one step from it: half or twice of each number.
+pub(crate) fn candidates(
+    problem: &Problem,
+    capabilities: &Capabilities,
+) -> Result<Vec<ForwardTile>, Error> {
+    let Tiles { threads, rows_each, keys_each, .. } = Tiles::forward(problem, capabilities, None)?;
+    let own = ForwardTile { threads, rows_each, keys_each };
+    let steps = [
+        ForwardTile { rows_each: rows_each * 2, ..own },
+        ForwardTile { rows_each: rows_each / 2, ..own },
+        ForwardTile { keys_each: keys_each * 2, ..own },
+        ForwardTile { keys_each: keys_each / 2, ..own },
+        ForwardTile { threads: threads * 2, ..own },
+        ForwardTile { threads: threads / 2, ..own },
+    ];
+    let fits = |tile: &ForwardTile| Tiles::admits(*tile, problem, capabilities);
+    Ok(std::iter::once(own).chain(steps.into_iter().filter(fits)).collect())
+}
+
+impl fmt::Display for ForwardTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, rows_each, keys_each } = self;
+        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")
+    }
+}
+
+const NAMES: [&str; 7] =
+    ["head_dim", "value_dim", "element", "rows", "threads", "rows_each", "keys_each"];
+
+impl fmt::Display for Tuning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (Like { head_dim, value_dim, element, rows }, tile) in &self.known {
+            let ForwardTile { threads, rows_each, keys_each } = tile;
+            let element = element.to_string();
+            let values = [head_dim, value_dim, rows, threads, rows_each, keys_each];
+            let [head_dim, value_dim, rows, threads, rows_each, keys_each] =
+                values.map(u32::to_string);
+            let values = [head_dim, value_dim, element, rows, threads, rows_each, keys_each];
+            let pairs: Vec<String> =
+                NAMES.iter().zip(values).map(|(name, value)| format!("{name}={value}")).collect();
+            writeln!(f, "{}", pairs.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Tuning {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refused = |line: &str| {
+            let expected = format!("lines of {} as NAME=VALUE", NAMES.join(", "));
+            Error::invalid("tuning", expected, format!("{line:?}"))
+        };
+        let mut tuning = Self::default();
+        for line in text.lines() {
+            let known = parsed(line).ok_or_else(|| refused(line))?;
+            tuning.learn(&Self { known: vec![known] });
+        }
+        Ok(tuning)
+    }
+}
+
+fn parsed(line: &str) -> Option<(Like, ForwardTile)> {
+    let pairs: Option<Vec<_>> = line.split(' ').map(|pair| pair.split_once('=')).collect();
+    let pairs = pairs?;
+    if pairs.iter().map(|(name, _)| *name).ne(NAMES) {
+        return None;
+    }
+    let number = |at: usize| pairs[at].1.parse::<u32>().ok();
+    let elements = [ElementType::F32, ElementType::F16, ElementType::Bf16];
+    let element = elements.into_iter().find(|element| element.to_string() == pairs[2].1)?;
+    Some((
+        Like { head_dim: number(0)?, value_dim: number(1)?, element, rows: number(3)? },
+        ForwardTile { threads: number(4)?, rows_each: number(5)?, keys_each: number(6)? },
+    ))
+}

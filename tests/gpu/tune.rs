@@ -1,0 +1,84 @@
+//! Tuning measures tiles that are all right, and plans with the fastest.
+
+use crate::app::App;
+use crate::cache::app;
+use crate::case::{Case, PLAIN, shape};
+use crate::device::gpu;
+use std::collections::BTreeSet;
+use wgpu_attention::check::Bounds;
+use wgpu_attention::{
+    Attention, AttentionBuffers, AttentionOptions, AttentionShape, ForwardTile, Kernel, Tuning,
+};
+
+const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
+
+#[test]
+fn every_candidate_is_right_and_the_fastest_is_planned_with() {
+    let gpu = gpu().masked(gpu().capabilities());
+    let attention = gpu.operator(&CAUSAL).unwrap();
+    for (q_len, kv_len, head_dim) in [(300, 290, 16), (3, 600, 20)] {
+        let shape = shape(1, 2, q_len, kv_len, head_dim);
+        let before = attention.plan(&shape).unwrap();
+        assert!(!before.tuned);
+        let app = app(&gpu);
+        let [rows, keys] = [q_len, kv_len].map(|len| 2 * len * head_dim);
+        let [query, key, value, out] = [rows, keys, keys, rows].map(|len| app.output(len));
+        let lse = app.output(2 * q_len);
+        let buffers = AttentionBuffers {
+            lse: Some(&lse),
+            ..AttentionBuffers::new(&query, &key, &value, &out)
+        };
+        let found = attention.tune_blocking(&shape, &buffers).unwrap();
+        assert!(found.len() > 3 && found.is_sorted_by_key(|(_, time)| *time), "{found:?}");
+        let tiles: BTreeSet<String> = found.iter().map(|(tile, _)| tile.to_string()).collect();
+        assert_eq!(tiles.len(), found.len(), "{found:?}");
+        let planned = || {
+            let plan = attention.plan(&shape).unwrap();
+            let tiles = plan.tiles;
+            let ForwardTile { threads, rows_each, keys_each } = found[0].0;
+            assert!(plan.tuned, "{plan}");
+            assert_eq!(
+                [tiles.threads, tiles.rows_each, tiles.keys_each],
+                [threads, rows_each, keys_each]
+            );
+        };
+        planned();
+        // What was learned is what another run learns from text.
+        let kept = attention.tuning();
+        for (tile, _) in &found {
+            let ForwardTile { threads, rows_each, keys_each } = tile;
+            let rows = q_len.next_power_of_two().min(256);
+            let like = format!("head_dim={head_dim} value_dim={head_dim} element=f32 rows={rows}");
+            let tile = format!("threads={threads} rows_each={rows_each} keys_each={keys_each}");
+            attention.learn(&format!("{like} {tile}").parse().unwrap());
+            assert!(attention.plan(&shape).unwrap().tuned);
+            let case = Case::new(shape.clone(), CAUSAL, 3);
+            case.compare(&tile, &case.run(&gpu, None), &case.expected(), &Bounds::F32);
+        }
+        attention.learn(&kept);
+        assert_eq!(
+            attention.tuning().to_string().lines().count(),
+            kept.to_string().lines().count()
+        );
+        planned();
+    }
+}
+
+#[test]
+fn what_the_fused_kernel_does_not_take_is_not_tuned() {
+    let app = App::open();
+    let attention = Attention::new(&app.device, &app.queue, &PLAIN).unwrap();
+    let small = app.output(4);
+    let [query, key, value, out] = [300 * 300; 4].map(|len| app.output(len));
+    let buffers = AttentionBuffers::new(&query, &key, &value, &out);
+    let wide = AttentionShape::new(1, 1, 300, 300);
+    let refused = attention.tune_blocking(&wide, &buffers).unwrap_err().to_string();
+    let says = "shape: expected one that forward or decode takes, found forward-wide";
+    assert_eq!(refused, says);
+    let plain = AttentionShape::new(1, 1, 300, 16);
+    let buffers = AttentionBuffers { out: &small, ..buffers };
+    let refused = attention.tune_blocking(&plain, &buffers).unwrap_err().to_string();
+    assert!(refused.starts_with("out: expected a buffer of at least"), "{refused}");
+    assert_eq!(attention.tuning(), Tuning::default());
+    assert_eq!(attention.plan(&plain).unwrap().kernel, Kernel::Forward);
+}

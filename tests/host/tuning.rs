@@ -1,0 +1,82 @@
+//! Tiles that were measured: what they are kept as, and which plans take them.
+
+use crate::plan::{PORTABLE, ordinary};
+use wgpu_attention::{
+    AttentionOptions, AttentionShape, Capabilities, Kernel, Plan, Problem, Tuning,
+};
+
+const KNOWN: &str = "\
+head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4
+head_dim=64 value_dim=64 element=bf16 rows=1 threads=8 rows_each=1 keys_each=2
+";
+
+fn tuned(shape: &AttentionShape, capabilities: &Capabilities, text: &str) -> Plan {
+    let problem = Problem::new(shape, &AttentionOptions::default()).unwrap();
+    Plan::tuned(problem, capabilities, None, &text.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_tuning_is_the_text_that_it_is_kept_as() {
+    let tuning: Tuning = KNOWN.parse().unwrap();
+    assert_eq!(tuning.to_string(), KNOWN);
+    // The last word on a shape counts.
+    let again = format!("{KNOWN}{}", KNOWN.lines().next().unwrap().replace("=128", "=32"));
+    assert_eq!(again.parse::<Tuning>().unwrap().to_string().lines().count(), 2);
+    assert_eq!("".parse::<Tuning>().unwrap(), Tuning::default());
+    for damaged in [
+        "nonsense",
+        "head_dim=64",
+        "head_dim=64 value_dim=64 element=f64 rows=256 threads=128 rows_each=2 keys_each=4",
+        "head_dim=64 value_dim=64 element=f32 rows=-1 threads=128 rows_each=2 keys_each=4",
+        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 keys_each=4 rows_each=2",
+        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4 more=1",
+    ] {
+        let refused = damaged.parse::<Tuning>().unwrap_err().to_string();
+        let says = "tuning: expected lines of head_dim, value_dim, element, rows, threads, rows_each, keys_each as";
+        assert!(refused.starts_with(says) && refused.contains(damaged), "{refused}");
+    }
+}
+
+#[test]
+fn plans_like_the_one_that_was_measured_take_its_tile() {
+    let long = AttentionShape { q_len: 300, ..ordinary() };
+    let plan = tuned(&long, &PORTABLE, KNOWN);
+    let tiles = (plan.tiles.threads, plan.tiles.rows_each, plan.tiles.keys_each);
+    assert!(plan.tuned && tiles == (128, 2, 4), "{plan}");
+    assert!(plan.to_string().contains("each 2 rows and 4 keys at a time, as measured\n"), "{plan}");
+    for other in [
+        AttentionShape { q_len: 60, ..long.clone() },
+        AttentionShape { head_dim: 60, ..long.clone() },
+        AttentionShape { value_dim: 60, ..long.clone() },
+        AttentionShape { weights: Some(wgpu_attention::Layout::Bhsd), ..long.clone() },
+    ] {
+        let plan = tuned(&other, &PORTABLE, KNOWN);
+        assert!(!plan.tuned && !plan.to_string().contains("measured"), "{plan}");
+        let problem = Problem::new(&other, &AttentionOptions::default()).unwrap();
+        assert_eq!(plan, Plan::new(problem, &PORTABLE, None).unwrap());
+    }
+}
+
+#[test]
+fn a_tile_that_a_device_or_shape_has_no_room_for_is_passed_over() {
+    let long = AttentionShape { q_len: 300, ..ordinary() };
+    let like = "head_dim=64 value_dim=64 element=f32 rows=256";
+    let small = Capabilities { workgroup_invocations: 64, ..PORTABLE };
+    for (tile, capabilities) in [
+        ("threads=128 rows_each=2 keys_each=4", &small),
+        ("threads=0 rows_each=2 keys_each=4", &PORTABLE),
+        ("threads=48 rows_each=2 keys_each=4", &PORTABLE),
+        ("threads=512 rows_each=2 keys_each=4", &PORTABLE),
+        ("threads=64 rows_each=3 keys_each=4", &PORTABLE),
+        ("threads=64 rows_each=0 keys_each=4", &PORTABLE),
+        ("threads=64 rows_each=2 keys_each=8", &PORTABLE),
+        ("threads=64 rows_each=2 keys_each=4294967295", &PORTABLE),
+    ] {
+        let plan = tuned(&long, capabilities, &format!("{like} {tile}"));
+        assert!(!plan.tuned && plan.kernel == Kernel::Forward, "{tile}: {plan}");
+    }
+    // Of 4 x 4 a loop takes too few columns for four of them to cover 128.
+    let wide = AttentionShape { q_len: 300, ..AttentionShape::new(1, 1, 1, 128) };
+    let text = "head_dim=128 value_dim=128 element=f32 rows=256 threads=64 rows_each=4 keys_each=4";
+    assert!(!tuned(&wide, &PORTABLE, text).tuned);
+}
