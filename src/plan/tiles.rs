@@ -358,10 +358,11 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 
 /// Invocations, rows that each owns and keys at a time, where a CPU plays the GPU.
 ///
-/// Each column of a key costs it a bounds check and a broadcast, so rows share it, and each number of an output a load and a
-/// store, so keys share that; a GPU has no registers for both. What bounds them is the compiler: a step of 512 products
-/// is compiled in 2.5 s, one of 1,024 in 5, and is a tenth faster. lavapipe 26, 512 queries and keys, rows x keys each: dim 64,
-/// 8 heads, 2 x 4 28 ms, 4 x 4 25, 4 x 2 26; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 31, 1 x 4 36.
+/// Each column of a key costs it a bounds check and a broadcast, so two rows share it, and each number of an output a load and a
+/// store, so two keys share that; a GPU has no registers for both. More are compiled for longer and are no faster. lavapipe
+/// 26, 512 queries and keys, rows x keys each, medians by turns: dim 64, 8 heads, 2 x 2 23.9 ms, compiled in 2.2 s, 2 x 4 26.4 and 3.4,
+/// 4 x 4 25 and 6; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 34, 1 x 1 40; one query of 4,096
+/// keys, dim 128, 32 heads in groups of 4, 1 x 2 16.1, 1 x 4 18.5.
 fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
     let rows_each = if rows <= 8 || dim > MOST_COLUMNS { 1 } else { 2 };
     let threads = match rows {
@@ -369,8 +370,7 @@ fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
         9..=255 => 32,
         _ => 128,
     };
-    let keys_each = if rows_each * dim <= 128 { 4 } else { 2 };
-    (threads, rows_each, keys_each)
+    (threads, rows_each, 2)
 }
 
 /// As few loops as drivers still unroll, up to 64 dot products each; at most four cover all columns.

@@ -172,9 +172,16 @@ fn hidden_nan_that_leaks_is_found() {
             kernels: &["forward"],
         },
         Break {
-            find: "let visible = visible_keys(sequence, row, first_key);",
-            replacement: "let visible = 0xffffffffu;",
+            find: "select(vec4(0.0), weight * tile[j + c][four], is_visible)",
+            replacement: "weight * tile[j + c][four]",
             cases: "causal over NaN",
+            kernels: &["three-stage"],
+        },
+        // Past a row's end stand the weights of another.
+        Break {
+            find: "select(vec4(0.0), found, four_visible(visible[r], j / 4u))",
+            replacement: "found",
+            cases: "lengths",
             kernels: &["three-stage"],
         },
     ]);
