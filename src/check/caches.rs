@@ -22,15 +22,10 @@ const NUM_HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const ROTARY_DIM: usize = 4;
 const Q_LEN: usize = 2;
-const OPTIONS: AttentionOptions = AttentionOptions {
-    scale: None,
-    softcap: None,
-    causal: true,
-    window_left: None,
-    window_keeps: 0,
-    window_right: None,
-    align: Align::BottomRight,
-};
+/// As a decoder's.
+fn options() -> AttentionOptions {
+    AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() }
+}
 
 pub(super) fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
@@ -85,7 +80,7 @@ fn run<T: Element>(trial: &mut Trial, name: &'static str, dims: [usize; 2]) -> R
                 element: T::TYPE,
                 ..AttentionShape::new(batch, NUM_HEADS, Q_LEN, dims[0])
             };
-            let plan = gpu.operator(&OPTIONS)?.plan(&shape)?;
+            let plan = gpu.operator(&options())?.plan(&shape)?;
             Ok(Route { kernel, steps: plan.variants(), dispatches: plan.dispatches.len() })
         }
     };
@@ -138,7 +133,7 @@ impl<T: Element> Story<T> {
             let queries = NUM_HEADS * Q_LEN * self.dims[0];
             let query = &self.queries[sequence * queries..][..queries];
             let inputs = Inputs { query, key: &key, value: &tensor(1), ..Inputs::default() };
-            all.extend(cpu::attention(&shape, &OPTIONS, &inputs)?.out);
+            all.extend(cpu::attention(&shape, &options(), &inputs)?.out);
         }
         Ok(all)
     }
@@ -218,7 +213,7 @@ impl<T: Element> Story<T> {
         shape: &AttentionShape,
         buffers: &AttentionBuffers<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let attention = gpu.operator(&OPTIONS)?;
+        let attention = gpu.operator(&options())?;
         attention.encode(&mut encoder, &attention.plan(shape)?, buffers)?;
         let buffers = [buffers.out];
         let found = download(gpu.device(), gpu.queue(), encoder, &buffers);
