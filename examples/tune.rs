@@ -7,7 +7,7 @@ use wgpu_attention::{AttentionBuffers, AttentionOptions, AttentionShape, Gpu, Gp
 
 const NUM_HEADS: usize = 8;
 const LEN: usize = 512;
-const HEAD_DIM: usize = 32;
+const HEAD_DIM: usize = 128;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;

@@ -22,6 +22,7 @@ const NUM_HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const ROTARY_DIM: usize = 4;
 const Q_LEN: usize = 2;
+
 /// As a decoder's.
 fn options() -> AttentionOptions {
     AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() }
@@ -115,7 +116,7 @@ impl<T: Element> Story<T> {
             let kv_len = chunk + ALONE;
             let tensor = |which: usize| {
                 let rows = KV_HEADS * kv_len * self.dims[which];
-                self.own(which, kv_len)[sequence * rows..][..rows].to_vec()
+                self.last(which, kv_len, 0)[sequence * rows..][..rows].to_vec()
             };
             let rows = TableRows::From { start: 0, rows: LONGEST };
             let turn = RotaryShape::new(1, KV_HEADS, kv_len, self.dims[0]);
@@ -138,12 +139,7 @@ impl<T: Element> Story<T> {
         Ok(all)
     }
 
-    /// The last `len` tokens of each sequence.
-    fn own(&self, which: usize, len: usize) -> Vec<T> {
-        self.last(which, len, 0)
-    }
-
-    /// A chunk, a token, and the others as a step that is bound.
+    /// A chunk, then tokens one by one, the last as a step that is bound.
     fn cached(&self, gpu: &Gpu) -> Result<Vec<Vec<f32>>, Error> {
         let shape = KvCacheShape {
             value_dim: self.dims[1],

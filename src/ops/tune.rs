@@ -20,13 +20,18 @@ impl Attention {
     /// candidates with their median times, the fastest first.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a shape that `forward` and `decode` do not take; otherwise as [`Attention::plan`], [`Attention::prepare`] and
+    /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for a shape that `forward` and `decode` do
+    /// not take; otherwise as [`Attention::plan`], [`Attention::prepare`] and
     /// [`Attention::bind`].
     pub async fn tune(
         &self,
         shape: &AttentionShape,
         buffers: &AttentionBuffers<'_>,
     ) -> Result<Vec<(ForwardTile, Duration)>, Error> {
+        if cfg!(target_arch = "wasm32") {
+            let [expected, found] = ["one that does not panic", "a browser's"].map(str::to_owned);
+            return Err(Error::Unsupported { what: "clock", expected, found });
+        }
         let capabilities = &self.context.capabilities;
         let problem = Problem::new(shape, &self.options)?;
         let chosen = Plan::new(problem.clone(), capabilities, None)?;
