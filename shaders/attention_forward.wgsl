@@ -21,6 +21,8 @@ const ROWS_EACH = 1u;
 // them sees, and check visibility only in those that some of them see in part.
 const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
+// Whether a CPU plays the GPU. Its compiler then makes half as much code, and faster: see `turns` and VALUE_STRIDE.
+const SOFTWARE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
@@ -55,16 +57,18 @@ alias StoredOut = f32;
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
+// Of a power of two, such a compiler would make each address twice.
+const VALUE_STRIDE = VALUE_VECTORS + select(0u, 1u, SOFTWARE);
 
 var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
-var<workgroup> value_tile: array<array<vec4<f32>, VALUE_VECTORS>, KEYS>;
+var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
 
 // Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
-// indexed at run time leaves the registers.
-var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
+// indexed at run time leaves the registers. `queries` does where loops have `turns`; at the end it takes the outputs.
+var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 var<private> weights: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
@@ -94,7 +98,7 @@ fn attention_forward(
         let row = locate_row(own_row + r, sequence, kv_head);
         let start = row_start(params.query, row);
         slopes[r] = alibi_slope(row);
-        for (var d = 0u; d < HEAD_VECTORS; d++) {
+        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
             queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
         }
         for (var d = 0u; d < VALUE_VECTORS; d++) {
@@ -169,8 +173,11 @@ fn attention_forward(
         let factor = total.rescale / total.l;
         let start = row_start(params.out, row) + split * params.out_split;
         for (var d = 0u; d < VALUE_VECTORS; d++) {
-            let columns = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
-            store_out(start + d * 4u, select(0u, columns_left(VALUE_DIM, d * 4u), row.live), columns);
+            queries[d * ROWS_EACH + r] = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
+        }
+        for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
+            let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
+            store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
         }
         if HAS_LSE && row.live {
             let at = row_start(params.lse, row) + split * params.lse_split;
@@ -182,6 +189,15 @@ fn attention_forward(
             }
         }
     }
+}
+
+// As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a
+// number, and reads queries where they lie, in place of copying all of them at each step.
+fn turns(count: u32) -> u32 {
+    if SOFTWARE {
+        return select(0u, count, params.kv_len < 0xffffffffu);
+    }
+    return count;
 }
 
 // Keys past the end repeat the last one; they are hidden.

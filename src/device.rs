@@ -36,8 +36,9 @@ pub struct Capabilities {
     /// [`Attention::with_capabilities`](crate::Attention::with_capabilities) or
     /// [`Gpu::masked`](crate::Gpu::masked).
     pub dispatch_work: u64,
-    /// Whether a CPU plays the GPU: what does not fit its registers is still in its nearest cache.
-    pub software: bool,
+    /// Processors of a CPU that plays the GPU: what does not fit its registers is still in its nearest cache. 0 of a
+    /// GPU, which does not tell how many it has.
+    pub processors: u32,
 }
 
 /// Square matrices that a subgroup multiplies together, f16 in and f32 out.
@@ -98,7 +99,7 @@ impl Capabilities {
         matrices: None,
         timestamps: false,
         dispatch_work: DISPATCH_WORK,
-        software: false,
+        processors: 0,
     };
 
     /// Reads features and limits, which do not tell of matrices.
@@ -120,7 +121,7 @@ impl Capabilities {
             matrices: None,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             dispatch_work: DISPATCH_WORK,
-            software: info.device_type == wgpu::DeviceType::Cpu,
+            processors: if info.device_type == wgpu::DeviceType::Cpu { processors() } else { 0 },
         }
     }
 
@@ -134,6 +135,12 @@ impl Capabilities {
     pub(crate) fn granted(&self, device: &wgpu::Device) -> Self {
         let matrices = self.matrices.filter(|_| device.features().contains(Matrices::FEATURES));
         self.masked(&Self { matrices, ..Self::of(device) })
+    }
+
+    /// Whether a CPU plays the GPU.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        self.processors > 0
     }
 
     /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
@@ -153,9 +160,15 @@ impl Capabilities {
             matrices: self.matrices.filter(|_| self.matrices == other.matrices),
             timestamps: self.timestamps && other.timestamps,
             dispatch_work: self.dispatch_work.min(other.dispatch_work),
-            software: self.software && other.software,
+            processors: self.processors.min(other.processors),
         }
     }
+}
+
+/// Of this machine.
+fn processors() -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Which adapter to open.

@@ -131,7 +131,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
     let rows = p.batch.saturating_mul(p.len);
     // On a CPU the weights' bounds checks and broadcasts are what costs, so several rows share them. lavapipe 26, 512
     // rows and 768 features in and out: one row each 33 ms, two 24 ms, four 13.5 ms.
-    let (threads, rows_each) = match (capabilities.software, rows) {
+    let (threads, rows_each) = match (capabilities.is_software(), rows) {
         (true, ..=8) => (8, 1),
         (true, _) => (16, 4),
         (false, ..=32) => (32, 1),

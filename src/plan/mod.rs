@@ -230,7 +230,7 @@ fn choose(
             Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
         }
         // A CPU that plays the GPU multiplies matrices at an eighth of its speed: lavapipe 26, 0.017 TFLOP/s and 0.128.
-        None if !capabilities.software && Tiles::matrix(problem, capabilities).is_ok() => {
+        None if !capabilities.is_software() && Tiles::matrix(problem, capabilities).is_ok() => {
             Ok((Kernel::ForwardMatrix, "nothing asks for scores; the adapter has matrices of f16"))
         }
         None if is_wide => {

@@ -27,14 +27,18 @@ pub struct Tiles {
     pub value_chunk: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
+    /// Whether a CPU plays the GPU.
+    pub software: bool,
 }
 
 /// The visibility of a tile's keys is one 32-bit word.
 pub(super) const MOST_KEYS: u32 = 32;
-/// Workgroups that keep a device busy. No API tells how many processors there are: two for each of a large GPU's.
+/// Workgroups that keep a device busy. No API tells how many processors a GPU has: two for each of a large one's.
 const WORKGROUPS: u32 = 256;
-/// The same where a CPU plays the GPU.
-const SOFTWARE_WORKGROUPS: u32 = 32;
+/// Workgroups for each processor of a CPU that plays the GPU: so many parts of keys are even shares.
+const WORKGROUPS_EACH: u32 = 16;
+/// Fewer of them for each are not shared evenly.
+const FEWEST_WORKGROUPS_EACH: u32 = 4;
 /// Invocations that such a CPU runs as one vector.
 const SOFTWARE_LOCKSTEP: u32 = 8;
 /// Fewer tiles of keys than this are not worth a workgroup of their own.
@@ -62,20 +66,22 @@ impl Tiles {
         tile: Option<ForwardTile>,
     ) -> Result<Self, Error> {
         let rows = packed_rows(problem);
-        let dim = problem.head_dim.max(problem.value_dim);
-        let (threads, rows_each, keys_each) = match (tile, capabilities.software, rows) {
+        let software = capabilities.is_software();
+        let (threads, rows_each, keys_each) = match (tile, software, rows) {
             (Some(tile), ..) => (tile.threads, tile.rows_each, tile.keys_each),
-            (None, true, rows) => software_tile(rows, dim),
+            (None, true, _) => software_tile(problem, capabilities.processors),
             (None, false, ..=32) => (32, 1, 4),
             (None, false, _) => (64, 1, 4),
         };
         // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
         // skip the tiles that none of their rows sees. 512 causal queries, dim 64: 25 ms in workgroups of 64
         // rows that skip together, 18 in those of 256 rows where 32 do; dim 128, 38 and 32.
-        let lockstep = if capabilities.software { SOFTWARE_LOCKSTEP } else { threads };
+        let lockstep = if software { SOFTWARE_LOCKSTEP } else { threads };
         let head_chunk = parts(problem.head_dim, rows_each, keys_each).columns();
         let value_chunk = parts(problem.value_dim, rows_each, keys_each).columns();
-        let bytes_per_key = (head_chunk + value_chunk) * 4;
+        // A value's vectors have one more between them and the next value's.
+        let gap = if software { 4 } else { 0 };
+        let bytes_per_key = (head_chunk + value_chunk + gap) * 4;
         let tiles = Self {
             threads,
             rows_each,
@@ -86,6 +92,7 @@ impl Tiles {
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
+            software: capabilities.is_software(),
         };
         tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)
     }
@@ -122,6 +129,7 @@ impl Tiles {
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
+            software: capabilities.is_software(),
         };
         tiles.with_memory(problem, head_chunk.max(value_chunk) * 4, 0, capabilities)
     }
@@ -142,6 +150,7 @@ impl Tiles {
             head_chunk: even_chunk(problem.head_dim, 64),
             value_chunk: even_chunk(problem.value_dim, 32),
             workgroup_bytes: 0,
+            software: capabilities.is_software(),
         };
         let bytes_per_key = tiles.head_chunk.max(tiles.value_chunk) * 4;
         let tiles = tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)?;
@@ -188,6 +197,7 @@ impl Tiles {
                 head_chunk: problem.head_dim,
                 value_chunk: problem.value_dim,
                 workgroup_bytes,
+                software: capabilities.is_software(),
             }
         });
         let fits = |tiles: &&Self| {
@@ -245,16 +255,15 @@ impl Tiles {
 
     /// How many workgroups share the keys of a row, so that few queries of many keys keep a device busy.
     pub(super) fn splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
-        let rows = problem
-            .lines()
-            .map(|line| line.q_len().saturating_mul(problem.group()).div_ceil(self.rows()));
-        let rows: u32 = rows.fold(0, u32::saturating_add);
-        let columns = problem.num_kv_heads.saturating_mul(self.value_chunks(problem));
-        let workgroups = rows.saturating_mul(columns).max(1);
-        let wanted = if capabilities.software { SOFTWARE_WORKGROUPS } else { WORKGROUPS };
+        let workgroups =
+            workgroups(problem, self.rows()).saturating_mul(self.value_chunks(problem));
+        let wanted = match capabilities.processors {
+            0 => WORKGROUPS,
+            processors => processors.saturating_mul(WORKGROUPS_EACH),
+        };
         let keys = problem.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
         let most = capabilities.workgroups_per_axis / self.value_chunks(problem).max(1);
-        (wanted / workgroups).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
+        (wanted / workgroups.max(1)).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
     }
 
     /// How many workgroups share a row, each for a chunk of its output's columns.
@@ -263,7 +272,7 @@ impl Tiles {
     }
 
     /// Constants of the fused kernel.
-    pub(super) fn forward_constants(&self, problem: &Problem) -> [(&'static str, Constant); 11] {
+    pub(super) fn forward_constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
         let head = parts(problem.head_dim, self.rows_each, self.keys_each);
         let value = parts(problem.value_dim, self.rows_each, self.keys_each);
         [
@@ -280,6 +289,9 @@ impl Tiles {
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
+        .into_iter()
+        .chain([("SOFTWARE", Constant::Flag(self.software))])
+        .collect()
     }
 
     /// Constants of the kernel of cooperative matrices.
@@ -353,24 +365,37 @@ impl Parts {
 /// Columns that the fused kernel takes: on a CPU those that its nearest cache holds. lavapipe 26, 512 queries and keys of
 /// 4 heads: dim 192, 57 ms, and 170 with `forward-wide`; 256, 111 and 115.
 pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
-    if capabilities.software { 2 * MOST_COLUMNS } else { MOST_COLUMNS }
+    if capabilities.is_software() { 2 * MOST_COLUMNS } else { MOST_COLUMNS }
 }
 
 /// Invocations, rows that each owns and keys at a time, where a CPU plays the GPU.
 ///
 /// Each column of a key costs it a bounds check and a broadcast, so two rows share it, and each number of an output a load and a
 /// store, so two keys share that; a GPU has no registers for both. More are compiled for longer and are no faster. lavapipe
-/// 26, 512 queries and keys, rows x keys each, medians by turns: dim 64, 8 heads, 2 x 2 23.9 ms, compiled in 2.2 s, 2 x 4 26.4 and 3.4,
-/// 4 x 4 25 and 6; dim 128, 4 heads, 2 x 2 21, 1 x 4 35, 2 x 4 31; dim 256, 2 heads, 1 x 2 34, 1 x 1 40; one query of 4,096
-/// keys, dim 128, 32 heads in groups of 4, 1 x 2 16.1, 1 x 4 18.5.
-fn software_tile(rows: u32, dim: u32) -> (u32, u32, u32) {
+/// 26, 512 queries and keys, rows x keys each, time over that of 2 x 2 by turns: dim 64, 8 heads, 2 x 1 1.19, 2 x 4 1.03, 4 x 1 1.08,
+/// 4 x 2 1.36; dim 128, 2 x 1 1.20; dim 256, 1 x 1 1.18 of 1 x 2; one query of 4,096 keys, dim 128, 32 heads in groups of 4, 1 x 4 1.11 of 1 x 2.
+/// 128 invocations where 256 would do: 1.13 at dim 64, 1.09 at 128.
+fn software_tile(problem: &Problem, processors: u32) -> (u32, u32, u32) {
+    let rows = packed_rows(problem);
+    let dim = problem.head_dim.max(problem.value_dim);
     let rows_each = if rows <= 8 || dim > MOST_COLUMNS { 1 } else { 2 };
+    let busy = processors.saturating_mul(FEWEST_WORKGROUPS_EACH);
     let threads = match rows {
         0..=8 => 8,
         9..=255 => 32,
+        512.. if workgroups(problem, 256 * rows_each) >= busy => 256,
         _ => 128,
     };
     (threads, rows_each, 2)
+}
+
+/// Workgroups of so many rows that see all of the keys.
+fn workgroups(problem: &Problem, rows: u32) -> u32 {
+    let tiles = problem
+        .lines()
+        .map(|line| line.q_len().saturating_mul(problem.group()).div_ceil(rows))
+        .fold(0, u32::saturating_add);
+    tiles.saturating_mul(problem.num_kv_heads)
 }
 
 /// As few loops as drivers still unroll, up to 64 dot products each; at most four cover all columns.

@@ -202,7 +202,8 @@ proptest! {
         workgroups_per_axis in 3..20_u32,
         spare in select(vec![0_u64, 300, 5_000, 1 << 20]),
         storage_alignment in select(vec![16_u32, 32, 256]),
-        (software, shader_f16) in any::<(bool, bool)>(),
+        processors in select(vec![0_u32, 1, 2]),
+        shader_f16 in any::<bool>(),
     ) {
         let shape = paged.map_or(shape.clone(), |paged| in_pages(shape, paged));
         let problem = Problem::new(&shape, &options).unwrap();
@@ -211,7 +212,7 @@ proptest! {
         // Columns of out are not cut: of three-stage 32 of them have a workgroup.
         let workgroups_per_axis = workgroups_per_axis.max(problem.value_dim.div_ceil(32));
         let capabilities =
-            Capabilities { workgroups_per_axis, binding_size, storage_alignment, software, shader_f16, ..PORTABLE };
+            Capabilities { workgroups_per_axis, binding_size, storage_alignment, processors, shader_f16, ..PORTABLE };
         let plan = Plan::new(problem, &capabilities, kernel).unwrap();
         assert_covers_its_problem(&plan);
     }

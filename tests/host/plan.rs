@@ -297,7 +297,7 @@ fn hardware_with_matrices_takes_them_for_f16_and_dims_that_fit() {
             Kernel::Forward,
         ),
         (PORTABLE, of_f16(64, 64), Kernel::Forward),
-        (Capabilities { software: true, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
+        (Capabilities { processors: 2, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
         (Capabilities { shader_f16: false, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
         (
             Capabilities { workgroup_memory: 4 << 10, ..with_matrices(16) },
@@ -311,7 +311,7 @@ fn hardware_with_matrices_takes_them_for_f16_and_dims_that_fit() {
         assert_covers_its_problem(&plan);
     }
     // Asked for, a CPU that plays the GPU multiplies matrices too.
-    let software = Capabilities { software: true, ..with_matrices(8) };
+    let software = Capabilities { processors: 2, ..with_matrices(8) };
     assert_eq!(planned_as(Some(matrix), &of_f16(64, 64), &software).unwrap().kernel, matrix);
     assert_eq!(PORTABLE.matrices, None);
 }

@@ -96,7 +96,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
                 let workgroup_memory = kib << 10;
                 add((dim, dim), len, true, all, Capabilities { workgroup_memory, ..PORTABLE });
             }
-            add((dim, dim), len, true, all, Capabilities { software: true, ..PORTABLE });
+            add((dim, dim), len, true, all, Capabilities { processors: 2, ..PORTABLE });
         }
         let (shape, options) = call((64, 64), 300, true, all);
         let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
@@ -214,8 +214,8 @@ fn layers() -> Vec<Variant> {
             for (rows, bias) in [(8, None), (40, Some(0))] {
                 let shape =
                     LinearShape { element, bias, ..LinearShape::new(rows, features, width) };
-                for (shader_f16, software) in [(false, false), (true, false), (false, true)] {
-                    let device = Capabilities { shader_f16, software, ..PORTABLE };
+                for (shader_f16, processors) in [(false, 0), (true, 0), (false, 2)] {
+                    let device = Capabilities { shader_f16, processors, ..PORTABLE };
                     variants.extend(LinearPlan::new(&shape, &device).unwrap().variants());
                 }
             }

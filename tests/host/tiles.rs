@@ -53,14 +53,14 @@ fn tiles_fit_the_workgroup_memory_there_is() {
 #[test]
 fn keys_that_are_computed_at_a_time_divide_a_tile() {
     for (dim, kernel) in KERNELS_OF_DIMS {
-        for (q_len, software) in
-            [1, 8, 9, 32, 33, 300].map(|len| [(len, false), (len, true)]).concat()
+        for (q_len, processors) in
+            [1, 8, 9, 32, 33, 300, 4_095].map(|len| [(len, 0), (len, 2)]).concat()
         {
             let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, q_len, dim) };
-            let device = Capabilities { software, ..PORTABLE };
+            let device = Capabilities { processors, ..PORTABLE };
             let tiles = planned_as(Some(kernel), &shape, &device).unwrap().tiles;
             assert!(tiles.keys.is_multiple_of(tiles.keys_each), "{q_len} x {dim}: {tiles:?}");
-            assert!(tiles.threads.is_power_of_two() && tiles.threads <= 128, "{tiles:?}");
+            assert!(tiles.threads.is_power_of_two() && tiles.threads <= 256, "{tiles:?}");
             assert!(tiles.threads.is_multiple_of(tiles.lockstep), "{tiles:?}");
         }
     }
@@ -120,15 +120,38 @@ fn a_device_too_small_for_any_kernel_is_refused_whatever_the_kernel() {
 
 #[test]
 fn few_rows_take_a_small_workgroup() {
-    for (software, small, large) in [(false, 32, 64), (true, 8, 32)] {
+    for (processors, small, large) in [(0, 32, 64), (2, 8, 32)] {
         let threads = |q_len, group| {
             let shape = AttentionShape::new(1, group, q_len, 8);
             let shape = AttentionShape { num_kv_heads: 1, ..shape };
-            let plan = planned(&shape, &Capabilities { software, ..PORTABLE }).unwrap();
+            let plan = planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap();
             plan.tiles.threads
         };
         assert_eq!([threads(1, 1), threads(8, 1), threads(2, 4)], [small; 3]);
         assert_eq!([threads(32, 1), threads(4, 8)], [32; 2]);
         assert_eq!([threads(33, 1), threads(5, 8), threads(1, 33)], [large; 3]);
     }
+}
+
+#[test]
+fn processors_share_large_workgroups_only_where_there_are_enough_of_them() {
+    let threads = |processors, heads, len| {
+        let shape = AttentionShape::new(1, heads, len, 64);
+        planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap().tiles.threads
+    };
+    // Of 512 rows: four for each processor.
+    assert_eq!([threads(2, 8, 512), threads(2, 4, 1024), threads(1, 1, 2048)], [256; 3]);
+    assert_eq!([threads(2, 7, 512), threads(4, 8, 512), threads(2, 8, 511)], [128; 3]);
+    assert_eq!(threads(0, 8, 512), 64);
+}
+
+#[test]
+fn where_a_cpu_plays_the_gpu_values_lie_apart() {
+    let shape = AttentionShape::new(1, 8, 100, 64);
+    let bytes_per_key = |processors| {
+        let capabilities = Capabilities { processors, workgroup_memory: 32 << 10, ..PORTABLE };
+        let tiles = planned(&shape, &capabilities).unwrap().tiles;
+        (tiles.workgroup_bytes - 4) / tiles.keys
+    };
+    assert_eq!([bytes_per_key(0), bytes_per_key(2)], [512, 528]);
 }

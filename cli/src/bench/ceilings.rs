@@ -48,7 +48,7 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
     let matrix = matrix::measure(device).unwrap_or_default();
     step("copying");
     let copy = copy(device)?;
-    let processor = capabilities.software.then(|| {
+    let processor = capabilities.is_software().then(|| {
         step("the processor's own multiply-add");
         processor::measure()
     });
@@ -59,7 +59,7 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
 /// way of writing it; f16 21, 21 and 16.
 fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
     let out = device.storage("sums", 16)?;
-    let groups = if device.gpu.capabilities().software { 64 } else { 8192 };
+    let groups = if device.gpu.capabilities().is_software() { 64 } else { 8192 };
     let mut best: f64 = 0.0;
     for (sums, fused) in SHAPES {
         let text = MULTIPLY_ADD
@@ -113,7 +113,7 @@ fn run(
 fn copy(device: &Device<'_>) -> Result<f64, Error> {
     let capabilities = device.gpu.capabilities();
     // Beyond any cache, but a software adapter takes long to clear it.
-    let wanted: u64 = if capabilities.software { 64 << 20 } else { 256 << 20 };
+    let wanted: u64 = if capabilities.is_software() { 64 << 20 } else { 256 << 20 };
     let size = wanted.min(capabilities.binding_size).min(capabilities.buffer_size);
     let mut best: f64 = 0.0;
     for each in [1_u32, 4, 16] {

@@ -6,7 +6,7 @@ use wgpu_attention::{Capabilities, ElementType, Kernel};
 
 /// The element types that an adapter has arithmetic and fast loads for.
 pub(super) fn elements(capabilities: &Capabilities) -> Vec<ElementType> {
-    if capabilities.shader_f16 && !capabilities.software {
+    if capabilities.shader_f16 && !capabilities.is_software() {
         vec![ElementType::F32, ElementType::F16]
     } else {
         vec![ElementType::F32]
@@ -15,7 +15,7 @@ pub(super) fn elements(capabilities: &Capabilities) -> Vec<ElementType> {
 
 /// Shapes of prompts and of decoding; a CPU that plays a GPU gets what it does within two minutes.
 pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
-    if capabilities.software {
+    if capabilities.is_software() {
         return vec![
             [1, 8, 8, 512, 512, 64],
             [1, 8, 8, 1024, 1024, 64],
@@ -63,8 +63,11 @@ fn key_bytes([batch, _, kv_heads, _, kv_len, head_dim]: &Sizes) -> u64 {
 
 /// Cases that no list of shapes can ask for: a window, and a bias.
 pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec<Case> {
-    let sizes =
-        if capabilities.software { [1, 8, 8, 1024, 1024, 64] } else { [1, 16, 16, 8192, 8192, 64] };
+    let sizes = if capabilities.is_software() {
+        [1, 8, 8, 1024, 1024, 64]
+    } else {
+        [1, 16, 16, 8192, 8192, 64]
+    };
     let element = ElementType::F32;
     vec![
         Case { sizes, element, causal: true, extra: Extra::Window(255), kernel },

@@ -20,7 +20,7 @@ pub(super) fn measure(device: &Device<'_>) -> Result<Option<f64>, Error> {
     }
     let threads = subgroup * SUBGROUPS;
     let out = device.storage("sums", u64::from(4 * size * size) * 4)?;
-    let groups = if device.gpu.capabilities().software { 16 } else { 4096 };
+    let groups = if device.gpu.capabilities().is_software() { 16 } else { 4096 };
     let mut best: f64 = 0.0;
     for sums in SUMS {
         let text = TEXT

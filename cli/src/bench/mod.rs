@@ -118,7 +118,7 @@ fn time<T: Element>(device: &Device<'_>, case: &Case, seconds: f64) -> Result<Me
     let [key_bytes, value_bytes]: [&[u8]; 2] =
         [bytemuck::cast_slice(&tensors.key), bytemuck::cast_slice(&tensors.value)];
     // A software adapter shares its caches with everything else, and its peers are timed as they are.
-    let copies = match case.is_decode() && !device.gpu.capabilities().software {
+    let copies = match case.is_decode() && !device.gpu.capabilities().is_software() {
         true => BEYOND_CACHES.div_ceil(2 * key_bytes.len()).min(64),
         false => 1,
     };
