@@ -51,8 +51,8 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, tile, finite, visibility, transform, softmax_state, sink
-// use load(query), load(key), load(value), store(out)
+// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink
+// use value_sums, load(query), load(key), load(value), store(out)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
@@ -69,10 +69,12 @@ var<workgroup> has_nonfinite: atomic<u32>;
 // Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
 // indexed at run time leaves the registers. `queries` does where loops have `turns`; at the end it takes the outputs.
 var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
-var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 var<private> weights: array<f32, KEYS_EACH * ROWS_EACH>;
+var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> seen: array<u32, ROWS_EACH>;
+// Located once: it takes divisions.
+var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
 var<private> l: array<f32, ROWS_EACH>;
@@ -86,7 +88,7 @@ fn attention_forward(
     let splits = select(1u, params.splits, SPLIT);
     let split = workgroup.y % splits;
     let kv_head = workgroup.y / splits;
-    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
+    let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
     let own_row = first_row + lane * ROWS_EACH;
@@ -97,6 +99,7 @@ fn attention_forward(
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = locate_row(own_row + r, sequence, kv_head);
         let start = row_start(params.query, row);
+        rows[r] = row;
         slopes[r] = alibi_slope(row);
         for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
             queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
@@ -125,24 +128,29 @@ fn attention_forward(
         let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
-            visible[r] = 0xffffffffu;
-            if !whole {
-                let row = locate_row(own_row + r, sequence, kv_head);
-                visible[r] = visible_keys(sequence, row, first_key);
+            visible[r] = select(0u, 0xffffffffu, whole);
+            if !whole && sees_some(sequence, from_query, to_query, first_key) {
+                visible[r] = visible_keys(sequence, rows[r], first_key);
             }
             seen[r] |= visible[r];
             some |= visible[r];
         }
-        let end = select(0u, KEYS, some != 0u);
+        // Up to the last key that one of its rows sees.
+        let end = min(32u - countLeadingZeros(some), KEYS);
         for (var j = 0u; j < end; j += KEYS_EACH) {
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                for (var c = 0u; c < KEYS_EACH; c++) {
+                    biases[c * ROWS_EACH + r] = bias_at(rows[r], first_key + j + c);
+                }
+            }
             multiply(j);
             for (var r = 0u; r < ROWS_EACH; r++) {
-                let row = locate_row(own_row + r, sequence, kv_head);
                 for (var c = 0u; c < KEYS_EACH; c++) {
-                    let score = transform_score(row, slopes[r], first_key + j + c, weights[c * ROWS_EACH + r]);
-                    weights[c * ROWS_EACH + r] = score;
+                    let slot = c * ROWS_EACH + r;
+                    let score = transform_score(rows[r], slopes[r], first_key + j + c, weights[slot], biases[slot]);
+                    weights[slot] = score;
                     if !whole {
-                        weights[c * ROWS_EACH + r] = select(LOWEST, score, is_visible(r, j + c));
+                        weights[slot] = select(LOWEST, score, is_visible(r, j + c));
                     }
                 }
             }
@@ -167,7 +175,7 @@ fn attention_forward(
     }
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(own_row + r, sequence, kv_head);
+        let row = rows[r];
         let empty = seen[r] == 0u;
         let total = with_sink(row, m[r], l[r], empty);
         let factor = total.rescale / total.l;
@@ -282,60 +290,4 @@ fn highest(r: u32) -> f32 {
         result = max(result, weights[c * ROWS_EACH + r]);
     }
     return result;
-}
-
-// Their values, weighted: a hidden one has no weight.
-fn add_values(j: u32) {
-    add_part(j, 0u);
-    if VALUE_PARTS > 1u {
-        add_part(j, VALUE_PART);
-    }
-    if VALUE_PARTS > 2u {
-        add_part(j, 2u * VALUE_PART);
-    }
-    if VALUE_PARTS > 3u {
-        add_part(j, 3u * VALUE_PART);
-    }
-}
-
-fn add_part(j: u32, first: u32) {
-    for (var step = 0u; step < VALUE_PART; step++) {
-        let d = min(first + step, VALUE_VECTORS - 1u);
-        for (var c = 0u; c < KEYS_EACH; c++) {
-            let columns = value_tile[j + c][d];
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
-            }
-        }
-    }
-}
-
-// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
-fn add_visible_values(j: u32) {
-    for (var c = 0u; c < KEYS_EACH; c++) {
-        add_visible_part(j + c, 0u);
-        if VALUE_PARTS > 1u {
-            add_visible_part(j + c, VALUE_PART);
-        }
-        if VALUE_PARTS > 2u {
-            add_visible_part(j + c, 2u * VALUE_PART);
-        }
-        if VALUE_PARTS > 3u {
-            add_visible_part(j + c, 3u * VALUE_PART);
-        }
-        // The next key's weights come first: this loop is not unrolled, and indices stay constants.
-        for (var slot = ROWS_EACH; slot < KEYS_EACH * ROWS_EACH; slot++) {
-            weights[slot - ROWS_EACH] = weights[slot];
-        }
-    }
-}
-
-fn add_visible_part(j: u32, first: u32) {
-    for (var step = 0u; step < VALUE_PART; step++) {
-        let d = min(first + step, VALUE_VECTORS - 1u);
-        let columns = value_tile[j][d];
-        for (var r = 0u; r < ROWS_EACH; r++) {
-            outs[d * ROWS_EACH + r] += select(vec4(0.0), weights[r] * columns, is_visible(r, j));
-        }
-    }
 }

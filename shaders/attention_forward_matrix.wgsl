@@ -50,7 +50,7 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, visibility, transform, softmax_state, sink, lanes, matrix_tile, store(out)
+// use params, sequence, rows, row_tile, visibility, transform, softmax_state, sink, lanes, matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
@@ -88,7 +88,7 @@ fn attention_forward_matrix(
     let splits = select(1u, params.splits, SPLIT);
     let split = workgroup.y % splits;
     let kv_head = workgroup.y / splits;
-    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
+    let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
     // The subgroup's first row. Of subgroups smaller than they might be there are more: those do the same again.
@@ -136,7 +136,8 @@ fn attention_forward_matrix(
         var highest = LOWEST;
         for (var j = own_key; j < KEYS; j += LANES) {
             let at = own * SCORE_STRIDE + j;
-            let score = transform_score(row, slope, first_key + j, scores[at]);
+            let added = bias_at(row, first_key + j);
+            let score = transform_score(row, slope, first_key + j, scores[at], added);
             let shown = select(LOWEST, score, is_visible(sees, j));
             scores[at] = shown;
             highest = max(highest, shown);

@@ -42,7 +42,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, tile, visibility, softmax_state, sink, score_tile, value_tile, store(out)
+// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -52,7 +52,7 @@ fn attention_forward_wide(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let first_row = (workgroup.x - sequence.first_tile) * ROWS;
+    let first_row = first_row_of(workgroup, sequence);
     let splits = select(1u, params.splits, SPLIT);
     let split = workgroup.y % splits;
     let kv_head = workgroup.y / splits / VALUE_CHUNKS;

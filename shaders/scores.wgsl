@@ -111,10 +111,10 @@ fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
         let j = first_key + four * 4u;
         let product = products[r][four];
         let score = vec4(
-            transform_score(row, slope, j, product.x),
-            transform_score(row, slope, j + 1u, product.y),
-            transform_score(row, slope, j + 2u, product.z),
-            transform_score(row, slope, j + 3u, product.w),
+            transform_score(row, slope, j, product.x, bias_at(row, j)),
+            transform_score(row, slope, j + 1u, product.y, bias_at(row, j + 1u)),
+            transform_score(row, slope, j + 2u, product.z, bias_at(row, j + 2u)),
+            transform_score(row, slope, j + 3u, product.w, bias_at(row, j + 3u)),
         );
         // No visible score may look like the mark of a hidden one.
         let is_nan = (bitcast<vec4<u32>>(score) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);

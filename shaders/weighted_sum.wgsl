@@ -28,7 +28,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, tile, finite, visibility, load(value), store(out)
+// use params, sequence, rows, row_tile, tile, finite, visibility, load(value), store(out)
 
 const COLUMN_TILES = (VALUE_DIM + COLUMNS - 1u) / COLUMNS;
 const FOURS = COLUMNS / 4u;
@@ -50,7 +50,7 @@ fn weighted_sum(
     let sequence = locate_sequence(workgroup);
     let kv_head = workgroup.y / COLUMN_TILES;
     let first_column = workgroup.y % COLUMN_TILES * COLUMNS;
-    let first_row = workgroup.x * ROWS;
+    let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
     let own_row = first_row + lane * ROWS_EACH;
@@ -80,7 +80,8 @@ fn weighted_sum(
             }
             some |= visible[r];
         }
-        let end = select(0u, KEYS, some != 0u);
+        // Up to the last key that one of its rows sees.
+        let end = min(32u - countLeadingZeros(some), KEYS);
         for (var j = 0u; j < end; j += 4u) {
             if whole || all_finite {
                 add_values(first_key, j);

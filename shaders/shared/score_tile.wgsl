@@ -60,9 +60,9 @@ fn stage_keys(key_start: u32, last: u32, chunk: u32, lane: u32) {
 fn transform_scores(row: Row, slope: f32, j: u32, slot: u32) -> vec4<f32> {
     let four = products[slot];
     return vec4(
-        transform_score(row, slope, j, four.x),
-        transform_score(row, slope, j + 1u, four.y),
-        transform_score(row, slope, j + 2u, four.z),
-        transform_score(row, slope, j + 3u, four.w),
+        transform_score(row, slope, j, four.x, bias_at(row, j)),
+        transform_score(row, slope, j + 1u, four.y, bias_at(row, j + 1u)),
+        transform_score(row, slope, j + 2u, four.z, bias_at(row, j + 2u)),
+        transform_score(row, slope, j + 3u, four.w, bias_at(row, j + 3u)),
     );
 }

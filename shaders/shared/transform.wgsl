@@ -9,13 +9,22 @@ fn alibi_slope(row: Row) -> f32 {
     return 0.0;
 }
 
-fn transform_score(row: Row, slope: f32, j: u32, product: f32) -> f32 {
+// Best read before the products: where a CPU plays the GPU each row's read is a branch, around which they would wait
+// in memory.
+fn bias_at(row: Row, j: u32) -> f32 {
+    if HAS_BIAS {
+        return bias[row_start(params.bias, row) + j * params.bias_column];
+    }
+    return 0.0;
+}
+
+fn transform_score(row: Row, slope: f32, j: u32, product: f32, added: f32) -> f32 {
     var score = product * params.scale;
     if HAS_SOFTCAP {
         score = cap_score(score);
     }
     if HAS_BIAS {
-        score += bias[row_start(params.bias, row) + j * params.bias_column];
+        score += added;
     }
     if HAS_ALIBI {
         score -= slope * f32(abs(row.place - i32(j)));

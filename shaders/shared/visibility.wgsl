@@ -41,6 +41,13 @@ fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_
         && i32(last_key) - i32(first_query) <= sequence.band_upper;
 }
 
+// Whether any of these queries may see a key of the tile, as far as the band tells.
+fn sees_some(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
+    let last_key = first_key + KEYS - 1u;
+    return (i32(last_key) - i32(first_query) >= sequence.band_lower || first_key < params.kept)
+        && i32(first_key) - i32(last_query) <= sequence.band_upper;
+}
+
 fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let diagonal = i32(row.query) - i32(first_key);
     let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));

@@ -1,6 +1,7 @@
 //! Additive attention: projections, then the fused kernel, in parts that a device takes.
 
 use super::dispatch::Window;
+use super::kernels::softmax_variant;
 use super::launch::Launch;
 use super::linear::LinearPlan;
 use super::params::{Params, ViewParams};
@@ -52,8 +53,6 @@ const WORKGROUP_BYTES: u32 = 12_192;
 const TANH: u64 = 8;
 /// Elements that wait to be packed take no more than this at a time.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// What additive_forward.wgsl stores for a hidden key.
-const HIDDEN_MARK: u32 = 0xffff_ffff;
 /// Work alone cuts a call into about this many parts at most.
 const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
 
@@ -288,17 +287,7 @@ fn launch(
             .filter(|(_, tensor, _)| *tensor == AdditiveTensor::Weights)
             .copied()
             .collect();
-        let variant = Variant {
-            entry: Entry::Softmax,
-            storage: Storage::F32,
-            out: Storage::F32,
-            constants: [
-                ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
-                ("HAS_LSE", Constant::Flag(false)),
-                ("HAS_SINKS", Constant::Flag(false)),
-            ]
-            .into(),
-        };
+        let variant = softmax_variant(false, false, device);
         let grid = [narrow(queries.len()), 1, narrow(batches.len())];
         following.push(Launch { variant, params: params.clone(), bound: weights, grid });
     }

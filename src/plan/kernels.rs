@@ -3,7 +3,7 @@
 use super::dispatch::{Dispatch, Tensor};
 use super::params::SequenceParams;
 use super::storage::{self, Storage};
-use super::tiles::Tiles;
+use super::tiles::{Tiles, softmax_threads};
 use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
@@ -225,19 +225,29 @@ fn scores(
 }
 
 fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
-    let variant = Variant {
+    let variant = softmax_variant(part.lse.is_some(), part.sinks.is_some(), capabilities);
+    let grid = [part.q_len, part.num_heads, part.batch];
+    Dispatch::new(variant, part, &[weights], grid, capabilities)
+}
+
+/// From scores of which the hidden ones are marked to weights, in place.
+pub(super) fn softmax_variant(
+    has_lse: bool,
+    has_sinks: bool,
+    capabilities: &Capabilities,
+) -> Variant {
+    Variant {
         entry: Entry::Softmax,
         storage: Storage::F32,
         out: Storage::F32,
         constants: [
+            ("THREADS", Constant::Count(softmax_threads(capabilities))),
             ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
-            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
-            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
+            ("HAS_LSE", Constant::Flag(has_lse)),
+            ("HAS_SINKS", Constant::Flag(has_sinks)),
         ]
         .into(),
-    };
-    let grid = [part.q_len, part.num_heads, part.batch];
-    Dispatch::new(variant, part, &[weights], grid, capabilities)
+    }
 }
 
 fn weighted_sum(

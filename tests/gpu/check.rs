@@ -85,8 +85,8 @@ fn a_key_too_many_or_too_few_is_found() {
 fn an_option_that_is_ignored_is_found() {
     assert_finds(&[
         Break {
-            find: "score += bias[",
-            replacement: "score += 0.0 * bias[",
+            find: "score += added;",
+            replacement: "score += 0.0 * added;",
             cases: "bias",
             kernels: &["forward", "three-stage"],
         },
@@ -282,8 +282,8 @@ fn layers_that_are_wrong_around_their_projections_are_found() {
             kernels: &["multi-head"],
         },
         Break {
-            find: "score += bias[",
-            replacement: "score += 0.0 * bias[",
+            find: "score += added;",
+            replacement: "score += 0.0 * added;",
             cases: "layer masks",
             kernels: &["multi-head"],
         },

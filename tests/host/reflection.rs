@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 use wgpu_attention::{
     Access, CacheLensParams, Constant, Entry, LensParams, LinearParams, Params, SequenceParams,
-    Storage, Tensor, TokenParams, ViewParams,
+    Storage, Tensor, TokenParams, Variant, ViewParams,
 };
 
 /// Name, offset, size and type of a field.
@@ -100,6 +100,13 @@ fn parameters_lie_where_rust_puts_them() {
     }
 }
 
+fn threads(variant: &Variant) -> u32 {
+    match variant.constants["THREADS"] {
+        Constant::Count(threads) => threads,
+        Constant::Flag(_) => panic!("{variant}"),
+    }
+}
+
 #[test]
 fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
     for Shader { variant, tiles, module, .. } in SHADERS.iter() {
@@ -107,13 +114,9 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.name, variant.entry.name());
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
-            Entry::Softmax | Entry::Pack | Entry::HeadMean | Entry::UniformRows => 64,
-            Entry::AttentionCombine => 64,
+            Entry::Pack | Entry::HeadMean | Entry::UniformRows | Entry::AttentionCombine => 64,
             Entry::Rotary | Entry::Positional | Entry::CacheLens | Entry::AdditiveForward => 64,
-            Entry::Linear => match variant.constants["THREADS"] {
-                Constant::Count(threads) => threads,
-                Constant::Flag(_) => panic!("{variant}"),
-            },
+            Entry::Linear | Entry::Softmax => threads(variant),
             _ => tiles.unwrap().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -240,7 +243,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4 + 4,
-            Entry::Softmax => 512,
+            Entry::Softmax => 8 * threads(variant),
             _ => 0,
         };
         assert_eq!(bytes, planned, "{variant}");
