@@ -24,6 +24,9 @@ pub(crate) struct BenchArgs {
     /// A kernel that info lists, or `auto`
     #[arg(long, value_name = "NAME", value_parser = kernel, default_value = "auto", allow_hyphen_values = true)]
     pub(super) kernel: KernelChoice,
+    /// Measure tiles first where a case takes forward or decode, and time the fastest
+    #[arg(long)]
+    pub(super) tune: bool,
     /// How long each case is repeated
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "1", allow_hyphen_values = true)]
     pub(super) seconds: f64,

@@ -1,6 +1,7 @@
 //! One thing to time: sizes, element type, what is hidden; its work and its traffic.
 
 use super::args::Sizes;
+use super::subject::Label;
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Error,
     Kernel, Plan, Problem,
@@ -55,6 +56,20 @@ impl Case {
         }
     }
 
+    pub(super) fn label(&self) -> Label {
+        Label {
+            sizes: self.sizes.to_vec(),
+            element: self.element,
+            causal: self.causal,
+            words: self.words(),
+            pass: self.pass(),
+            kernel: self.kernel.map(|kernel| kernel.name()),
+            flops: self.flops(),
+            bytes: self.bytes(),
+            moves: self.is_decode(),
+        }
+    }
+
     /// What the library says of the case without having a device.
     pub(super) fn validate(&self) -> Result<(), Error> {
         Problem::new(&self.shape(), &self.options())?;
@@ -89,13 +104,13 @@ impl Case {
 
     /// Two multiplications and two additions for each visible pair and column; those of the softmax are not
     /// counted, and hidden pairs are not either.
-    pub(super) fn flops(&self) -> f64 {
+    fn flops(&self) -> f64 {
         let [batch, num_heads, _, _, _, head_dim] = self.sizes.map(|size| size as f64);
         4.0 * batch * num_heads * head_dim * self.pairs() as f64
     }
 
     /// Query, key, value, bias and out, each read or written once.
-    pub(super) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] =
             self.sizes.map(|size| size as u64);
         let each = 4 / u64::from(self.element.per_word());
@@ -110,13 +125,8 @@ impl Case {
         batch * num_kv_heads * kv_len * head_dim
     }
 
-    /// The sizes as `--shapes` takes them.
-    pub(super) fn name(&self) -> String {
-        self.sizes.map(|size| size.to_string()).join(",")
-    }
-
     /// What hides keys or is added, for people.
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         let extra = match self.extra {
             Extra::Nothing => None,
             Extra::Window(left) => Some(format!("window {left}")),
@@ -128,7 +138,7 @@ impl Case {
     }
 
     /// The name of the pass; another one where a comparison by shape would take the case for a plain one.
-    pub(super) fn pass(&self) -> &'static str {
+    fn pass(&self) -> &'static str {
         match self.extra {
             Extra::Nothing => "fwd",
             Extra::Window(_) => "fwd window",

@@ -105,7 +105,7 @@ fn run(
     let [factor, term, never] = floats;
     let params: Vec<u8> =
         [factor, term, never, rounds].into_iter().flat_map(u32::to_le_bytes).collect();
-    let params = device.upload("rounds", &params, wgpu::BufferUsages::UNIFORM)?;
+    let params = device.upload("rounds", &params)?;
     dispatch(device, pipeline, [&params, out], groups)
 }
 

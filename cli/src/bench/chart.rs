@@ -1,7 +1,6 @@
 //! TFLOP/s over length, as lines.
 
 use super::Row;
-use super::case::Extra;
 use crate::failure::Failure;
 use crate::picture::{self, Drawn};
 use plotters::coord::Shift;
@@ -69,26 +68,25 @@ pub(super) fn draw(format: Format, title: &str, rows: &[Row]) -> Result<Option<V
     Ok(Some(bytes))
 }
 
-/// Decoding and what has a window or bias are other things, and have no lengths to compare.
+/// Decoding, layers and what has a window or bias are other things, and have no lengths to compare.
 fn lines(rows: &[Row]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for row in rows {
-        let case = &row.case;
-        let Ok(measured) = &row.outcome else { continue };
-        if case.is_decode() || case.extra != Extra::Nothing {
+        let (label, Ok(measured)) = (&row.label, &row.outcome) else { continue };
+        let &[_, heads, kv_heads, _, kv_len, head_dim] = &label.sizes[..] else { continue };
+        if label.moves || label.pass != "fwd" {
             continue;
         }
-        let [_, heads, kv_heads, _, kv_len, head_dim] = case.sizes;
-        let key = (case.element, head_dim, heads / kv_heads, case.causal);
-        let point = (kv_len as f64, case.flops() / measured.times.best().median / 1e12);
+        let key = (label.element, head_dim, heads / kv_heads, label.causal);
+        let point = (kv_len as f64, label.flops / measured.times.best().median / 1e12);
         let same = |line: &&mut Line| (line.element, line.head_dim, line.group, line.causal) == key;
         match lines.iter_mut().find(same) {
             Some(line) => line.points.push(point),
             None => lines.push(Line {
-                element: case.element,
+                element: label.element,
                 head_dim,
                 group: heads / kv_heads,
-                causal: case.causal,
+                causal: label.causal,
                 points: vec![point],
             }),
         }

@@ -2,6 +2,7 @@
 
 use super::args::Sizes;
 use super::case::{Case, Extra};
+use super::layer::Layer;
 use wgpu_attention::{Capabilities, ElementType, Kernel};
 
 /// The element types that an adapter has arithmetic and fast loads for.
@@ -72,5 +73,19 @@ pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec
     vec![
         Case { sizes, element, causal: true, extra: Extra::Window(255), kernel },
         Case { sizes, element, causal: false, extra: Extra::Bias, kernel },
+    ]
+}
+
+/// The layers around attention, of sizes that models have.
+pub(super) fn layers(capabilities: &Capabilities) -> Vec<Layer> {
+    let (batch, len, width, heads) =
+        if capabilities.is_software() { (1, 512, 512, 8) } else { (16, 512, 1024, 16) };
+    vec![
+        Layer::Linear([batch, len, width, 4 * width]),
+        Layer::MultiHead([batch, len, width, heads]),
+        Layer::SelfAttention([batch, len, width, heads]),
+        Layer::Additive([batch, 64, len, width / 2]),
+        Layer::Rotary([batch, heads, 8 * len, width / heads]),
+        Layer::Positional([batch, 8 * len, width]),
     ]
 }

@@ -94,13 +94,14 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// A buffer with these bytes in it.
+    /// A buffer with these bytes in it, for shaders.
     pub(super) fn upload(
         &self,
         label: &'static str,
         contents: &[u8],
-        usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, Error> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
+        let usage = usage | wgpu::BufferUsages::COPY_SRC;
         let buffer = self.create(label, contents.len() as u64, usage, true)?;
         // Of a device that is lost the buffer has nothing to write to.
         let filled = self.tried("uploading", || {
@@ -113,6 +114,15 @@ impl<'a> Device<'a> {
             message: error.to_string(),
         };
         filled.map(|()| buffer).map_err(failed)
+    }
+
+    /// A buffer for a kernel to write: NaN of every type, so that what is never written cannot pass.
+    pub(super) fn unwritten(
+        &self,
+        label: &'static str,
+        size: usize,
+    ) -> Result<wgpu::Buffer, Error> {
+        self.upload(label, &vec![0xff; size])
     }
 
     /// A storage buffer that can be copied from and to.

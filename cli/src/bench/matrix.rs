@@ -2,7 +2,7 @@
 
 use super::ceilings::{compile, dispatch, quickest};
 use super::device::Device;
-use wgpu_attention::{Error, Matrices, wgpu};
+use wgpu_attention::{Error, Matrices};
 
 const TEXT: &str = include_str!("matrix.wgsl");
 const SUMS: [u32; 3] = [1, 2, 4];
@@ -31,7 +31,7 @@ pub(super) fn measure(device: &Device<'_>) -> Result<Option<f64>, Error> {
         let pipeline = compile(device, "matrix", &text)?;
         let rate = quickest(|rounds| {
             let params = [rounds, 0, 0, 0].map(u32::to_le_bytes).concat();
-            let params = device.upload("rounds", &params, wgpu::BufferUsages::UNIFORM)?;
+            let params = device.upload("rounds", &params)?;
             dispatch(device, &pipeline, [&params, &out], groups)
         })?;
         let flops = 2.0 * f64::from(size).powi(3) * f64::from(groups * SUBGROUPS * sums);

@@ -1,6 +1,7 @@
 //! The numbers, for people and for programs, as they come.
 
-use super::{Ceilings, Measured, Row};
+use super::trial::{Measured, Tuned};
+use super::{Ceilings, Row};
 use crate::stderr;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -72,15 +73,15 @@ impl Report {
             writeln!(out, "{}", self.to_json(row))?;
             return out.flush();
         }
-        let case = &row.case;
-        let element = case.element.to_string();
-        write!(out, "{:<28} {element:<5} {:<18} ", case.name(), case.words())?;
+        let label = &row.label;
+        let element = label.element.to_string();
+        write!(out, "{:<28} {element:<5} {:<18} ", label.name(), label.words)?;
         match &row.outcome {
             Ok(measured) => {
                 let rates = self.rates(row, measured);
                 let times = &measured.times;
                 let gpu = times.gpu.map_or("-".to_owned(), |gpu| digits(1e3 * gpu.median));
-                let [flops, bytes] = match case.is_decode() {
+                let [flops, bytes] = match label.moves {
                     true => ["-".to_owned(), digits(rates.bytes / 1e9)],
                     false => [digits(rates.flops / 1e12), "-".to_owned()],
                 };
@@ -91,6 +92,12 @@ impl Report {
                     digits(1e3 * times.host.median),
                     digits(rates.percent)
                 )?;
+                if let Some(Tuned { tile, gain }) = measured.tuned {
+                    writeln!(
+                        out,
+                        "  tuned: {tile}; the planned tile took {gain:.2} times as long"
+                    )?;
+                }
             }
             // A compiler's message has lines of its own.
             Err(why) => writeln!(out, "WRONG: {}", stderr::one_line(why))?,
@@ -110,7 +117,7 @@ impl Report {
         writeln!(
             out,
             "\nMedians of one call. % is of multiply-adds, of which only those of visible pairs count: in f32, or for f16 of \
-             matrices where those are faster. With fewer than 16 queries it is of copying: query, key, value and out once each.\n\
+             matrices where those are faster. With fewer than 16 queries, and of encodings, it is of copying: each tensor once.\n\
              Before a case was timed its result agreed with the f64 reference: {compared} of {of} rows were compared."
         )?;
         match rows.iter().filter(|row| row.outcome.is_err()).count() {
@@ -120,13 +127,13 @@ impl Report {
     }
 
     fn to_json(&self, row: &Row) -> Value {
-        let case = &row.case;
+        let label = &row.label;
         let mut value = json!({
             "peer": "ours",
-            "shape": case.sizes,
-            "dtype": case.element.to_string(),
-            "causal": case.causal,
-            "pass": case.pass(),
+            "shape": label.sizes,
+            "dtype": label.element.to_string(),
+            "causal": label.causal,
+            "pass": label.pass,
             "adapter": self.adapter,
         });
         let more = match &row.outcome {
@@ -142,9 +149,9 @@ impl Report {
                     "first_ms": 1e3 * measured.first,
                     "runs": times.runs,
                     "per_run": times.per_run,
-                    "flops": case.flops(),
-                    "bytes": case.bytes(),
-                    "gflops": case.flops() / times.host.median / 1e9,
+                    "flops": label.flops,
+                    "bytes": label.bytes,
+                    "gflops": label.flops / times.host.median / 1e9,
                     "clock": if times.gpu.is_some() { "gpu" } else { "host" },
                     "tflops": rates.flops / 1e12,
                     "gbps": rates.bytes / 1e9,
@@ -153,9 +160,11 @@ impl Report {
                     "rows_compared": measured.checked.rows,
                     "rows": measured.checked.of,
                     "max_relative": measured.checked.max_relative,
+                    "tile": measured.tuned.map(|tuned| tuned.tile.to_string()),
+                    "tile_gain": measured.tuned.map(|tuned| tuned.gain),
                 })
             }
-            Err(why) => json!({ "kernel": case.kernel.map(|kernel| kernel.name()), "error": why }),
+            Err(why) => json!({ "kernel": label.kernel, "error": why }),
         };
         if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
             value.extend(more);
@@ -165,15 +174,15 @@ impl Report {
 
     fn rates(&self, row: &Row, measured: &Measured) -> Rates {
         let seconds = measured.times.best().median;
-        let (flops, bytes) = (row.case.flops() / seconds, row.case.bytes() as f64 / seconds);
+        let (flops, bytes) = (row.label.flops / seconds, row.label.bytes as f64 / seconds);
         // Sums are f32 whatever a tensor is stored as; only matrices multiply in f16 and add in f32.
-        let (most, percent_of) = match (row.case.element, self.ceilings.matrix) {
+        let (most, percent_of) = match (row.label.element, self.ceilings.matrix) {
             (ElementType::F16, Some(rate)) if rate > self.ceilings.f32 => {
                 (rate, "matrix multiply-add")
             }
             _ => (self.ceilings.f32, "f32 multiply-add"),
         };
-        let (reached, most, percent_of) = match row.case.is_decode() {
+        let (reached, most, percent_of) = match row.label.moves {
             true => (bytes, self.ceilings.copy, "copy"),
             false => (flops, most, percent_of),
         };

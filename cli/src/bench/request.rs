@@ -4,6 +4,8 @@ use super::args::{BenchArgs, CausalChoice, PassChoice, Sizes};
 use super::case::{Case, Extra};
 use super::chart::Format;
 use super::defaults;
+use super::subject::Subject;
+use super::trial::Effort;
 use crate::args::DeviceChoice;
 use crate::failure::Failure;
 use crate::output::OutputFile;
@@ -18,7 +20,7 @@ pub(super) struct Request {
     elements: Vec<ElementType>,
     causal: CausalChoice,
     kernel: Option<Kernel>,
-    pub(super) seconds: f64,
+    pub(super) effort: Effort,
     pub(super) json: bool,
     pub(super) plot: Option<(Format, OutputFile)>,
 }
@@ -40,7 +42,7 @@ impl Request {
             elements,
             causal: args.causal,
             kernel: args.kernel.0,
-            seconds: args.seconds,
+            effort: Effort { seconds: args.seconds, tunes: args.tune },
             json: args.json,
             plot: None,
         };
@@ -77,8 +79,19 @@ impl Request {
         Ok(())
     }
 
-    /// What is timed on an adapter.
-    pub(super) fn cases(&self, capabilities: &Capabilities) -> Vec<Case> {
+    /// What is timed on an adapter: where nobody says what, the layers too.
+    pub(super) fn subjects(&self, capabilities: &Capabilities) -> Vec<Subject> {
+        let cases = self.cases(capabilities).into_iter().map(Subject::Attention);
+        let is_default = self.shapes.is_none() && self.kernel.is_none();
+        let takes_f32 = self.elements.is_empty() || self.elements.contains(&ElementType::F32);
+        let layers = match is_default && takes_f32 && self.causal != CausalChoice::Yes {
+            true => defaults::layers(capabilities),
+            false => Vec::new(),
+        };
+        cases.chain(layers.into_iter().map(Subject::Layer)).collect()
+    }
+
+    fn cases(&self, capabilities: &Capabilities) -> Vec<Case> {
         let elements = match &self.elements[..] {
             [] => defaults::elements(capabilities),
             elements => elements.to_vec(),

@@ -1,10 +1,12 @@
 //! Results against the reference, before anyone asks how fast they came.
 
 use super::case::{Case, Extra};
+use super::trial::Fault;
 use crate::noise::noise;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, BroadcastLayout, Element, Error, Inputs, cpu,
+    Align, AttentionOptions, AttentionShape, BroadcastLayout, Element, ElementType, Error, Inputs,
+    cpu,
 };
 
 /// The tensors of a case.
@@ -31,7 +33,7 @@ impl<T: Element> Tensors<T> {
 
 /// Noise of variance 1, that of scores too. It comes again after a prime number of elements, and so nowhere in
 /// the same place of a row.
-fn repeated<T: Element>(seed: u64, count: usize) -> Vec<T> {
+pub(super) fn repeated<T: Element>(seed: u64, count: usize) -> Vec<T> {
     let spread = 3_f64.sqrt();
     let noise = noise(seed, count.min(1_000_003)).into_iter();
     let block: Vec<T> = noise.map(|x| T::from_f64(f64::from(x) * spread)).collect();
@@ -71,14 +73,14 @@ pub(super) fn verify<T: Element>(
     case: &Case,
     tensors: &Tensors<T>,
     found: &[T],
-) -> Result<Checked, String> {
+) -> Result<Checked, Fault> {
     let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = case.sizes;
     let largest = tensors.value.iter().fold(0.0, |largest: f32, x| largest.max(x.to_f32().abs()));
     // A little more, for rounding.
     let inside = |x: &T| x.to_f32().abs() <= 1.01 * largest;
     if let Some(at) = found.iter().position(|x| !inside(x)) {
         let wrong = found[at].to_f32();
-        return Err(format!("out[{at}]: expected at most {largest}, found {wrong}"));
+        return Err(format!("out[{at}]: expected at most {largest}, found {wrong}").into());
     }
     let of = batch * num_heads * q_len;
     let runs = runs(case);
@@ -96,16 +98,26 @@ pub(super) fn verify<T: Element>(
             bias: tensors.bias.as_ref().map(|bias| &bias[biases]),
             ..Inputs::default()
         };
-        let reference = reference(case, *run, &inputs).map_err(|error| error.to_string())?;
-        expected.extend(reference);
+        expected.extend(reference(case, *run, &inputs)?);
         sampled.extend(found[rows].iter().map(|x| x.to_f32()));
     }
     let rows = runs.iter().map(|run| run.len).sum();
-    let accuracy = compare(&sampled, &expected).map_err(|error| error.to_string())?;
-    if accuracy.within(&Bounds::of(T::TYPE)) {
-        Ok(Checked { rows, of, max_relative: accuracy.max_relative })
-    } else {
-        Err(format!("out: {accuracy}, of {rows} rows of {of}"))
+    Checked::new(&sampled, &expected, T::TYPE, [rows, of])
+}
+
+impl Checked {
+    /// Of so many rows of so many, if they are as expected.
+    pub(super) fn new(
+        found: &[f32],
+        expected: &[f64],
+        element: ElementType,
+        [rows, of]: [usize; 2],
+    ) -> Result<Self, Fault> {
+        let accuracy = compare(found, expected)?;
+        if !accuracy.within(&Bounds::of(element)) {
+            return Err(format!("out: {accuracy}, of {rows} rows of {of}").into());
+        }
+        Ok(Self { rows, of, max_relative: accuracy.max_relative })
     }
 }
 
