@@ -3,9 +3,10 @@
 // An invocation owns some rows and all columns of a tile of out. It reads its rows from x; all of them read the
 // same weight at the same time, a broadcast, from a tile that they staged together, some features at a time.
 
-// Invocations of a workgroup; rows of each.
+// Invocations of a workgroup; rows of each; columns of a tile, a multiple of 4.
 const THREADS = 64u;
-const ROWS_EACH = 4u;
+const ROWS_EACH = 2u;
+const COLUMNS = 16u;
 const HAS_BIAS = false;
 alias Stored = f32;
 alias StoredOut = f32;
@@ -33,8 +34,7 @@ struct Params {
     out_features: u32,
 }
 
-// Columns of a tile, a multiple of 4; vectors of four features that are staged at once.
-const COLUMNS = 16u;
+// Vectors of four features that are staged at once.
 const STEP = 32u;
 const FOURS = COLUMNS / 4u;
 

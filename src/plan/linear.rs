@@ -56,12 +56,9 @@ pub struct LinearParams {
     pub out_features: u32,
 }
 
-/// Columns of a tile, as in linear.wgsl.
-const COLUMNS: u32 = 16;
-/// Bytes of workgroup memory: STEP vectors for each column.
-const WORKGROUP_BYTES: u32 = 32 * COLUMNS * 16;
-/// Halves of the rows are multiples of this, so that no tile is cut.
+/// Halves of the rows and of the columns are multiples of these, so that no tile is cut.
 const ROWS: u32 = 128;
+const COLUMNS: u32 = 32;
 /// Out that has to be packed takes no more than this at a time.
 const MOST_WORKSPACE: u64 = 64 << 20;
 
@@ -73,9 +70,10 @@ impl LinearPlan {
     /// small for.
     pub fn new(shape: &LinearShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = LinearProblem::new(shape)?;
+        let bytes = BYTES_PER_COLUMN * Tile::new(u32::MAX, capabilities).columns;
         let needs = [
             ("invocations per workgroup", 64, capabilities.workgroup_invocations),
-            ("bytes of workgroup memory", WORKGROUP_BYTES, capabilities.workgroup_memory),
+            ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
         ];
         for (what, expected, found) in needs {
             if expected > found {
@@ -124,19 +122,40 @@ impl LinearPlan {
     }
 }
 
+/// Of workgroup memory: 32 vectors of four features, as in linear.wgsl.
+const BYTES_PER_COLUMN: u32 = 32 * 16;
+
+/// What a workgroup takes upon itself.
+struct Tile {
+    threads: u32,
+    rows_each: u32,
+    columns: u32,
+}
+
+impl Tile {
+    /// On a CPU that plays the GPU each row's features are read one number at a time, so that many columns share them, as
+    /// two rows share the weights' bounds checks and broadcasts. lavapipe 26, 512 rows, 512 features in and out by turns, over 4 rows and 16 columns
+    /// each in 16 invocations: 2 and 32 in 16, 0.99, in 32, 0.73, in 128, 0.87; 1 and 64, 1.17.
+    fn new(rows: u32, capabilities: &Capabilities) -> Self {
+        let is_software = capabilities.is_software();
+        let (threads, rows_each) = match (is_software, rows) {
+            (true, ..=8) => (8, 1),
+            (false, ..=32) => (32, 1),
+            (true, _) => (32, 2),
+            (false, _) => (64, 2),
+        };
+        let has_room = capabilities.workgroup_memory >= 32 * BYTES_PER_COLUMN;
+        let columns = if is_software && has_room { 32 } else { 16 };
+        Self { threads, rows_each, columns }
+    }
+}
+
 /// The dispatches of a part as if the device had no limits.
 fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch> {
     let p = part;
     let (storage, out) = storages(p, capabilities);
     let rows = p.batch.saturating_mul(p.len);
-    // On a CPU the weights' bounds checks and broadcasts are what costs, so several rows share them. lavapipe 26, 512
-    // rows and 768 features in and out: one row each 33 ms, two 24 ms, four 13.5 ms.
-    let (threads, rows_each) = match (capabilities.is_software(), rows) {
-        (true, ..=8) => (8, 1),
-        (true, _) => (16, 4),
-        (false, ..=32) => (32, 1),
-        (false, _) => (64, 2),
-    };
+    let Tile { threads, rows_each, columns } = Tile::new(rows, capabilities);
     let variant = Variant {
         entry: Entry::Linear,
         storage,
@@ -144,6 +163,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         constants: [
             ("THREADS", Constant::Count(threads)),
             ("ROWS_EACH", Constant::Count(rows_each)),
+            ("COLUMNS", Constant::Count(columns)),
             ("HAS_BIAS", Constant::Flag(p.bias.is_some())),
         ]
         .into(),
@@ -185,7 +205,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         variant,
         params: bytemuck::bytes_of(&params).to_vec(),
         bound: inputs.chain([written]).collect(),
-        grid: [p.out_features.div_ceil(COLUMNS), rows.div_ceil(threads * rows_each), 1],
+        grid: [p.out_features.div_ceil(columns), rows.div_ceil(threads * rows_each), 1],
     };
     if out != Storage::Unpacked {
         return vec![product];

@@ -100,9 +100,9 @@ fn parameters_lie_where_rust_puts_them() {
     }
 }
 
-fn threads(variant: &Variant) -> u32 {
-    match variant.constants["THREADS"] {
-        Constant::Count(threads) => threads,
+fn count(variant: &Variant, name: &str) -> u32 {
+    match variant.constants[name] {
+        Constant::Count(count) => count,
         Constant::Flag(_) => panic!("{variant}"),
     }
 }
@@ -116,7 +116,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         let threads = match variant.entry {
             Entry::Pack | Entry::HeadMean | Entry::UniformRows | Entry::AttentionCombine => 64,
             Entry::Rotary | Entry::Positional | Entry::CacheLens | Entry::AdditiveForward => 64,
-            Entry::Linear | Entry::Softmax => threads(variant),
+            Entry::Linear | Entry::Softmax => count(variant, "THREADS"),
             _ => tiles.unwrap().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -230,7 +230,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
         let Some(tiles) = tiles else {
             let own = match variant.entry {
                 Entry::AdditiveForward => 12_192,
-                Entry::Linear => 8 << 10,
+                Entry::Linear => count(variant, "COLUMNS") << 9,
                 _ => 0,
             };
             assert_eq!(bytes, own, "{variant}");
@@ -243,7 +243,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4 + 4,
-            Entry::Softmax => 8 * threads(variant),
+            Entry::Softmax => 8 * count(variant, "THREADS"),
             _ => 0,
         };
         assert_eq!(bytes, planned, "{variant}");
