@@ -78,6 +78,18 @@ fn a_key_too_many_or_too_few_is_found() {
             cases: "lengths",
             kernels: &["forward"],
         },
+        Break {
+            find: "32u - countLeadingZeros(some)",
+            replacement: "31u - countLeadingZeros(some)",
+            cases: "causal",
+            kernels: &["forward", "three-stage"],
+        },
+        Break {
+            find: "i32(first_key) - i32(last_query) <= sequence.band_upper",
+            replacement: "i32(first_key) - i32(last_query) < sequence.band_upper",
+            cases: "causal",
+            kernels: &["forward"],
+        },
     ]);
 }
 
