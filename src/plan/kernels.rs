@@ -96,7 +96,7 @@ fn over_keys(
         (part.kv_len == 0).then(|| Problem { mask: None, bias: None, ..only_sinks(part) });
     let part = without_keys.as_ref().unwrap_or(part);
     let columns: Vec<(&'static str, Constant)> = match entry {
-        Entry::AttentionForward => tiles.forward_constants(part).to_vec(),
+        Entry::AttentionForward => tiles.forward_constants(part, capabilities),
         Entry::AttentionForwardMatrix => tiles.matrix_constants(part).to_vec(),
         _ => {
             let chunks = tiles.chunk_constants().into_iter().chain(tiles.head_constants(part));

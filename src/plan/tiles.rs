@@ -27,8 +27,6 @@ pub struct Tiles {
     pub value_chunk: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Whether a CPU plays the GPU.
-    pub software: bool,
 }
 
 /// The visibility of a tile's keys is one 32-bit word.
@@ -90,7 +88,6 @@ impl Tiles {
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
-            software: capabilities.is_software(),
         };
         tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)
     }
@@ -127,7 +124,6 @@ impl Tiles {
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
-            software: capabilities.is_software(),
         };
         tiles.with_memory(problem, head_chunk.max(value_chunk) * 4, 0, capabilities)
     }
@@ -148,7 +144,6 @@ impl Tiles {
             head_chunk: even_chunk(problem.head_dim, 64),
             value_chunk: even_chunk(problem.value_dim, 32),
             workgroup_bytes: 0,
-            software: capabilities.is_software(),
         };
         let bytes_per_key = tiles.head_chunk.max(tiles.value_chunk) * 4;
         let tiles = tiles.with_memory(problem, bytes_per_key, FLAG_BYTES, capabilities)?;
@@ -195,7 +190,6 @@ impl Tiles {
                 head_chunk: problem.head_dim,
                 value_chunk: problem.value_dim,
                 workgroup_bytes,
-                software: capabilities.is_software(),
             }
         });
         let fits = |tiles: &&Self| {
@@ -272,7 +266,11 @@ impl Tiles {
     }
 
     /// Constants of the fused kernel.
-    pub(super) fn forward_constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
+    pub(super) fn forward_constants(
+        &self,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> Vec<(&'static str, Constant)> {
         let head = parts(problem.head_dim, self.rows_each, self.keys_each);
         let value = parts(problem.value_dim, self.rows_each, self.keys_each);
         [
@@ -290,7 +288,7 @@ impl Tiles {
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
         .into_iter()
-        .chain([("SOFTWARE", Constant::Flag(self.software))])
+        .chain([("SOFTWARE", Constant::Flag(capabilities.is_software()))])
         .collect()
     }
 

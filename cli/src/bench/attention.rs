@@ -2,8 +2,8 @@
 
 use super::case::Case;
 use super::device::Device;
-use super::trial::{Effort, Fault, Measured, Trial, Tuned};
-use super::verify::{Tensors, verify};
+use super::trial::{Effort, Measured, Trial, Tuned};
+use super::verify::{Fault, Tensors, verify};
 use std::time::Duration;
 use wgpu_attention::wgpu::CommandEncoder;
 use wgpu_attention::{AttentionBuffers, Element, Error, ForwardTile, Kernel, Tiles};

@@ -1,7 +1,7 @@
-//! One thing to time: sizes, element type, what is hidden; its work and its traffic.
+//! One call of attention: sizes, element type, what is hidden; its work and its traffic.
 
 use super::args::Sizes;
-use super::subject::Label;
+use super::label::Label;
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Error,
     Kernel, Plan, Problem,

@@ -1,9 +1,9 @@
 //! A layer around attention under the clock, in f32.
 
 use super::device::Device;
-use super::subject::Label;
-use super::trial::{Fault, Measured, Trial};
-use super::verify::{Checked, repeated};
+use super::label::Label;
+use super::trial::{Measured, Trial};
+use super::verify::{Checked, Fault, repeated};
 use wgpu_attention::wgpu::{Buffer, CommandEncoder};
 use wgpu_attention::{
     AdditiveBuffers, AdditiveInputs, AdditiveShape, ElementType, Error, Layout, LinearBuffers,

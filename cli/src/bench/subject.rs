@@ -3,8 +3,10 @@
 use super::attention;
 use super::case::Case;
 use super::device::Device;
+use super::label::Label;
 use super::layer::Layer;
-use super::trial::{Effort, Fault, Measured};
+use super::trial::{Effort, Measured};
+use super::verify::Fault;
 use half::{bf16, f16};
 use wgpu_attention::ElementType;
 
@@ -12,26 +14,6 @@ use wgpu_attention::ElementType;
 pub(super) enum Subject {
     Attention(Case),
     Layer(Layer),
-}
-
-/// What a report says of it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Label {
-    pub(super) sizes: Vec<usize>,
-    pub(super) element: ElementType,
-    pub(super) causal: bool,
-    /// What hides keys or is added; of a layer what its sizes are.
-    pub(super) words: String,
-    /// `fwd` of plain attention, another name where a comparison by shape would take the rest for it.
-    pub(super) pass: &'static str,
-    /// The kernel, if one was asked for.
-    pub(super) kernel: Option<&'static str>,
-    /// Floating-point operations that count.
-    pub(super) flops: f64,
-    /// Of the tensors, each read or written once.
-    pub(super) bytes: u64,
-    /// Whether reading and writing holds it up, not computing.
-    pub(super) moves: bool,
 }
 
 impl Subject {
@@ -52,12 +34,5 @@ impl Subject {
             },
             Self::Layer(layer) => layer.time(device, effort.seconds),
         }
-    }
-}
-
-impl Label {
-    /// The sizes as `--shapes` takes those of attention.
-    pub(super) fn name(&self) -> String {
-        self.sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
     }
 }

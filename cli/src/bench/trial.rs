@@ -2,12 +2,9 @@
 
 use super::clock::{self, Times};
 use super::device::Device;
-use super::verify::Checked;
+use super::verify::{Checked, Fault};
 use std::time::Instant;
 use wgpu_attention::{Error, ForwardTile, wgpu};
-
-/// Why something has no times.
-pub(super) type Fault = Box<dyn std::error::Error>;
 
 /// What each case is worth.
 #[derive(Clone, Copy, Debug)]

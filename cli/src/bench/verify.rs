@@ -1,13 +1,15 @@
 //! Results against the reference, before anyone asks how fast they came.
 
 use super::case::{Case, Extra};
-use super::trial::Fault;
 use crate::noise::noise;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Element, ElementType, Error, Inputs,
     cpu,
 };
+
+/// Why something has no times.
+pub(super) type Fault = Box<dyn std::error::Error>;
 
 /// The tensors of a case.
 pub(super) struct Tensors<T> {
