@@ -1,7 +1,7 @@
 //! Looking at attention weights: `cargo run --example weights`.
 //!
-//! Asking for `weights` takes the three-stage path, which stores the `q_len x kv_len` matrix; without
-//! it attention is one kernel that never does.
+//! Asking for `weights` takes a second kernel, which goes over the keys once more and stores the `q_len x kv_len` matrix; without it
+//! attention is one kernel that never does.
 
 use std::error::Error;
 use wgpu_attention::{AttentionOptions, AttentionShape, Gpu, GpuOptions, Inputs, Layout};

@@ -10,6 +10,8 @@ const HAS_LSE = false;
 // Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
 const HAS_SUMS = false;
 const HAS_SINKS = false;
+// Whether maximum and sum stand in place of lse, for attention_weights.wgsl.
+const STORES_SUMS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -19,7 +21,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, softmax_state, sink, load(partial_out), store(out)
+// use params, sequence, rows, softmax_state, sink, lse, load(partial_out), store(out)
 
 const VALUE_VECTORS = (VALUE_DIM + 3u) / 4u;
 
@@ -67,6 +69,6 @@ fn attention_combine(
     columns = select(columns * total.rescale / total.l, vec4(0.0), empty);
     store_out(row_start(params.out, row) + column, left, columns);
     if HAS_LSE && column == 0u {
-        lse[row_start(params.lse, row)] = lse_bits(total.m, total.l, total.empty);
+        store_lse(row_start(params.lse, row), total);
     }
 }

@@ -32,8 +32,9 @@ const HAS_SEGMENTS = false;
 const HAS_LENS = false;
 const HAS_SINKS = false;
 const HAS_LSE = false;
-// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
-// part's maximum and sum.
+// Whether maximum and sum stand in place of lse, for attention_combine.wgsl or attention_weights.wgsl.
+const STORES_SUMS = false;
+// Whether workgroups share the keys of a row: results are then of one part of them.
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
@@ -51,16 +52,14 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink
-// use value_sums, load(query), load(key), load(value), store(out)
+// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
+// use key_products, value_sums, load(query), load(value), store(out)
 
-const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
 // Of a power of two, such a compiler would make each address twice.
 const VALUE_STRIDE = VALUE_VECTORS + select(0u, 1u, SOFTWARE);
 
-var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
 var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 
 // Whether a value that is infinite or NaN has been staged.
@@ -69,7 +68,6 @@ var<workgroup> has_nonfinite: atomic<u32>;
 // Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
 // indexed at run time leaves the registers. `queries` does where loops have `turns`; at the end it takes the outputs.
 var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
-var<private> weights: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> seen: array<u32, ROWS_EACH>;
@@ -147,21 +145,21 @@ fn attention_forward(
             for (var r = 0u; r < ROWS_EACH; r++) {
                 for (var c = 0u; c < KEYS_EACH; c++) {
                     let slot = c * ROWS_EACH + r;
-                    let score = transform_score(rows[r], slopes[r], first_key + j + c, weights[slot], biases[slot]);
-                    weights[slot] = score;
+                    let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
+                    terms[slot] = score;
                     if !whole {
-                        weights[slot] = select(LOWEST, score, is_visible(r, j + c));
+                        terms[slot] = select(LOWEST, score, is_visible(r, j + c));
                     }
                 }
             }
             raise_maximum();
             for (var r = 0u; r < ROWS_EACH; r++) {
                 for (var c = 0u; c < KEYS_EACH; c++) {
-                    var weight = exponential(weights[c * ROWS_EACH + r] - m[r]);
+                    var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
                     if !whole {
                         weight = select(0.0, weight, is_visible(r, j + c));
                     }
-                    weights[c * ROWS_EACH + r] = weight;
+                    terms[c * ROWS_EACH + r] = weight;
                     l[r] += weight;
                 }
             }
@@ -188,37 +186,15 @@ fn attention_forward(
             store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
         }
         if HAS_LSE && row.live {
-            let at = row_start(params.lse, row) + split * params.lse_split;
-            if SPLIT {
-                lse[at] = select(bitcast<u32>(m[r]), MINUS_INFINITY_BITS, empty);
-                lse[at + 1u] = bitcast<u32>(l[r]);
-            } else {
-                lse[at] = lse_bits(total.m, total.l, total.empty);
-            }
+            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
         }
     }
 }
 
-// As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a
-// number, and reads queries where they lie, in place of copying all of them at each step.
-fn turns(count: u32) -> u32 {
-    if SOFTWARE {
-        return select(0u, count, params.kv_len < 0xffffffffu);
-    }
-    return count;
-}
-
-// Keys past the end repeat the last one; they are hidden.
 fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
     let place = locate_tile(sequence, first_key);
     let last = sequence.seen_len - 1u - first_key;
-    let key_start = tile_start(params.key, place, kv_head);
-    for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
-        let j = min(slot / HEAD_VECTORS, last);
-        let column = slot % HEAD_VECTORS * 4u;
-        let columns = load_key(key_start + j * params.key.row + column, columns_left(HEAD_DIM, column));
-        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = columns;
-    }
+    stage_keys(tile_start(params.key, place, kv_head), last, lane);
     let value_start = tile_start(params.value, place, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
         let j = min(slot / VALUE_VECTORS, last);
@@ -233,35 +209,6 @@ fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
 
 fn is_visible(r: u32, j: u32) -> bool {
     return ((visible[r] >> j) & 1u) != 0u;
-}
-
-// The products of each row's query with KEYS_EACH keys from j on, into `weights`.
-fn multiply(j: u32) {
-    for (var slot = 0u; slot < KEYS_EACH * ROWS_EACH; slot++) {
-        weights[slot] = 0.0;
-    }
-    multiply_part(j, 0u);
-    if HEAD_PARTS > 1u {
-        multiply_part(j, HEAD_PART);
-    }
-    if HEAD_PARTS > 2u {
-        multiply_part(j, 2u * HEAD_PART);
-    }
-    if HEAD_PARTS > 3u {
-        multiply_part(j, 3u * HEAD_PART);
-    }
-}
-
-fn multiply_part(j: u32, first: u32) {
-    for (var step = 0u; step < HEAD_PART; step++) {
-        let d = min(first + step, HEAD_VECTORS - 1u);
-        for (var c = 0u; c < KEYS_EACH; c++) {
-            let columns = key_tile[j + c][d];
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                weights[c * ROWS_EACH + r] += dot(queries[d * ROWS_EACH + r], columns);
-            }
-        }
-    }
 }
 
 // What was summed up under the old maximum is brought under the new one, if it has grown so much that
@@ -285,9 +232,9 @@ fn raise_maximum() {
 }
 
 fn highest(r: u32) -> f32 {
-    var result = weights[r];
+    var result = terms[r];
     for (var c = 1u; c < KEYS_EACH; c++) {
-        result = max(result, weights[c * ROWS_EACH + r]);
+        result = max(result, terms[c * ROWS_EACH + r]);
     }
     return result;
 }

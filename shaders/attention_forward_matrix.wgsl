@@ -28,8 +28,9 @@ const HAS_SINKS = false;
 // Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
 const HAS_LENS = false;
 const HAS_LSE = false;
-// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
-// part's maximum and sum.
+// Whether maximum and sum stand in place of lse, for attention_combine.wgsl.
+const STORES_SUMS = false;
+// Whether workgroups share the keys of a row: results are then of one part of them.
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
@@ -50,7 +51,7 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, visibility, transform, softmax_state, sink, lanes, matrix_tile, store(out)
+// use params, sequence, rows, row_tile, visibility, transform, softmax_state, sink, lse, lanes, matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
@@ -189,13 +190,7 @@ fn attention_forward_matrix(
         factors[own] = factor;
         visible[own] = seen;
         if HAS_LSE && row.live {
-            let at = row_start(params.lse, row) + split * params.lse_split;
-            if SPLIT {
-                lse[at] = select(bitcast<u32>(total.m), MINUS_INFINITY_BITS, empty);
-                lse[at + 1u] = bitcast<u32>(total.l);
-            } else {
-                lse[at] = lse_bits(total.m, total.l, total.empty);
-            }
+            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
         }
     }
     store_outs(sequence, kv_head, first_row, split, base, lane);

@@ -21,8 +21,9 @@ const HAS_SEGMENTS = false;
 const HAS_LENS = false;
 const HAS_SINKS = false;
 const HAS_LSE = false;
-// Whether workgroups share the keys of a row: out is then of one part of them, and in place of lse stand the
-// part's maximum and sum.
+// Whether maximum and sum stand in place of lse, for attention_combine.wgsl.
+const STORES_SUMS = false;
+// Whether workgroups share the keys of a row: results are then of one part of them.
 const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
@@ -42,7 +43,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, score_tile, value_tile, store(out)
+// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, lse, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -139,13 +140,7 @@ fn attention_forward_wide(
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if HAS_LSE && first_column == 0u {
-        let at = row_start(params.lse, row) + split * params.lse_split;
-        if SPLIT {
-            lse[at] = select(bitcast<u32>(m), MINUS_INFINITY_BITS, empty);
-            lse[at + 1u] = bitcast<u32>(l);
-        } else {
-            lse[at] = lse_bits(total.m, total.l, total.empty);
-        }
+        store_lse(row_start(params.lse, row) + split * params.lse_split, total);
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Context {
     /// Out and lse over parts of the keys.
     pub(crate) partial_out: Scratch,
     pub(crate) partial_lse: Scratch,
+    pub(crate) sums: Scratch,
     /// Small tensors that share a binding.
     pub(crate) small: Scratch,
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
@@ -74,6 +75,7 @@ impl Context {
             unpacked: Scratch::default(),
             partial_out: Scratch::default(),
             partial_lse: Scratch::default(),
+            sums: Scratch::default(),
             small: Scratch::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],

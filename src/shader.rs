@@ -16,6 +16,7 @@ fn file(entry: Entry) -> &'static str {
             include_str!("../shaders/attention_forward_matrix.wgsl")
         }
         Entry::AttentionCombine => include_str!("../shaders/attention_combine.wgsl"),
+        Entry::AttentionWeights => include_str!("../shaders/attention_weights.wgsl"),
         Entry::Scores => include_str!("../shaders/scores.wgsl"),
         Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
         Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
@@ -59,6 +60,8 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),
         ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
         ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
+        ("lse", _) => include_str!("../shaders/shared/lse.wgsl"),
+        ("key_products", _) => include_str!("../shaders/shared/key_products.wgsl"),
         ("sink", _) => include_str!("../shaders/shared/sink.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
         ("value_sums", _) => include_str!("../shaders/shared/value_sums.wgsl"),

@@ -3,7 +3,7 @@
 // Per row: [vector, row].
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 
-// Their values are in `value_tile`, their weights in `weights`: a hidden one has none.
+// Their values are in `value_tile`, their weights in `terms`: a hidden one has none.
 fn add_values(j: u32) {
     add_part(j, 0u);
     if VALUE_PARTS > 1u {
@@ -23,7 +23,7 @@ fn add_part(j: u32, first: u32) {
         for (var c = 0u; c < KEYS_EACH; c++) {
             let columns = value_tile[j + c][d];
             for (var r = 0u; r < ROWS_EACH; r++) {
-                outs[d * ROWS_EACH + r] += weights[c * ROWS_EACH + r] * columns;
+                outs[d * ROWS_EACH + r] += terms[c * ROWS_EACH + r] * columns;
             }
         }
     }
@@ -44,7 +44,7 @@ fn add_visible_values(j: u32) {
         }
         // The next key's weights come first: this loop is not unrolled, and indices stay constants.
         for (var slot = ROWS_EACH; slot < KEYS_EACH * ROWS_EACH; slot++) {
-            weights[slot - ROWS_EACH] = weights[slot];
+            terms[slot - ROWS_EACH] = terms[slot];
         }
     }
 }
@@ -54,7 +54,7 @@ fn add_visible_part(j: u32, first: u32) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         let columns = value_tile[j][d];
         for (var r = 0u; r < ROWS_EACH; r++) {
-            outs[d * ROWS_EACH + r] += select(vec4(0.0), weights[r] * columns, is_visible(r, j));
+            outs[d * ROWS_EACH + r] += select(vec4(0.0), terms[r] * columns, is_visible(r, j));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Attention: each case on the fused kernels, and on the one that gives the weights.
+//! Attention: each case on the fused kernels, there with the weights too, and on the one that gives the scores.
 
 use super::cases::{Case, cases};
 use super::data::Tensors;
@@ -20,14 +20,17 @@ fn run<T: Element>(trial: &mut Trial, case: &Case) -> Result<(), Error> {
     let problem = Problem::new(shape, options)?;
     let tensors: Tensors<T> = Tensors::new(&problem, *data, problem.kv_len.into());
     let inputs = tensors.inputs();
-    // Sequences without padding have no matrix of scores, and of pages three-stage reads none.
-    let has_matrix = shape.cu_seqlens.is_none() && shape.pages.is_none();
-    let asked = has_matrix.then_some(Layout::Bhsd);
-    let full = AttentionShape { weights: asked, masked_scores: asked, ..shape.clone() };
+    // Sequences without padding have no matrix, and of pages three-stage reads none.
+    let weights = shape.cu_seqlens.is_none().then_some(Layout::Bhsd);
+    let masked_scores = weights.filter(|_| shape.pages.is_none());
+    let weighed = AttentionShape { weights, ..shape.clone() };
+    let full = AttentionShape { masked_scores, ..weighed.clone() };
     let expected = cpu::attention(&full, options, &inputs)?;
-    // What insists on a fused kernel has no need of the other.
-    let full = (kernel.is_none() && shape.pages.is_none()).then_some((&full, None));
-    for (shape, kernel) in std::iter::once((shape, *kernel)).chain(full) {
+    // What insists on a kernel has no need of the others.
+    let others = [(&weighed, weights), (&full, masked_scores)].into_iter();
+    let others = others.filter(|(_, asked)| kernel.is_none() && asked.is_some());
+    let others = others.map(|(shape, _)| (shape, None));
+    for (shape, kernel) in std::iter::once((shape, *kernel)).chain(others) {
         let problem = Problem::new(shape, options)?;
         let outputs = [
             ("out", Some(&expected.out)),

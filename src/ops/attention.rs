@@ -221,18 +221,21 @@ impl Attention {
         buffers: &AttentionBuffers<'_>,
         small: Option<&wgpu::Buffer>,
     ) -> Result<Vec<Step<'a>>, Error> {
-        let Context { device, workspace, unpacked, partial_out, partial_lse, .. } = &*self.context;
+        let Context { device, workspace, unpacked, partial_out, partial_lse, sums, .. } =
+            &*self.context;
         let own =
             |scratch: &Scratch, tensor| scratch.get(device, largest(&plan.dispatches, tensor));
         let workspace = own(workspace, Tensor::Workspace)?;
         let unpacked = own(unpacked, Tensor::Unpacked)?;
         let partial_out = own(partial_out, Tensor::PartialOut)?;
         let partial_lse = own(partial_lse, Tensor::PartialLse)?;
+        let sums = own(sums, Tensor::Sums)?;
         let find = |tensor| match tensor {
             Tensor::Workspace => workspace.as_ref(),
             Tensor::Unpacked => unpacked.as_ref(),
             Tensor::PartialOut => partial_out.as_ref(),
             Tensor::PartialLse => partial_lse.as_ref(),
+            Tensor::Sums => sums.as_ref(),
             Tensor::Joined => small,
             tensor => buffers.get(tensor),
         };

@@ -33,14 +33,16 @@ pub enum Tensor {
     /// Out, and maximum and sum, over parts of the keys, before they are merged; the operator's own buffers.
     PartialOut,
     PartialLse,
+    /// Maximum and sum of each row, of which the weights are made; the operator's own buffer.
+    Sums,
     /// Small tensors one after the other, where a call has several; the operator's own buffer.
     Joined,
 }
 
 impl Tensor {
     /// The operator's own buffers, of which a plan says how large they are.
-    pub(crate) const OWN: [Self; 4] =
-        [Self::Workspace, Self::Unpacked, Self::PartialOut, Self::PartialLse];
+    pub(crate) const OWN: [Self; 5] =
+        [Self::Workspace, Self::Unpacked, Self::PartialOut, Self::PartialLse, Self::Sums];
 
     /// Its binding number in a shader.
     #[must_use]
@@ -49,11 +51,12 @@ impl Tensor {
             Self::Out if entry == Entry::Pack => 10,
             Self::PartialOut if entry == Entry::AttentionCombine => 12,
             Self::PartialLse if entry == Entry::AttentionCombine => 13,
+            Self::Sums if entry == Entry::AttentionWeights => 13,
             Self::Out | Self::Unpacked | Self::PartialOut => 4,
             Self::Query => 1,
             Self::Key => 2,
             Self::Value => 3,
-            Self::Lse | Self::PartialLse => 5,
+            Self::Lse | Self::PartialLse | Self::Sums => 5,
             Self::Mask => 6,
             Self::Bias => 7,
             Self::AlibiSlopes
@@ -177,6 +180,7 @@ impl Dispatch {
             let tensor = match tensor {
                 Tensor::Out if variant.is_split() => Tensor::PartialOut,
                 Tensor::Lse if variant.is_split() => Tensor::PartialLse,
+                Tensor::Lse if variant.stores_sums() => Tensor::Sums,
                 tensor => tensor,
             };
             // What an empty tensor or an unused one would bind is a dummy. Without keys, no page of a pool is read.
@@ -203,8 +207,9 @@ impl Dispatch {
                 Tensor::Value => params.value = place,
                 Tensor::PartialOut if !variant.is_split() => params.partial_out = place,
                 Tensor::PartialLse if !variant.is_split() => params.partial_lse = place,
+                Tensor::Sums if !variant.stores_sums() => params.partial_lse = place,
                 Tensor::Out | Tensor::Unpacked | Tensor::PartialOut => params.out = place,
-                Tensor::Lse | Tensor::PartialLse => params.lse = place,
+                Tensor::Lse | Tensor::PartialLse | Tensor::Sums => params.lse = place,
                 Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
                 Tensor::AlibiSlopes

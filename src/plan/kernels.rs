@@ -16,6 +16,7 @@ pub(super) fn fused(
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let out = storage::output(part, capabilities);
+    let part = &with_sums(part);
     packed(over_keys(part, tiles, entry, out, None, capabilities), part, capabilities)
 }
 
@@ -27,6 +28,7 @@ pub(super) fn split(
     [splits, chunks]: [u32; 2],
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
+    let part = &with_sums(part);
     let count = splits.saturating_mul(chunks);
     let (out, lse) = (partial(part, part.value_dim), partial(part, 2));
     let storage = if part.value_dim.is_multiple_of(4) { Storage::F32x4 } else { Storage::F32 };
@@ -64,6 +66,7 @@ pub(super) fn split(
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
             ("HAS_SUMS", Constant::Flag(true)),
             ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
+            ("STORES_SUMS", Constant::Flag(part.stores_weights())),
         ]
         .into(),
     };
@@ -107,6 +110,7 @@ fn over_keys(
         .into_iter()
         .chain([
             ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+            ("STORES_SUMS", Constant::Flag(splits.is_some() || part.stores_weights())),
             ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
             ("SPLIT", Constant::Flag(splits.is_some())),
             ("RAGGED", Constant::Flag(part.is_ragged())),
@@ -120,11 +124,53 @@ fn over_keys(
     grid[1] = grid[1].saturating_mul(splits.unwrap_or(1));
     let mut dispatch = Dispatch::new(variant, part, &[], grid, capabilities);
     dispatch.params.splits = splits.unwrap_or(1);
+    by_sequence(dispatch, part, tiles)
+}
+
+/// With a table of the sequences, where they differ.
+fn by_sequence(mut dispatch: Dispatch, part: &Problem, tiles: &Tiles) -> Dispatch {
     if part.is_ragged() {
         let (table, tiles) = SequenceParams::table(part, tiles.rows());
-        (dispatch.table, dispatch.grid) = (table, [tiles, grid[1], 1]);
+        (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
     }
     dispatch
+}
+
+/// With maximum and sum of each row in place of lse, where the weights will be made of them.
+fn with_sums(part: &Problem) -> Problem {
+    let lse = if part.stores_weights() { Some(dense(part, 2)) } else { part.lse };
+    Problem { lse, ..part.clone() }
+}
+
+/// The kernel that stores the weights of rows whose maximum and sum are known, and their lse.
+pub(super) fn weights(part: &Problem, tiles: &Tiles, capabilities: &Capabilities) -> Dispatch {
+    // Sums have them in.
+    let part = &Problem { sinks: None, ..part.clone() };
+    let target: Vec<_> = part.weights.iter().map(|&view| (Tensor::Weights, view)).collect();
+    let by_four =
+        part.kv_len.is_multiple_of(4) && target.iter().all(|(_, view)| storage::starts_on(view, 4));
+    let variant = Variant {
+        entry: Entry::AttentionWeights,
+        storage: storage::input(part, capabilities),
+        out: if by_four { Storage::F32x4 } else { Storage::F32 },
+        constants: tiles
+            .weights_constants(part, capabilities)
+            .into_iter()
+            .chain([
+                ("HAS_LSE", Constant::Flag(part.lse.is_some())),
+                ("RAGGED", Constant::Flag(part.is_ragged())),
+                ("PAGED", Constant::Flag(part.pages.is_some())),
+            ])
+            .chain(transforms(part))
+            .chain(masks(part))
+            .collect(),
+    };
+    let splits = tiles.weights_splits(part, capabilities);
+    let grid = [row_tiles(part, tiles), part.num_kv_heads.saturating_mul(splits), part.batch];
+    let others: Vec<_> = target.into_iter().chain([(Tensor::Sums, dense(part, 2))]).collect();
+    let mut dispatch = Dispatch::new(variant, part, &others, grid, capabilities);
+    dispatch.params.splits = splits;
+    by_sequence(dispatch, part, tiles)
 }
 
 /// Out, or maximum and sum, over one part of the keys, contiguous.

@@ -71,8 +71,9 @@ fn plan(part: &MergeProblem, device: &Capabilities) -> Result<Vec<Launch<MergeTe
     let by_four = part.value_dim.is_multiple_of(4) && starts_on(&part.partial_out, 4);
     let storage = of(part.element, by_four, device);
     let out = storage::writing(storage, !part.value_dim.is_multiple_of(2));
-    let flags = [("HAS_LSE", true), ("HAS_SUMS", false), ("HAS_SINKS", false)];
-    let constants = flags.into_iter().map(|(name, on)| (name, Constant::Flag(on)));
+    let constants = ["HAS_LSE", "HAS_SUMS", "HAS_SINKS", "STORES_SUMS"]
+        .map(|name| (name, Constant::Flag(name == "HAS_LSE")))
+        .into_iter();
     let value_dim = ("VALUE_DIM", Constant::Count(part.value_dim));
     let variant = Variant {
         entry: Entry::AttentionCombine,

@@ -153,6 +153,11 @@ impl Plan {
             Entry::AttentionForwardMatrix => Tiles::matrix(&problem, capabilities)?,
             _ => Tiles::chunked(&problem, capabilities)?,
         };
+        // Those that were measured are of another kernel.
+        let weights_tiles = match problem.stores_weights() && is_fused {
+            true => Tiles::forward(&problem, capabilities, None)?,
+            false => tiles,
+        };
         // Of sequences one after the other some may have no keys, and so no scores.
         let fused_tiles = match &problem.pieces {
             Some(_) if !is_fused => Tiles::chunked(&problem, capabilities)?,
@@ -164,12 +169,17 @@ impl Plan {
         };
         let parts = split::split(&problem, is_fused, capabilities, |part, chunks| {
             if !is_fused && part.kv_len > 0 {
-                kernels::three_stage(part, &tiles, capabilities)
-            } else if kernel == Kernel::Decode || chunks > 1 {
+                return kernels::three_stage(part, &tiles, capabilities);
+            }
+            let mut dispatches = if kernel == Kernel::Decode || chunks > 1 {
                 kernels::split(part, &fused_tiles, entry, [splits, chunks], capabilities)
             } else {
                 kernels::fused(part, &fused_tiles, entry, capabilities)
+            };
+            if part.stores_weights() {
+                dispatches.push(kernels::weights(part, &weights_tiles, capabilities));
             }
+            dispatches
         })?;
         let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();
         let dispatches = parts.into_iter().flat_map(|part| part.dispatches).collect();
@@ -204,16 +214,19 @@ fn choose(
     tuning: &Tuning,
     asked: Option<Kernel>,
 ) -> Result<(Kernel, &'static str), Error> {
-    // Without keys nothing is stored, and the fused kernels write the empty rows.
-    let stores = problem.stores_scores() && problem.kv_len > 0;
+    let weighs = problem.stores_weights();
+    let stores = problem.stores_scores() || (weighs && is_wide);
     let refuse = |kernel: Kernel, expected| Err(Error::invalid("kernel", expected, kernel.name()));
     if problem.pages.is_some() && stores {
-        let expected = "none with weights or scores, as three-stage reads no pages";
+        let expected = "none with scores, or weights of long dims, as three-stage reads no pages";
         return Err(Error::invalid("pages", expected, "some"));
     }
     match asked {
         Some(kernel) if stores && kernel != Kernel::ThreeStage => {
-            refuse(kernel, "three-stage, as weights or scores are asked for")
+            refuse(kernel, "three-stage, as scores are asked for, or weights of long dims")
+        }
+        Some(kernel @ (Kernel::ForwardWide | Kernel::ForwardMatrix)) if weighs => {
+            refuse(kernel, "forward, decode or three-stage, as weights are asked for")
         }
         Some(kernel @ Kernel::Forward) if is_wide => {
             refuse(kernel, "forward-wide, decode or three-stage, as a dim is too long")
@@ -225,10 +238,12 @@ fn choose(
             Ok((Kernel::ForwardWide, "there are no keys, so no scores"))
         }
         Some(kernel) => Ok((kernel, "it was asked for")),
-        None if stores => Ok((Kernel::ThreeStage, "weights or scores are asked for")),
+        None if problem.stores_scores() => Ok((Kernel::ThreeStage, "scores are asked for")),
+        None if stores => Ok((Kernel::ThreeStage, "weights are asked for, of a long dim")),
         None if is_decode(problem, is_wide, capabilities, tuning) => {
             Ok((Kernel::Decode, "few queries of many keys, which workgroups share"))
         }
+        None if weighs => Ok((Kernel::Forward, "a second pass over the keys gives the weights")),
         // A CPU that plays the GPU multiplies matrices at an eighth of its speed: lavapipe 26, 0.017 TFLOP/s and 0.128.
         None if !capabilities.is_software() && Tiles::matrix(problem, capabilities).is_ok() => {
             Ok((Kernel::ForwardMatrix, "nothing asks for scores; the adapter has matrices of f16"))

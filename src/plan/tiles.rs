@@ -260,6 +260,16 @@ impl Tiles {
         (wanted / workgroups.max(1)).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
     }
 
+    /// The same for the kernel that stores the weights: each of them loads its queries anew, so on a CPU that is busy they
+    /// are no more than needed.
+    pub(super) fn weights_splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
+        let busy = capabilities.processors.saturating_mul(FEWEST_WORKGROUPS_EACH);
+        if capabilities.is_software() && workgroups(problem, self.rows()) >= busy {
+            return 1;
+        }
+        self.splits(problem, capabilities)
+    }
+
     /// How many workgroups share a row, each for a chunk of its output's columns.
     pub(super) fn value_chunks(&self, problem: &Problem) -> u32 {
         problem.value_dim.div_ceil(self.value_chunk)
@@ -284,6 +294,28 @@ impl Tiles {
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
             ("LOCKSTEP", self.lockstep),
+            ("KEYS_EACH", self.keys_each),
+        ]
+        .map(|(name, count)| (name, Constant::Count(count)))
+        .into_iter()
+        .chain([("SOFTWARE", Constant::Flag(capabilities.is_software()))])
+        .collect()
+    }
+
+    /// Constants of the kernel that stores the weights, which has tiles of the fused one.
+    pub(super) fn weights_constants(
+        &self,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> Vec<(&'static str, Constant)> {
+        let head = parts(problem.head_dim, self.rows_each, self.keys_each);
+        [
+            ("HEAD_DIM", problem.head_dim),
+            ("HEAD_PARTS", head.count),
+            ("HEAD_PART", head.vectors),
+            ("THREADS", self.threads),
+            ("KEYS", self.keys),
+            ("ROWS_EACH", self.rows_each),
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))

@@ -15,6 +15,8 @@ pub enum Entry {
     AttentionForwardMatrix,
     /// Results over parts of the keys into those over all.
     AttentionCombine,
+    /// The weights, beside the results.
+    AttentionWeights,
     /// Three stages, first: scores.
     Scores,
     /// Three stages, second: weights.
@@ -50,11 +52,12 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::AttentionForwardMatrix,
         Self::AttentionCombine,
+        Self::AttentionWeights,
         Self::Scores,
         Self::Softmax,
         Self::WeightedSum,
@@ -76,6 +79,7 @@ impl Entry {
             Self::AttentionForwardWide => "attention_forward_wide",
             Self::AttentionForwardMatrix => "attention_forward_matrix",
             Self::AttentionCombine => "attention_combine",
+            Self::AttentionWeights => "attention_weights",
             Self::Scores => "scores",
             Self::Softmax => "softmax",
             Self::WeightedSum => "weighted_sum",
@@ -116,6 +120,16 @@ impl Entry {
             Self::AttentionCombine => {
                 &[(4, ReadWrite), (5, ReadWrite), (8, Read), (12, Read), (13, Read)]
             }
+            Self::AttentionWeights => &[
+                (1, Read),
+                (2, Read),
+                (5, ReadWrite),
+                (6, Read),
+                (7, Read),
+                (8, Read),
+                (9, ReadWrite),
+                (13, Read),
+            ],
             Self::Scores => {
                 &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
             }
@@ -197,6 +211,11 @@ impl Variant {
     /// Whether what it writes is of one part of the keys.
     pub(super) fn is_split(&self) -> bool {
         self.has("SPLIT")
+    }
+
+    /// Whether it writes maximum and sum in place of lse.
+    pub(super) fn stores_sums(&self) -> bool {
+        self.has("STORES_SUMS")
     }
 
     fn has(&self, flag: &str) -> bool {

@@ -287,12 +287,17 @@ impl Problem {
         self.scale as f32
     }
 
-    /// Whether anything that stores scores or weights is asked for.
+    /// Whether there are scores, and some form of them is asked for.
     #[must_use]
     pub fn stores_scores(&self) -> bool {
-        [&self.weights, &self.raw_scores, &self.capped_scores, &self.masked_scores]
-            .iter()
-            .any(|view| view.is_some())
+        let forms = [self.raw_scores, self.capped_scores, self.masked_scores];
+        self.kv_len > 0 && forms.iter().any(Option::is_some)
+    }
+
+    /// Whether there are weights, and they are asked for.
+    #[must_use]
+    pub fn stores_weights(&self) -> bool {
+        self.kv_len > 0 && self.weights.is_some()
     }
 }
 

@@ -259,7 +259,7 @@ pub struct MultiHeadShape {
     pub mask: Option<BroadcastLayout>,
     /// A bias that is added to the scores, as the mask.
     pub bias: Option<BroadcastLayout>,
-    /// Ask for the weights; this takes the three-stage path.
+    /// Ask for the weights, which a second pass over the keys stores.
     pub weights: Option<HeadWeights>,
 }
 

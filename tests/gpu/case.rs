@@ -123,16 +123,25 @@ impl Case {
             .unwrap_or_else(|error| panic!("{self}: {error}"))
     }
 
-    /// The kernels that have to run it.
-    fn kernels(&self) -> Vec<Kernel> {
-        let AttentionShape { head_dim, value_dim, kv_len, .. } = self.shape;
-        if self.problem().stores_scores() && kv_len > 0 {
+    /// The kernels that have to run it; none is the plan's choice.
+    fn kernels(&self) -> Vec<Option<Kernel>> {
+        let AttentionShape { head_dim, value_dim, .. } = self.shape;
+        let problem = self.problem();
+        let is_wide = head_dim.max(value_dim) > 128;
+        let kernels = if problem.stores_scores() {
             vec![Kernel::ThreeStage]
-        } else if head_dim.max(value_dim) > 128 {
+        } else if problem.stores_weights() && is_wide {
+            return vec![None, Some(Kernel::ThreeStage)];
+        } else if problem.stores_weights() {
+            vec![Kernel::Forward, Kernel::Decode, Kernel::ThreeStage]
+        } else if is_wide {
             vec![Kernel::ForwardWide, Kernel::Decode, Kernel::ThreeStage]
         } else {
             Kernel::PORTABLE.to_vec()
-        }
+        };
+        let has_pages = self.shape.pages.is_some();
+        let reads = |kernel: &Kernel| !has_pages || *kernel != Kernel::ThreeStage;
+        kernels.into_iter().filter(reads).map(Some).collect()
     }
 
     /// Compares every kernel with the reference, and the one that the portable tier picks.
@@ -159,8 +168,8 @@ impl Case {
 
     fn verdict_on(&self, gpu: &Gpu, expected: &Outputs<f64>) -> Result<(), String> {
         self.kernels().into_iter().try_for_each(|kernel| {
-            let found = self.run(gpu, Some(kernel));
-            self.differs(kernel.name(), &found, expected, &Bounds::F32)
+            let found = self.run(gpu, kernel);
+            self.differs(name(kernel), &found, expected, &Bounds::F32)
         })
     }
 
@@ -178,9 +187,9 @@ impl Case {
             frobenius: twice(accuracy.frobenius),
         };
         for kernel in self.kernels() {
-            let found = self.run(gpu(), Some(kernel));
+            let found = self.run(gpu(), kernel);
             check_tensor(
-                &format!("{} out, {self}", kernel.name()),
+                &format!("{} out, {self}", name(kernel)),
                 &found.out,
                 &expected.out,
                 &bounds,
@@ -217,6 +226,10 @@ impl Case {
         }
         Ok(())
     }
+}
+
+fn name(kernel: Option<Kernel>) -> &'static str {
+    kernel.map_or("the plan's kernel", Kernel::name)
 }
 
 type Pair<'a> = (&'static str, Option<&'a [f32]>, Option<&'a [f64]>);

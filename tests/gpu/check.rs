@@ -55,6 +55,12 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
             kernels: &["forward-wide, core limits"],
         },
         Break {
+            find: "* factors[r]",
+            replacement: "* 1.01 * factors[r]",
+            cases: "causal",
+            kernels: &["forward"],
+        },
+        Break {
             find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
             replacement: "sum += term;",
             cases: "causal",
@@ -178,8 +184,8 @@ fn a_page_that_is_not_the_tables_is_found() {
 fn hidden_nan_that_leaks_is_found() {
     assert_finds(&[
         Break {
-            find: "+= select(vec4(0.0), weights[r] * columns, is_visible(r, j));",
-            replacement: "+= weights[r] * columns;",
+            find: "+= select(vec4(0.0), terms[r] * columns, is_visible(r, j));",
+            replacement: "+= terms[r] * columns;",
             cases: "causal over NaN",
             kernels: &["forward"],
         },
@@ -274,6 +280,12 @@ fn additive_attention_that_is_wrong_is_found() {
             replacement: "",
             cases: "additive mask",
             kernels,
+        },
+        Break {
+            find: "* factors[r]",
+            replacement: "* 1.01 * factors[r]",
+            cases: "causal",
+            kernels: &["forward"],
         },
         Break {
             find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",

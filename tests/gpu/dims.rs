@@ -1,7 +1,7 @@
 //! Every length of vectors, every way that query heads share keys and values.
 
 use crate::case::{Case, PLAIN, shape};
-use wgpu_attention::{AttentionOptions, AttentionShape};
+use wgpu_attention::{AttentionOptions, AttentionShape, Layout};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
@@ -19,7 +19,9 @@ fn every_head_dim_is_right() {
         (300, 300),
     ] {
         let shape = AttentionShape { value_dim, ..shape(1, 2, 35, 67, head_dim) };
+        let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape.clone() };
         Case::new(shape, CAUSAL, head_dim as u64).check();
+        Case::new(weighed, CAUSAL, head_dim as u64).check();
     }
 }
 

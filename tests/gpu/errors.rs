@@ -69,8 +69,8 @@ fn plans_refuse_shapes_that_cannot_be() {
         ),
         (
             stored,
-            Some(Kernel::Forward),
-            "kernel: expected three-stage, as weights or scores are asked for, found forward",
+            Some(Kernel::ForwardWide),
+            "kernel: expected forward, decode or three-stage, as weights are asked for, found forward-wide",
         ),
     ] {
         let error = operator.plan_kernel(&shape, kernel);

@@ -89,11 +89,7 @@ fn leaks_are_found() {
     let mut case = Case::new(masked, PLAIN, 1);
     case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
     case.tensors.value[20 * 8..][..8].fill(f32::NAN);
-    finds(
-        &case,
-        "select(vec4(0.0), weights[r] * columns, is_visible(r, j))",
-        "weights[r] * columns",
-    );
+    finds(&case, "select(vec4(0.0), terms[r] * columns, is_visible(r, j))", "terms[r] * columns");
     finds(&case, "if !are_finite(columns)", "if false");
     finds(&case, "visible &= mask_bits(row, first_key);", "");
 }

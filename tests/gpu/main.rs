@@ -38,4 +38,5 @@ mod sinks;
 mod stages;
 mod startup;
 mod tune;
+mod weights;
 mod words;

@@ -3,7 +3,7 @@
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, Error, Kernel, Layout, Matrices, Plan, Problem, Tensor,
+    Entry, Error, Kernel, Layout, Matrices, Plan, Problem, Storage, Tensor,
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
@@ -42,30 +42,63 @@ pub(crate) fn assert_unsupported(result: Result<Plan, Error>, message: &str) {
 }
 
 #[test]
-fn attention_is_fused_unless_its_scores_or_weights_are_asked_for() {
+fn attention_is_fused_unless_its_scores_are_asked_for() {
     let plan = planned(&ordinary(), &PORTABLE).unwrap();
     assert_eq!(plan.kernel, Kernel::Forward);
     assert_eq!(plan.dispatches.len(), 1);
     assert_eq!(plan.workspace, 0);
     let asked = Some(Layout::Bhsd);
-    for (shape, tensor, scores_dispatches) in [
-        (AttentionShape { weights: asked, ..ordinary() }, Tensor::Weights, 1),
-        (AttentionShape { raw_scores: asked, ..ordinary() }, Tensor::RawScores, 2),
-        (AttentionShape { capped_scores: asked, ..ordinary() }, Tensor::CappedScores, 2),
-        (AttentionShape { masked_scores: asked, ..ordinary() }, Tensor::MaskedScores, 2),
+    for (shape, tensor) in [
+        (AttentionShape { raw_scores: asked, ..ordinary() }, Tensor::RawScores),
+        (AttentionShape { capped_scores: asked, ..ordinary() }, Tensor::CappedScores),
+        (AttentionShape { masked_scores: asked, ..ordinary() }, Tensor::MaskedScores),
+        // With the weights the matrix is the caller's.
+        (
+            AttentionShape { weights: asked, masked_scores: asked, ..ordinary() },
+            Tensor::MaskedScores,
+        ),
     ] {
         let plan = planned(&shape, &PORTABLE).unwrap();
         assert_eq!(plan.kernel, Kernel::ThreeStage);
         let entries: Vec<Entry> =
             plan.dispatches.iter().map(|dispatch| dispatch.variant.entry).collect();
-        let mut expected = vec![Entry::Scores; scores_dispatches];
-        expected.extend([Entry::Softmax, Entry::WeightedSum]);
+        let expected = [Entry::Scores, Entry::Scores, Entry::Softmax, Entry::WeightedSum];
         assert_eq!(entries, expected);
         let stored =
             plan.dispatches[0].bound.iter().find(|bound| bound.tensor.binding(Entry::Scores) == 9);
         assert_eq!(stored.unwrap().tensor, tensor);
-        assert_eq!(plan.workspace == 0, tensor == Tensor::Weights, "{tensor:?}");
+        assert_eq!(plan.workspace == 0, shape.weights.is_some(), "{tensor:?}");
     }
+}
+
+#[test]
+fn weights_are_a_second_pass_over_the_keys() {
+    let asked = Some(Layout::Bhsd);
+    let lse_bound = |plan: &Plan, at: usize| {
+        let bound = plan.dispatches[at].bound.iter();
+        bound
+            .map(|bound| bound.tensor)
+            .filter(|t| [Tensor::Lse, Tensor::Sums].contains(t))
+            .collect()
+    };
+    for (lse, expected) in [(None, vec![Tensor::Sums]), (asked, vec![Tensor::Lse, Tensor::Sums])] {
+        let shape = AttentionShape { weights: asked, lse, ..ordinary() };
+        let plan = planned(&shape, &PORTABLE).unwrap();
+        assert_eq!(plan.kernel, Kernel::Forward);
+        let entries: Vec<Entry> = plan.dispatches.iter().map(|d| d.variant.entry).collect();
+        assert_eq!(entries, [Entry::AttentionForward, Entry::AttentionWeights]);
+        // A maximum and a sum for each of 2 x 4 x 100 rows, which the first writes and the second reads.
+        assert_eq!(plan.workspace, 2 * 4 * 100 * 2 * 4);
+        let found: [Vec<Tensor>; 2] = [lse_bound(&plan, 0), lse_bound(&plan, 1)];
+        assert_eq!(found, [vec![Tensor::Sums], expected]);
+        // 70 keys are no multiple of the four that are stored at once.
+        assert_eq!(plan.dispatches[1].variant.out, Storage::F32);
+    }
+    let even = AttentionShape { weights: asked, kv_len: 72, ..ordinary() };
+    let plan = planned(&even, &PORTABLE).unwrap();
+    assert_eq!(plan.dispatches[1].variant.out, Storage::F32x4);
+    let wide = AttentionShape { weights: asked, value_dim: 129, ..ordinary() };
+    assert_eq!(planned(&wide, &PORTABLE).unwrap().kernel, Kernel::ThreeStage);
 }
 
 #[test]
@@ -100,11 +133,17 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
     let wide = AttentionShape { value_dim: 129, ..ordinary() };
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..ordinary() };
     let no_wide = "forward-wide, decode or three-stage, as a dim is too long";
-    let no_weights = "three-stage, as weights or scores are asked for";
+    let no_weights = "forward, decode or three-stage, as weights are asked for";
+    let no_scores = "three-stage, as scores are asked for, or weights of long dims";
+    let wide_kept = AttentionShape { value_dim: 129, ..kept.clone() };
+    let shown = AttentionShape { raw_scores: Some(Layout::Bhsd), ..ordinary() };
     for (shape, kernel, expected) in [
         (wide, Kernel::Forward, no_wide),
-        (kept.clone(), Kernel::Forward, no_weights),
         (kept, Kernel::ForwardWide, no_weights),
+        (wide_kept.clone(), Kernel::ForwardWide, no_scores),
+        (wide_kept, Kernel::Decode, no_scores),
+        (shown.clone(), Kernel::Forward, no_scores),
+        (shown, Kernel::Decode, no_scores),
     ] {
         let error = planned_as(Some(kernel), &shape, &PORTABLE).unwrap_err();
         assert!(error.is_invalid());

@@ -16,10 +16,10 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
     vec![
         ("stores the", shapes([o()])),
         ("out, lse", shapes([o(), AttentionShape { lse: ASKED, ..o() }])),
+        ("attention weights", shapes([AttentionShape { weights: ASKED, ..o() }])),
         (
-            "attention weights; scores",
+            "scores before and after",
             shapes([
-                AttentionShape { weights: ASKED, ..o() },
                 AttentionShape { raw_scores: ASKED, ..o() },
                 AttentionShape { capped_scores: ASKED, ..o() },
                 AttentionShape { masked_scores: ASKED, ..o() },
@@ -118,6 +118,11 @@ fn plan((shape, options): &Call, kernel: Kernel) -> Option<Plan> {
     Plan::new(Problem::new(shape, options).ok()?, &PORTABLE, Some(kernel)).ok()
 }
 
+/// Whether no kernel gives the weights of a call.
+fn lacks_weights((shape, options): &Call) -> bool {
+    Problem::new(&AttentionShape { weights: ASKED, ..shape.clone() }, options).is_err()
+}
+
 /// What the table has to say of these calls.
 fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
     let plans: Vec<Plan> = calls.iter().filter_map(|call| plan(call, kernel)).collect();
@@ -127,7 +132,7 @@ fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
     };
     match plans.as_slice() {
         [plan] if row.starts_with("stores") => match weights(&calls[0]) {
-            None if plan.workspace == 0 => "never",
+            Some(_) if plan.workspace == 0 => "only the weights, if you ask for them",
             Some(whole) if whole.workspace < plan.workspace => {
                 "in chunks, or whole if you ask for it"
             }
@@ -135,9 +140,7 @@ fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
         },
         [] => "no",
         plans if plans.len() < calls.len() => "in part",
-        _ if kernel == Kernel::ThreeStage && calls.iter().any(|c| weights(c).is_none()) => {
-            "out and lse"
-        }
+        _ if calls.iter().any(lacks_weights) => "out and lse",
         _ => "yes",
     }
 }

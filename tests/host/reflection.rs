@@ -160,6 +160,7 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
                 }
                 "bias" if variant.entry == Entry::Linear => variant.storage,
                 "out" => variant.out,
+                "weights" if variant.entry == Entry::AttentionWeights => variant.out,
                 "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" | "lens" => {
                     Storage::Unpacked
                 }
@@ -195,6 +196,7 @@ fn number(name: &str, entry: Entry) -> u32 {
         (_, "sine") => 7,
         (_, "positions") => 8,
         (_, "lens") => 4,
+        (Entry::AttentionWeights, "partial_lse") => Tensor::Sums.binding(entry),
         _ => tensor(name).binding(entry),
     }
 }
@@ -240,6 +242,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
             | Entry::AttentionForwardMatrix => tiles.workgroup_bytes,
+            Entry::AttentionWeights => tiles.keys * tiles.head_chunk * 4,
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_chunk * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4 + 4,

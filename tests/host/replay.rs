@@ -41,6 +41,8 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let mut written = HashSet::new();
     // Rows of the workspace, as the latest scores left them.
     let mut workspace = HashMap::new();
+    // Rows of which maximum and sum are known.
+    let mut sums = HashMap::new();
     // Elements of out that wait to be packed.
     let mut unpacked = Vec::new();
     for dispatch in &plan.dispatches {
@@ -52,6 +54,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             | Entry::AttentionForwardWide
             | Entry::AttentionForwardMatrix
             | Entry::WeightedSum => Tensor::Out,
+            Entry::AttentionWeights => Tensor::Weights,
             Entry::AttentionCombine => panic!("tests/host/decode.rs has what is split over keys"),
             Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
             Entry::Pack => {
@@ -81,6 +84,14 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
                 }),
             };
             assert_row(p, dispatch, &row, place);
+            if let Some(bound) = find(dispatch, Tensor::Sums) {
+                let start = index(bound, dispatch, &row, p);
+                if entry == Entry::AttentionWeights {
+                    assert_eq!(sums.get(&start), Some(&place), "the sums of {place:?}");
+                } else {
+                    sums.insert(start, place);
+                }
+            }
             let wrote = Written { tensor: target, entry, place, piece: row.piece };
             assert!(written.insert(wrote), "{entry:?} writes {place:?}, {} twice", row.piece);
             if let Some(bound) = find(dispatch, Tensor::Unpacked) {
@@ -91,6 +102,11 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     }
     assert!(unpacked.is_empty(), "nobody packs the last part");
     let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
+    let weights_splits = plan
+        .dispatches
+        .iter()
+        .find(|dispatch| dispatch.variant.entry == Entry::AttentionWeights)
+        .map_or(0, |dispatch| dispatch.params.splits);
     let shown = [p.raw_scores, p.capped_scores, p.masked_scores];
     let matrices = 1 + shown.iter().flatten().count();
     let sequences: Vec<(u32, u32)> = match &p.pieces {
@@ -109,7 +125,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             }
             // Empty rows are forward-wide's, which has tiles of its own.
             Kernel::ThreeStage => p.value_dim.div_ceil(128) as usize,
-            _ => chunks,
+            _ => chunks + weights_splits as usize,
         };
         (q_len * p.num_heads) as usize * per_row
     });
@@ -147,7 +163,7 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
         assert!(window.size > 0 && window.size <= device.binding_size, "{bound:?}");
         assert!(window.size.is_multiple_of(4), "{bound:?}");
         let end = window.start + window.size;
-        if let Tensor::Workspace | Tensor::Unpacked = bound.tensor {
+        if let Tensor::Workspace | Tensor::Unpacked | Tensor::Sums = bound.tensor {
             assert_eq!(window.start, 0, "{bound:?}");
             assert!(end <= plan.workspace && end <= 64 << 20, "{bound:?}");
             continue;
@@ -206,10 +222,11 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         ("HAS_LENS", small, p.lens.map(|lens| lens.view).filter(|_| late), 0),
         ("PAGED", small, p.pages.filter(|_| late).map(|pages| pages.table), 0),
         ("HAS_SINKS", small, p.sinks, 0),
-        ("HAS_LSE", Tensor::Lse, p.lse, 0),
+        ("HAS_LSE", Tensor::Lse, p.lse.filter(|_| !reads(dispatch, "STORES_SUMS")), 0),
     ] {
         let Some(flag) = dispatch.variant.constants.get(name) else { continue };
-        assert_eq!(*flag, Constant::Flag(view.is_some()), "{name}");
+        let sums = name == "HAS_LSE" && reads(dispatch, "STORES_SUMS");
+        assert_eq!(*flag, Constant::Flag(view.is_some() || sums), "{name}");
         let is_bound = find(dispatch, tensor).is_some();
         let is_needed = if tensor == small { reads_small } else { view.is_some() };
         assert_eq!(is_bound, is_needed, "{name}");
@@ -407,6 +424,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
                 continue;
             }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
+            Entry::AttentionWeights => (params.splits, count("THREADS") * count("ROWS_EACH")),
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
             // Their workgroups have 64 invocations.
             Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),
@@ -449,6 +467,10 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row, p: &Problem) -> usize {
         Tensor::Value => at(params.value, row.kv_head, row.sequence.first_key as usize),
         Tensor::Out | Tensor::Unpacked => at(params.out, head, query),
         Tensor::Lse => at(params.lse, head, query),
+        Tensor::Sums if dispatch.variant.entry == Entry::AttentionWeights => {
+            at(params.partial_lse, head, query)
+        }
+        Tensor::Sums => at(params.lse, head, query),
         Tensor::Mask => at(params.mask, head, query),
         Tensor::Bias => at(params.bias, head, query),
         _ => at(params.scores, head, query),

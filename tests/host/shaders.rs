@@ -127,6 +127,22 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
         }
     }
+    // The same with the weights, of which 300 for each query are stored four at a time, and 290 one by one.
+    let fused = |(shape, _, _, kernel): &&(AttentionShape, _, _, Kernel)| {
+        matches!(kernel, Kernel::Forward | Kernel::Decode)
+            && shape.head_dim.max(shape.value_dim) <= 128
+    };
+    let weights = Some(Layout::Bhsd);
+    let weighed: Vec<_> = calls
+        .iter()
+        .filter(fused)
+        .map(|(shape, options, device, kernel)| {
+            (AttentionShape { weights, ..shape.clone() }, *options, *device, *kernel)
+        })
+        .collect();
+    calls.extend(weighed);
+    let odd = AttentionShape { weights, kv_len: 290, ..AttentionShape::new(1, 1, 300, 64) };
+    calls.push((odd, AttentionOptions::default(), PORTABLE, Kernel::Forward));
     calls
 }
 

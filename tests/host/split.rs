@@ -57,8 +57,10 @@ fn query_heads_that_share_a_key_head_are_parted_if_they_must() {
         weights: Some(Layout::Bhsd),
         ..AttentionShape::new(1, 8, 4096, 16)
     };
-    let plan = planned(&shape, &PORTABLE).unwrap();
-    assert_eq!(plan.dispatches.len(), 3 * 4);
+    for (kernel, dispatches) in [(None, 2), (Some(Kernel::ThreeStage), 3)] {
+        let plan = planned_as(kernel, &shape, &PORTABLE).unwrap();
+        assert_eq!(plan.dispatches.len(), dispatches * 4);
+    }
 }
 
 #[test]
@@ -170,7 +172,7 @@ fn scores_that_nobody_keeps_take_no_more_than_64_mib_at_a_time() {
     assert_eq!(workspace(&Capabilities { buffer_size: 8 << 20, ..PORTABLE }, 64), 8 << 20);
     // Kept scores stay where the caller wants them.
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..shape.clone() };
-    let plan = planned(&kept, &bindings(1 << 30)).unwrap();
+    let plan = planned_as(Some(Kernel::ThreeStage), &kept, &bindings(1 << 30)).unwrap();
     assert_eq!((plan.workspace, plan.dispatches.len()), (0, 3));
 }
 

@@ -48,7 +48,7 @@ fn plans_like_the_one_that_was_measured_take_its_tile() {
         AttentionShape { q_len: 60, ..long.clone() },
         AttentionShape { head_dim: 60, ..long.clone() },
         AttentionShape { value_dim: 60, ..long.clone() },
-        AttentionShape { weights: Some(wgpu_attention::Layout::Bhsd), ..long.clone() },
+        AttentionShape { raw_scores: Some(wgpu_attention::Layout::Bhsd), ..long.clone() },
     ] {
         let plan = tuned(&other, &PORTABLE, KNOWN);
         assert!(!plan.tuned && !plan.to_string().contains("measured"), "{plan}");

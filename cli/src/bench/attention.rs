@@ -6,7 +6,7 @@ use super::trial::{Effort, Measured, Trial, Tuned};
 use super::verify::{Fault, Tensors, verify};
 use std::time::Duration;
 use wgpu_attention::wgpu::CommandEncoder;
-use wgpu_attention::{AttentionBuffers, Element, Error, ForwardTile, Kernel, Tiles};
+use wgpu_attention::{AttentionBuffers, Element, Error, ForwardTile, Kernel, Outputs, Tiles};
 
 /// What a case reads beyond any cache: each step of a decoder finds other layers' keys and values there.
 const BEYOND_CACHES: usize = 256 << 20;
@@ -33,9 +33,14 @@ pub(super) fn time<T: Element>(
     let bias = bias.transpose()?;
     let out_size = size_of_val(&tensors.query[..]);
     let out = device.unwritten("out", out_size)?;
+    let weights = case.weights().map(|count| device.unwritten("weights", 4 * count)).transpose()?;
     let buffers = |turn: usize| {
         let [key, value] = &pairs[turn % copies];
-        AttentionBuffers { bias: bias.as_ref(), ..AttentionBuffers::new(&query, key, value, &out) }
+        AttentionBuffers {
+            bias: bias.as_ref(),
+            weights: weights.as_ref(),
+            ..AttentionBuffers::new(&query, key, value, &out)
+        }
     };
     let mut tuned = None;
     if effort.tunes && matches!(plan.kernel, Kernel::Forward | Kernel::Decode) {
@@ -53,8 +58,10 @@ pub(super) fn time<T: Element>(
         },
         out: &out,
         verify: &|bytes| {
-            let found: Vec<T> = bytemuck::pod_collect_to_vec(&bytes[..out_size]);
-            verify(case, &tensors, &found)
+            let out: Vec<T> = bytemuck::pod_collect_to_vec(&bytes[..out_size]);
+            let weights = weights.as_ref().map(|weights| device.download(weights)).transpose()?;
+            let weights = weights.map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
+            verify(case, &tensors, &Outputs { out, weights, ..Outputs::default() })
         },
     };
     Ok(Measured { tuned, ..trial.run(device, effort.seconds)? })

@@ -4,7 +4,7 @@ use super::args::Sizes;
 use super::label::Label;
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Error,
-    Kernel, Plan, Problem,
+    Kernel, Layout, Plan, Problem,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Extra {
     Window(usize),
     /// A bias of each query and key, the same for all heads.
     Bias,
+    /// The weights besides out.
+    Weights,
 }
 
 /// With fewer queries than this the keys and values take longer to read than to compute with.
@@ -39,6 +41,7 @@ impl Case {
             kv_len,
             element: self.element,
             bias: (self.extra == Extra::Bias).then_some(bias),
+            weights: (self.extra == Extra::Weights).then_some(Layout::Bhsd),
             ..AttentionShape::new(batch, num_heads, q_len, head_dim)
         }
     }
@@ -46,7 +49,7 @@ impl Case {
     pub(super) fn options(&self) -> AttentionOptions {
         let window_left = match self.extra {
             Extra::Window(left) => Some(left),
-            Extra::Nothing | Extra::Bias => None,
+            Extra::Nothing | Extra::Bias | Extra::Weights => None,
         };
         AttentionOptions {
             causal: self.causal,
@@ -95,7 +98,7 @@ impl Case {
             let last = if self.causal { place.min(kv_len - 1) } else { kv_len - 1 };
             let first = match self.extra {
                 Extra::Window(left) => i64::try_from(left).map_or(0, |left| (place - left).max(0)),
-                Extra::Nothing | Extra::Bias => 0,
+                Extra::Nothing | Extra::Bias | Extra::Weights => 0,
             };
             u64::try_from(last - first + 1).unwrap_or(0)
         };
@@ -109,14 +112,24 @@ impl Case {
         4.0 * batch * num_heads * head_dim * self.pairs() as f64
     }
 
-    /// Query, key, value, bias and out, each read or written once.
+    /// Query, key, value, bias, out and weights, each read or written once.
     fn bytes(&self) -> u64 {
         let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] =
             self.sizes.map(|size| size as u64);
         let each = 4 / u64::from(self.element.per_word());
         let elements = 2 * batch * head_dim * (num_heads * q_len + num_kv_heads * kv_len);
-        let bias = if self.extra == Extra::Bias { 4 * q_len * kv_len } else { 0 };
-        elements * each + bias
+        let matrices = match self.extra {
+            Extra::Nothing | Extra::Window(_) => 0,
+            Extra::Bias => 1,
+            Extra::Weights => batch * num_heads,
+        };
+        elements * each + 4 * matrices * q_len * kv_len
+    }
+
+    /// How many weights there are, if they are asked for.
+    pub(super) fn weights(&self) -> Option<usize> {
+        let [batch, num_heads, _, q_len, kv_len, _] = self.sizes;
+        (self.extra == Extra::Weights).then_some(batch * num_heads * q_len * kv_len)
     }
 
     /// Of key and value.
@@ -131,6 +144,7 @@ impl Case {
             Extra::Nothing => None,
             Extra::Window(left) => Some(format!("window {left}")),
             Extra::Bias => Some("bias".to_owned()),
+            Extra::Weights => Some("weights".to_owned()),
         };
         let words: Vec<String> =
             self.causal.then(|| "causal".to_owned()).into_iter().chain(extra).collect();
@@ -143,6 +157,7 @@ impl Case {
             Extra::Nothing => "fwd",
             Extra::Window(_) => "fwd window",
             Extra::Bias => "fwd bias",
+            Extra::Weights => "fwd weights",
         }
     }
 }
@@ -184,6 +199,9 @@ mod tests {
         assert_eq!(plain.flops(), 4.0 * (3 * 4 * 5 * 7 * 8) as f64);
         assert_eq!(plain.bytes(), 2 * (2 * 3 * 4 * 5 * 8 + 2 * 3 * 2 * 7 * 8));
         assert_eq!(case(5, 7, false, Extra::Bias).bytes(), plain.bytes() + 4 * 5 * 7);
+        let weighed = case(5, 7, false, Extra::Weights);
+        assert_eq!(weighed.bytes(), plain.bytes() + 4 * 3 * 4 * 5 * 7);
+        assert_eq!((plain.weights(), weighed.weights()), (None, Some(3 * 4 * 5 * 7)));
         assert!(
             case(1, 7, false, Extra::Nothing).is_decode()
                 && !case(16, 7, true, Extra::Bias).is_decode()

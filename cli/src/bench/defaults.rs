@@ -62,7 +62,7 @@ fn key_bytes([batch, _, kv_heads, _, kv_len, head_dim]: &Sizes) -> u64 {
     [batch, kv_heads, kv_len, head_dim].into_iter().fold(4, |bytes, &size| bytes * size as u64)
 }
 
-/// Cases that no list of shapes can ask for: a window, and a bias.
+/// Cases that no list of shapes can ask for: a window, a bias, and the weights of kernels that give them.
 pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec<Case> {
     let sizes = if capabilities.is_software() {
         [1, 8, 8, 1024, 1024, 64]
@@ -70,10 +70,16 @@ pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec
         [1, 16, 16, 8192, 8192, 64]
     };
     let element = ElementType::F32;
-    vec![
-        Case { sizes, element, causal: true, extra: Extra::Window(255), kernel },
-        Case { sizes, element, causal: false, extra: Extra::Bias, kernel },
-    ]
+    let case = |sizes, causal, extra| Case { sizes, element, causal, extra, kernel };
+    let weighs = !matches!(kernel, Some(Kernel::ForwardWide | Kernel::ForwardMatrix));
+    let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = sizes;
+    // There are as many of them as the square of the length.
+    let half = [batch, num_heads, num_kv_heads, q_len / 2, kv_len / 2, head_dim];
+    let weights = weighs.then(|| case(half, false, Extra::Weights));
+    [case(sizes, true, Extra::Window(255)), case(sizes, false, Extra::Bias)]
+        .into_iter()
+        .chain(weights)
+        .collect()
 }
 
 /// The layers around attention, of sizes that models have.

@@ -154,7 +154,7 @@ impl Clock<'_> {
                 sampled.extend_from_slice(part(&found, sequence, batch));
             }
             let rows = [ends.len() * len, batch * len];
-            Checked::new(&sampled, &expected, ElementType::F32, rows)
+            Checked::new("out", &sampled, &expected, ElementType::F32, rows)
         };
         let trial = Trial {
             kernel: self.name,

@@ -5,7 +5,7 @@ use crate::noise::noise;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Element, ElementType, Error, Inputs,
-    cpu,
+    Outputs, cpu,
 };
 
 /// Why something has no times.
@@ -67,29 +67,28 @@ struct Run {
 }
 
 /// Compares what a kernel gave with the reference: all of it, or samples where that takes too long. Of what is not
-/// compared every element must be finite and within the range of the values, of which it is a mean.
+/// compared every element must be finite and within the range of the values, of which it is a mean; a weight, of 0 to 1.
 ///
 /// # Errors
 /// What is wrong.
 pub(super) fn verify<T: Element>(
     case: &Case,
     tensors: &Tensors<T>,
-    found: &[T],
+    found: &Outputs<T, f32>,
 ) -> Result<Checked, Fault> {
     let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = case.sizes;
     let largest = tensors.value.iter().fold(0.0, |largest: f32, x| largest.max(x.to_f32().abs()));
-    // A little more, for rounding.
-    let inside = |x: &T| x.to_f32().abs() <= 1.01 * largest;
-    if let Some(at) = found.iter().position(|x| !inside(x)) {
-        let wrong = found[at].to_f32();
-        return Err(format!("out[{at}]: expected at most {largest}, found {wrong}").into());
-    }
+    bounded("out", &found.out, largest)?;
+    let found_weights = found.weights.as_deref().unwrap_or_default();
+    bounded("weights", found_weights, 1.0)?;
     let of = batch * num_heads * q_len;
     let runs = runs(case);
     let (mut expected, mut sampled): (Vec<f64>, Vec<f32>) = (Vec::new(), Vec::new());
+    let (mut expected_weights, mut sampled_weights) = (Vec::new(), Vec::new());
     for run in &runs {
         let row = (run.batch * num_heads + run.head) * q_len + run.first;
         let rows = row * head_dim..(row + run.len) * head_dim;
+        let weights = row * kv_len..(row + run.len) * kv_len;
         let kv_head = run.batch * num_kv_heads + run.head / (num_heads / num_kv_heads);
         let keys = kv_head * kv_len * head_dim..(kv_head + 1) * kv_len * head_dim;
         let biases = run.first * kv_len..(run.first + run.len) * kv_len;
@@ -100,16 +99,36 @@ pub(super) fn verify<T: Element>(
             bias: tensors.bias.as_ref().map(|bias| &bias[biases]),
             ..Inputs::default()
         };
-        expected.extend(reference(case, *run, &inputs)?);
-        sampled.extend(found[rows].iter().map(|x| x.to_f32()));
+        let reference = reference(case, *run, &inputs)?;
+        expected.extend(reference.out);
+        sampled.extend(found.out[rows].iter().map(|x| x.to_f32()));
+        if let Some(weights_of_run) = reference.weights {
+            expected_weights.extend(weights_of_run);
+            sampled_weights.extend_from_slice(found_weights.get(weights).unwrap_or_default());
+        }
     }
-    let rows = runs.iter().map(|run| run.len).sum();
-    Checked::new(&sampled, &expected, T::TYPE, [rows, of])
+    let rows = [runs.iter().map(|run| run.len).sum(), of];
+    let out = Checked::new("out", &sampled, &expected, T::TYPE, rows)?;
+    let weights = Checked::new("weights", &sampled_weights, &expected_weights, T::TYPE, rows)?;
+    Ok(Checked { max_relative: out.max_relative.max(weights.max_relative), ..out })
+}
+
+/// Fails where an element is further from 0 than it may be, and a little more, for rounding.
+fn bounded<T: Element>(name: &str, found: &[T], largest: f32) -> Result<(), Fault> {
+    let inside = |x: &T| x.to_f32().abs() <= 1.01 * largest;
+    match found.iter().position(|x| !inside(x)) {
+        Some(at) => {
+            let wrong = found[at].to_f32();
+            Err(format!("{name}[{at}]: expected at most {largest}, found {wrong}").into())
+        }
+        None => Ok(()),
+    }
 }
 
 impl Checked {
     /// Of so many rows of so many, if they are as expected.
     pub(super) fn new(
+        name: &str,
         found: &[f32],
         expected: &[f64],
         element: ElementType,
@@ -117,14 +136,18 @@ impl Checked {
     ) -> Result<Self, Fault> {
         let accuracy = compare(found, expected)?;
         if !accuracy.within(&Bounds::of(element)) {
-            return Err(format!("out: {accuracy}, of {rows} rows of {of}").into());
+            return Err(format!("{name}: {accuracy}, of {rows} rows of {of}").into());
         }
         Ok(Self { rows, of, max_relative: accuracy.max_relative })
     }
 }
 
 /// The reference's answer for some rows of one head.
-fn reference<T: Element>(case: &Case, run: Run, inputs: &Inputs<'_, T>) -> Result<Vec<f64>, Error> {
+fn reference<T: Element>(
+    case: &Case,
+    run: Run,
+    inputs: &Inputs<'_, T>,
+) -> Result<Outputs<f64>, Error> {
     let [.., q_len, kv_len, _] = case.sizes;
     let bias = BroadcastLayout::Sizes([1, 1, run.len, kv_len]);
     let shape = AttentionShape {
@@ -138,7 +161,7 @@ fn reference<T: Element>(case: &Case, run: Run, inputs: &Inputs<'_, T>) -> Resul
     // As in the whole, the last query stands beside the last key.
     let offset = (kv_len + run.first) as i64 - q_len as i64;
     let options = AttentionOptions { align: Align::Offset(offset), ..case.options() };
-    Ok(cpu::attention(&shape, &options, inputs)?.out)
+    cpu::attention(&shape, &options, inputs)
 }
 
 /// All rows, or the first and the last ones and some in between.
@@ -176,13 +199,13 @@ mod tests {
     use super::{Run, Tensors, WORK, reference, runs, verify};
     use crate::bench::case::{Case, Extra};
     use half::bf16;
-    use wgpu_attention::{Element, ElementType, Inputs, cpu};
+    use wgpu_attention::{Element, ElementType, Inputs, Outputs, cpu};
 
     fn case(sizes: [usize; 6], extra: Extra) -> Case {
         Case { sizes, element: ElementType::F32, causal: true, extra, kernel: None }
     }
 
-    fn whole<T: Element>(case: &Case, tensors: &Tensors<T>) -> Vec<T> {
+    fn whole<T: Element>(case: &Case, tensors: &Tensors<T>) -> Outputs<T, f32> {
         let inputs = Inputs {
             query: &tensors.query,
             key: &tensors.key,
@@ -190,13 +213,15 @@ mod tests {
             bias: tensors.bias.as_deref(),
             ..Inputs::default()
         };
-        let out = cpu::attention(&case.shape(), &case.options(), &inputs).unwrap().out;
-        out.into_iter().map(T::from_f64).collect()
+        let Outputs { out, weights, .. } =
+            cpu::attention(&case.shape(), &case.options(), &inputs).unwrap();
+        let weights = weights.map(|weights| weights.into_iter().map(f32::from_f64).collect());
+        Outputs { out: out.into_iter().map(T::from_f64).collect(), weights, ..Outputs::default() }
     }
 
     #[test]
     fn what_the_reference_gives_is_right_whatever_hides_keys() {
-        for extra in [Extra::Nothing, Extra::Window(3), Extra::Bias] {
+        for extra in [Extra::Nothing, Extra::Window(3), Extra::Bias, Extra::Weights] {
             for lens in [[5, 9], [9, 5], [1, 7]] {
                 let case = case([2, 4, 2, lens[0], lens[1], 3], extra);
                 let tensors = Tensors::<f32>::new(&case);
@@ -225,21 +250,28 @@ mod tests {
             bias: tensors.bias.as_ref().map(|bias| &bias[4 * 11..7 * 11]),
             ..Inputs::default()
         };
-        let expected = reference(&case, run, &inputs).unwrap();
-        let sampled = &found[head..][rows];
+        let expected = reference(&case, run, &inputs).unwrap().out;
+        let sampled = &found.out[head..][rows];
         assert!(sampled.iter().zip(&expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-6));
     }
 
     #[test]
     fn one_wrong_element_is_found() {
-        let case = case([1, 2, 1, 5, 5, 3], Extra::Nothing);
+        let case = case([1, 2, 1, 5, 5, 3], Extra::Weights);
         let tensors = Tensors::<f32>::new(&case);
         let right = whole(&case, &tensors);
-        for (at, wrong) in [(0, 1.0), (29, right[29] + 1e-3), (7, f32::NAN), (8, 1e30)] {
+        for (at, wrong) in [(0, 1.0), (29, right.out[29] + 1e-3), (7, f32::NAN), (8, 1e30)] {
             let mut found = right.clone();
-            found[at] = wrong;
+            found.out[at] = wrong;
             assert!(verify(&case, &tensors, &found).is_err(), "{at} {wrong}");
         }
+        for (at, wrong) in [(0, 0.5), (49, 1e-3), (7, f32::NAN), (8, 2.0)] {
+            let mut found = right.clone();
+            found.weights.as_mut().unwrap()[at] += wrong;
+            assert!(verify(&case, &tensors, &found).is_err(), "{at} {wrong}");
+        }
+        let lost = Outputs { weights: None, ..right };
+        assert!(verify(&case, &tensors, &lost).is_err());
     }
 
     #[test]

@@ -1,0 +1,142 @@
+// Attention weights, softmax(scale * Q K^T), of rows whose maximum and sum attention_forward.wgsl has found: a second
+// pass over the keys, so that each weight is written once and no score is stored.
+//
+// An invocation owns ROWS_EACH rows, with their queries in its registers. Tiles depend on no other, so workgroups
+// share the keys of a row. A tile that no row sees is all zeros, and its keys are not read.
+
+const HEAD_DIM = 64u;
+// As in attention_forward.wgsl.
+const HEAD_PARTS = 2u;
+const HEAD_PART = 8u;
+const THREADS = 64u;
+const KEYS = 32u;
+const ROWS_EACH = 1u;
+// 2 or 4.
+const KEYS_EACH = 4u;
+// Whether a CPU plays the GPU.
+const SOFTWARE = false;
+const HAS_SOFTCAP = false;
+const HAS_BIAS = false;
+const HAS_ALIBI = false;
+const HAS_MASK = false;
+const HAS_SEGMENTS = false;
+// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
+const HAS_LENS = false;
+const HAS_LSE = false;
+// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
+const RAGGED = false;
+// Whether keys lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
+const PAGED = false;
+alias Stored = f32;
+alias StoredOut = f32;
+
+@group(0) @binding(1) var<storage, read> query: array<Stored>;
+@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(6) var<storage, read> mask: array<u32>;
+@group(0) @binding(7) var<storage, read> bias: array<f32>;
+@group(0) @binding(8) var<storage, read> aux: array<u32>;
+@group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
+@group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
+
+// use params, sequence, rows, row_tile, tile, visibility, transform, softmax_state
+// use key_products, load(query), store(weights)
+
+const ROWS = THREADS * ROWS_EACH;
+
+// Per row, as in attention_forward.wgsl.
+var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
+var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
+// Four keys each, which are stored at once.
+var<private> scores: array<vec4<f32>, ROWS_EACH>;
+var<private> visible: array<u32, ROWS_EACH>;
+var<private> rows: array<Row, ROWS_EACH>;
+var<private> slopes: array<f32, ROWS_EACH>;
+var<private> m: array<f32, ROWS_EACH>;
+var<private> factors: array<f32, ROWS_EACH>;
+
+@compute @workgroup_size(THREADS)
+fn attention_weights(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sequence = locate_sequence(workgroup);
+    let split = workgroup.y % params.splits;
+    let kv_head = workgroup.y / params.splits;
+    let first_row = first_row_of(workgroup, sequence);
+    let first_query = locate_row(first_row, sequence, kv_head).query;
+    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let row = locate_row(first_row + lane * ROWS_EACH + r, sequence, kv_head);
+        let start = row_start(params.query, row);
+        rows[r] = row;
+        slopes[r] = alibi_slope(row);
+        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
+            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
+        }
+        let sums = row_start(params.partial_lse, row);
+        let l = bitcast<f32>(partial_lse[sums + 1u]);
+        m[r] = bitcast<f32>(partial_lse[sums]);
+        factors[r] = 1.0 / l;
+        if HAS_LSE && split == 0u && row.live {
+            lse[row_start(params.lse, row)] = lse_bits(m[r], l, partial_lse[sums] == MINUS_INFINITY_BITS);
+        }
+    }
+
+    let tiles = (params.kv_len + KEYS - 1u) / KEYS;
+    let end = tiles * (split + 1u) / params.splits * KEYS;
+    for (var first_key = tiles * split / params.splits * KEYS; first_key < end; first_key += KEYS) {
+        let is_seen = first_key < sequence.seen_len && sees_some(sequence, first_query, last_query, first_key);
+        if is_seen {
+            let start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
+            stage_keys(start, sequence.seen_len - 1u - first_key, lane);
+        }
+        workgroupBarrier();
+        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        var some = 0u;
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            visible[r] = select(0u, 0xffffffffu, whole);
+            if is_seen && !whole {
+                visible[r] = visible_keys(sequence, rows[r], first_key);
+            }
+            some |= visible[r];
+        }
+        let count = min(KEYS, params.kv_len - first_key);
+        for (var j = 0u; j < count; j += 4u) {
+            if (some >> j) != 0u {
+                score_keys(first_key, j, 0u);
+                if KEYS_EACH == 2u {
+                    score_keys(first_key, j + 2u, 2u);
+                }
+            }
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                let at = row_start(params.scores, rows[r]) + first_key + j;
+                store_weights(at, select(0u, count - j, rows[r].live), four_weights(r, j));
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
+// Scores of KEYS_EACH keys from j on, into `scores` from component `first` on.
+fn score_keys(first_key: u32, j: u32, first: u32) {
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        for (var c = 0u; c < KEYS_EACH; c++) {
+            biases[c * ROWS_EACH + r] = bias_at(rows[r], first_key + j + c);
+        }
+    }
+    multiply(j);
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        for (var c = 0u; c < KEYS_EACH; c++) {
+            let slot = c * ROWS_EACH + r;
+            let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
+            scores[r][first + c] = score;
+        }
+    }
+}
+
+fn four_weights(r: u32, j: u32) -> vec4<f32> {
+    let found = exp2((scores[r] - m[r]) * LOG2_E) * factors[r];
+    return select(vec4(0.0), found, four_visible(visible[r], j / 4u));
+}

@@ -1,0 +1,57 @@
+// Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
+// use params, load(key)
+
+const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
+
+var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
+
+// Of each row with each key at a time: product, score, weight.
+var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
+
+// Keys past the last one, counted from the tile's first, repeat it; they are hidden.
+fn stage_keys(start: u32, last: u32, lane: u32) {
+    for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
+        let j = min(slot / HEAD_VECTORS, last);
+        let column = slot % HEAD_VECTORS * 4u;
+        let columns = load_key(start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = columns;
+    }
+}
+
+// As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a
+// number, and reads queries where they lie, in place of copying all of them at each step.
+fn turns(count: u32) -> u32 {
+    if SOFTWARE {
+        return select(0u, count, params.kv_len < 0xffffffffu);
+    }
+    return count;
+}
+
+// The products of each row's query with KEYS_EACH keys from j on, into `terms`.
+fn multiply(j: u32) {
+    for (var slot = 0u; slot < KEYS_EACH * ROWS_EACH; slot++) {
+        terms[slot] = 0.0;
+    }
+    multiply_part(j, 0u);
+    if HEAD_PARTS > 1u {
+        multiply_part(j, HEAD_PART);
+    }
+    if HEAD_PARTS > 2u {
+        multiply_part(j, 2u * HEAD_PART);
+    }
+    if HEAD_PARTS > 3u {
+        multiply_part(j, 3u * HEAD_PART);
+    }
+}
+
+fn multiply_part(j: u32, first: u32) {
+    for (var step = 0u; step < HEAD_PART; step++) {
+        let d = min(first + step, HEAD_VECTORS - 1u);
+        for (var c = 0u; c < KEYS_EACH; c++) {
+            let columns = key_tile[j + c][d];
+            for (var r = 0u; r < ROWS_EACH; r++) {
+                terms[c * ROWS_EACH + r] += dot(queries[d * ROWS_EACH + r], columns);
+            }
+        }
+    }
+}
