@@ -62,8 +62,21 @@ impl Gpu {
     #[doc(hidden)]
     #[must_use]
     pub fn broken(&self, find: &str, replacement: &str) -> Self {
-        let edit = Edit { find: find.to_owned(), replacement: replacement.to_owned() };
+        let (find, replacement) = (find.to_owned(), replacement.to_owned());
+        let before = self.context.pipelines.edit().cloned();
+        let edit = Edit(Arc::new(move |text: String| {
+            let text = text.replace(&find, &replacement);
+            before.iter().fold(text, |text, before| (before.0)(text))
+        }));
         self.remade(self.context.capabilities, Some(edit))
+    }
+
+    /// The same device, used as if it could do as much as `capabilities` say, every shader's text changed by `rewrite`: how a
+    /// test emulates what no adapter at hand has.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn emulating(&self, capabilities: Capabilities, rewrite: fn(String) -> String) -> Self {
+        self.remade(capabilities, Some(Edit(Arc::new(rewrite))))
     }
 
     fn remade(&self, capabilities: Capabilities, edit: Option<Edit>) -> Self {

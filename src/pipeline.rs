@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::plan::{Access, Variant};
 use crate::shader;
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,10 +24,13 @@ pub(crate) struct Pipeline {
 }
 
 /// A change to every shader's text: how a test breaks a kernel on purpose.
-#[derive(Clone, Debug)]
-pub(crate) struct Edit {
-    pub(crate) find: String,
-    pub(crate) replacement: String,
+#[derive(Clone)]
+pub(crate) struct Edit(pub(crate) Arc<dyn Fn(String) -> String + Send + Sync>);
+
+impl fmt::Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Edit")
+    }
 }
 
 /// The pipelines of one device.
@@ -107,7 +111,7 @@ impl Pipelines {
         let name = variant.to_string();
         let mut text = shader::assemble(variant);
         if let Some(edit) = &self.edit {
-            text = text.replace(&edit.find, &edit.replacement);
+            text = (edit.0)(text);
         }
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&name),

@@ -35,6 +35,7 @@ mod one_shot;
 mod paged_cache;
 mod properties;
 mod sinks;
+mod sixteen;
 mod stages;
 mod startup;
 mod tune;

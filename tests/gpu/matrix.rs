@@ -3,6 +3,7 @@
 
 use crate::case::{Case, PLAIN, full, shape};
 use crate::device::gpu;
+use crate::sixteen::sixteen;
 use half::f16;
 use std::io::Write;
 use wgpu_attention::check::{Bounds, compare};
@@ -14,9 +15,9 @@ use wgpu_attention::{
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 const POISONS: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
-/// 24 columns of a key and 16 of a value: of all options one shader is compiled for all lengths and bands.
+/// 32 columns of a key and 16 of a value: of all options one shader is compiled for all lengths and bands.
 fn small(num_heads: usize, q_len: usize, kv_len: usize) -> AttentionShape {
-    AttentionShape { value_dim: 16, ..shape(1, num_heads, q_len, kv_len, 24) }
+    AttentionShape { value_dim: 16, ..shape(1, num_heads, q_len, kv_len, 32) }
 }
 
 /// The inputs of a case in f16.
@@ -75,8 +76,12 @@ fn verdict(case: &Case, gpu: &Gpu) -> Result<(), String> {
     }
 }
 
+/// With the adapter's own matrices, and with larger ones.
 fn check(case: &Case) {
     check_on(case, gpu());
+    if let Some(gpu) = sixteen() {
+        check_on(case, gpu);
+    }
 }
 
 fn check_on(case: &Case, gpu: &Gpu) {
@@ -89,6 +94,13 @@ fn lengths_around_the_edges_of_tiles_are_right() {
         [(1, 1), (8, 33), (9, 1), (31, 31), (32, 32), (33, 65), (70, 97), (5, 0), (0, 5)]
     {
         check(&Case::new(small(2, q_len, kv_len), PLAIN, 1));
+    }
+}
+
+#[test]
+fn dims_of_models_are_right() {
+    for dim in [64, 128] {
+        check(&Case::new(shape(1, 1, 70, 90, dim), CAUSAL, 1));
     }
 }
 
@@ -135,7 +147,7 @@ fn every_option_is_right() {
     check(&Case::new(all.clone(), options, 1));
     check(&Case::new(AttentionShape { kv_lens: Some(vec![101, 37]), ..all }, options, 2));
     // Rows that begin anywhere, and nothing asked for but out.
-    let layout = Layout::Strided(Strides { offset: 3, batch: 20_011, head: 5_003, row: 27 });
+    let layout = Layout::Strided(Strides { offset: 3, batch: 20_011, head: 5_003, row: 35 });
     check(&Case::new(AttentionShape { lse: None, ..plain.with_layout(layout) }, PLAIN, 3));
 }
 
@@ -195,7 +207,7 @@ fn maxima_that_grow_step_by_step_or_at_once_are_followed() {
     for step in [0.05, 0.3, 3.0] {
         let mut case = Case::new(small(1, 40, 70), PLAIN, 1);
         case.tensors.query.fill(1.0);
-        for (j, key) in case.tensors.key.chunks_mut(24).enumerate() {
+        for (j, key) in case.tensors.key.chunks_mut(32).enumerate() {
             key.fill(j as f32 * step);
         }
         check(&case);
@@ -251,8 +263,8 @@ fn a_row_that_sees_only_minus_infinity_is_nan() {
     let mut case = Case::new(small(2, 40, 70), CAUSAL, 1);
     case.shape.lse = None;
     case.tensors.query.fill(1.0);
-    for head in case.tensors.key.chunks_mut(70 * 24) {
-        head[..3 * 24].fill(f32::NEG_INFINITY);
+    for head in case.tensors.key.chunks_mut(70 * 32) {
+        head[..3 * 32].fill(f32::NEG_INFINITY);
     }
     check(&case);
 }
@@ -284,7 +296,7 @@ fn finds(case: &Case, find: &str, replacement: &str) {
 fn faults_of_the_running_sums_are_found() {
     let mut rising = Case::new(small(1, 40, 70), PLAIN, 1);
     rising.tensors.query.fill(1.0);
-    for (j, key) in rising.tensors.key.chunks_mut(24).enumerate() {
+    for (j, key) in rising.tensors.key.chunks_mut(32).enumerate() {
         key.fill(j as f32 * 0.1);
     }
     finds(&rising, "scores[at] * factors[r]", "scores[at]");
@@ -301,6 +313,21 @@ fn faults_of_tiles_heads_and_bands_are_found() {
     let plain = Case::new(small(2, 40, 70), PLAIN, 1);
     finds(&plain, "at < range.end", "at + KEYS < range.end");
     finds(&plain, "seen_len - 1u", "seen_len - 2u");
+}
+
+#[test]
+fn faults_of_larger_matrices_are_found() {
+    let case = Case::new(small(2, 70, 90), CAUSAL, 1);
+    check(&case);
+    let Some(gpu) = sixteen() else { return };
+    for (find, replacement) in [
+        ("subgroup_id % SUBGROUPS * MATRIX_SIZE", "subgroup_id % SUBGROUPS * 8u"),
+        ("row + column, 4u)", "row + column / 8u * 4u, 4u)"),
+        ("j += MATRIX_SIZE", "j += 8u"),
+    ] {
+        let message = verdict(&case, &gpu.broken(find, replacement)).expect_err(find);
+        assert!(message.contains("relative error"), "{message}");
+    }
 }
 
 #[test]

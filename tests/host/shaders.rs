@@ -147,7 +147,7 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
 }
 
 /// The kernel of cooperative matrices: every combination of options, the dims, and the kinds of device. No adapter at
-/// hand has matrices of 16 x 16: they are proved here alone.
+/// hand has matrices of 16 x 16: tests/gpu/sixteen.rs makes them of smaller ones, and here they are translated as they are.
 fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
     let mut calls = Vec::new();
     let mut add = |(size, subgroup), dims: (usize, usize), len, aligned, flags, kib: u32| {
