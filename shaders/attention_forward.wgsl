@@ -21,6 +21,8 @@ const ROWS_EACH = 1u;
 // them sees, and check visibility only in those that some of them see in part.
 const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
+// Whether each tile is loaded into registers while the one before it is computed.
+const AHEAD = false;
 // Whether a CPU plays the GPU. Its compiler then makes half as much code, and faster: see `turns` and VALUE_STRIDE.
 const SOFTWARE = false;
 const HAS_SOFTCAP = false;
@@ -53,7 +55,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
 // use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
-// use key_products, value_sums, load(query), load(value), store(out)
+// use key_products, value_sums, next_tile, load(query), load(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
@@ -118,10 +120,20 @@ fn attention_forward(
     if SPLIT {
         keys = share_of(keys, split);
     }
+    if AHEAD && keys.begin < keys.end {
+        fetch(sequence, kv_head, key_at(keys, keys.begin), lane);
+    }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
-        stage(sequence, kv_head, first_key, lane);
+        if AHEAD {
+            stage_fetched(lane);
+        } else {
+            stage(locate_tile(sequence, first_key), kv_head, sequence.seen_len - 1u - first_key, lane);
+        }
         workgroupBarrier();
+        if AHEAD && at + KEYS < keys.end {
+            fetch(sequence, kv_head, key_at(keys, at + KEYS), lane);
+        }
         let all_finite = atomicLoad(&has_nonfinite) == 0u;
         let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
         var some = 0u;
@@ -191,20 +203,25 @@ fn attention_forward(
     }
 }
 
-fn stage(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
-    let place = locate_tile(sequence, first_key);
-    let last = sequence.seen_len - 1u - first_key;
+fn stage(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
     stage_keys(tile_start(params.key, place, kv_head), last, lane);
-    let value_start = tile_start(params.value, place, kv_head);
+    let start = tile_start(params.value, place, kv_head);
     for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
-        let j = min(slot / VALUE_VECTORS, last);
-        let column = slot % VALUE_VECTORS * 4u;
-        let columns = load_value(value_start + j * params.value.row + column, columns_left(VALUE_DIM, column));
-        value_tile[slot / VALUE_VECTORS][slot % VALUE_VECTORS] = columns;
-        if !are_finite(columns) {
-            atomicStore(&has_nonfinite, 1u);
-        }
+        stage_value(slot, value_columns(start, last, slot));
     }
+}
+
+fn stage_value(slot: u32, columns: vec4<f32>) {
+    value_tile[slot / VALUE_VECTORS][slot % VALUE_VECTORS] = columns;
+    if !are_finite(columns) {
+        atomicStore(&has_nonfinite, 1u);
+    }
+}
+
+fn value_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
+    let j = min(slot / VALUE_VECTORS, last);
+    let column = slot % VALUE_VECTORS * 4u;
+    return load_value(start + j * params.value.row + column, columns_left(VALUE_DIM, column));
 }
 
 fn is_visible(r: u32, j: u32) -> bool {

@@ -8,14 +8,18 @@ var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
 // Of each row with each key at a time: product, score, weight.
 var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
 
-// Keys past the last one, counted from the tile's first, repeat it; they are hidden.
 fn stage_keys(start: u32, last: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
-        let j = min(slot / HEAD_VECTORS, last);
-        let column = slot % HEAD_VECTORS * 4u;
-        let columns = load_key(start + j * params.key.row + column, columns_left(HEAD_DIM, column));
-        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = columns;
+        key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = key_columns(start, last, slot);
     }
+}
+
+// What belongs in a place of the tile. Keys past the last one, counted from the tile's first, repeat it; they are
+// hidden.
+fn key_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
+    let j = min(slot / HEAD_VECTORS, last);
+    let column = slot % HEAD_VECTORS * 4u;
+    return load_key(start + j * params.key.row + column, columns_left(HEAD_DIM, column));
 }
 
 // As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a

@@ -279,12 +279,10 @@ impl fmt::Display for Plan {
         writeln!(f, "kernel      {} ({})", self.kernel.name(), self.reason)?;
         writeln!(
             f,
-            "tiles       {} rows x {} keys; {} threads, each {} rows and {} keys at a time{}",
+            "tiles       {} rows x {} keys; {}{}",
             tiles.rows(),
             tiles.keys,
-            tiles.threads,
-            tiles.rows_each,
-            tiles.keys_each,
+            tiles.forward_tile(),
             if self.tuned { ", as measured" } else { "" }
         )?;
         writeln!(

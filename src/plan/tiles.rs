@@ -21,6 +21,8 @@ pub struct Tiles {
     pub keys: u32,
     /// Keys that are computed at a time.
     pub keys_each: u32,
+    /// Whether the next tile is loaded while this one is computed.
+    pub ahead: bool,
     /// Columns of a key staged at once, with padding.
     pub head_chunk: u32,
     /// Columns of out that a workgroup computes, with padding.
@@ -51,6 +53,8 @@ const FLAG_BYTES: u32 = 4;
 const PRODUCT_THREADS: u32 = 64;
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
+/// Vectors of the next tile that an invocation has registers for.
+const MOST_VECTORS_AHEAD: u32 = 16;
 /// Of the softmax, each invocation has a maximum and a flag in workgroup memory.
 const SOFTMAX_BYTES_EACH: u32 = 8;
 
@@ -69,6 +73,7 @@ impl Tiles {
             (None, false, ..=32) => (32, 1, 4),
             (None, false, _) => (64, 1, 4),
         };
+        let ahead = tile.is_some_and(|tile| tile.ahead);
         // A CPU runs eight invocations as one vector, and leaves out what none of them does: under a band they
         // skip the tiles that none of their rows sees. 512 causal queries, dim 64: 25 ms in workgroups of 64
         // rows that skip together, 18 in those of 256 rows where 32 do; dim 128, 38 and 32.
@@ -85,6 +90,7 @@ impl Tiles {
             lockstep,
             keys: most_keys(problem),
             keys_each,
+            ahead,
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
@@ -98,7 +104,7 @@ impl Tiles {
         problem: &Problem,
         capabilities: &Capabilities,
     ) -> bool {
-        let ForwardTile { threads, rows_each, keys_each } = tile;
+        let ForwardTile { threads, rows_each, keys_each, ahead } = tile;
         let count = |dim| parts(dim, rows_each, keys_each).count;
         let is_small = |count| matches!(count, 1 | 2 | 4);
         is_small(rows_each)
@@ -106,7 +112,20 @@ impl Tiles {
             && threads.is_power_of_two()
             && (SOFTWARE_LOCKSTEP..=256).contains(&threads)
             && [problem.head_dim, problem.value_dim].into_iter().all(|dim| count(dim) <= 4)
-            && Self::forward(problem, capabilities, Some(tile)).is_ok()
+            && Self::forward(problem, capabilities, Some(tile))
+                .is_ok_and(|tiles| !ahead || tiles.vectors_each() <= MOST_VECTORS_AHEAD)
+    }
+
+    /// Vectors of a tile of keys and values that each invocation stages.
+    fn vectors_each(&self) -> u32 {
+        self.keys * (self.head_chunk + self.value_chunk) / 4 / self.threads
+    }
+
+    /// What of it a measurement may change.
+    #[must_use]
+    pub fn forward_tile(&self) -> ForwardTile {
+        let Self { threads, rows_each, keys_each, ahead, .. } = *self;
+        ForwardTile { threads, rows_each, keys_each, ahead }
     }
 
     /// Tiles of the kernels that go through one tile in chunks of columns.
@@ -121,6 +140,7 @@ impl Tiles {
             lockstep: threads,
             keys: most_keys(problem),
             keys_each: 4,
+            ahead: false,
             head_chunk,
             value_chunk,
             workgroup_bytes: 0,
@@ -141,6 +161,7 @@ impl Tiles {
             lockstep: PRODUCT_THREADS,
             keys: MOST_KEYS,
             keys_each: MOST_KEYS,
+            ahead: false,
             head_chunk: even_chunk(problem.head_dim, 64),
             value_chunk: even_chunk(problem.value_dim, 32),
             workgroup_bytes: 0,
@@ -187,6 +208,7 @@ impl Tiles {
                 lockstep: threads,
                 keys,
                 keys_each: size,
+                ahead: false,
                 head_chunk: problem.head_dim,
                 value_chunk: problem.value_dim,
                 workgroup_bytes,
@@ -298,7 +320,10 @@ impl Tiles {
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
         .into_iter()
-        .chain([("SOFTWARE", Constant::Flag(capabilities.is_software()))])
+        .chain(
+            [("AHEAD", self.ahead), ("SOFTWARE", capabilities.is_software())]
+                .map(|(name, on)| (name, Constant::Flag(on))),
+        )
         .collect()
     }
 

@@ -16,6 +16,8 @@ pub struct ForwardTile {
     pub rows_each: u32,
     /// Keys that are computed at a time: 1, 2 or 4.
     pub keys_each: u32,
+    /// Whether each tile of keys is loaded into registers while the one before it is computed.
+    pub ahead: bool,
 }
 
 /// The fastest tiles of an adapter, as [`Attention::tune`](crate::Attention::tune) finds them. As text it has a line for each, so that
@@ -69,13 +71,13 @@ impl Tuning {
     }
 }
 
-/// The model's tile and those one step from it: half or twice of each number.
+/// The model's tile and those one step from it: half or twice of each number, and the next tile ahead.
 pub(crate) fn candidates(
     problem: &Problem,
     capabilities: &Capabilities,
 ) -> Result<Vec<ForwardTile>, Error> {
-    let Tiles { threads, rows_each, keys_each, .. } = Tiles::forward(problem, capabilities, None)?;
-    let own = ForwardTile { threads, rows_each, keys_each };
+    let own = Tiles::forward(problem, capabilities, None)?.forward_tile();
+    let ForwardTile { threads, rows_each, keys_each, .. } = own;
     let steps = [
         ForwardTile { rows_each: rows_each * 2, ..own },
         ForwardTile { rows_each: rows_each / 2, ..own },
@@ -83,6 +85,7 @@ pub(crate) fn candidates(
         ForwardTile { keys_each: keys_each / 2, ..own },
         ForwardTile { threads: threads * 2, ..own },
         ForwardTile { threads: threads / 2, ..own },
+        ForwardTile { ahead: !own.ahead, ..own },
     ];
     let fits = |tile: &ForwardTile| Tiles::admits(*tile, problem, capabilities);
     Ok(std::iter::once(own).chain(steps.into_iter().filter(fits)).collect())
@@ -90,23 +93,24 @@ pub(crate) fn candidates(
 
 impl fmt::Display for ForwardTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { threads, rows_each, keys_each } = self;
-        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")
+        let Self { threads, rows_each, keys_each, ahead } = self;
+        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")?;
+        if *ahead { f.write_str(", the next tile ahead") } else { Ok(()) }
     }
 }
 
-const NAMES: [&str; 7] =
-    ["head_dim", "value_dim", "element", "rows", "threads", "rows_each", "keys_each"];
+const NAMES: [&str; 8] =
+    ["head_dim", "value_dim", "element", "rows", "threads", "rows_each", "keys_each", "ahead"];
 
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (Like { head_dim, value_dim, element, rows }, tile) in &self.known {
-            let ForwardTile { threads, rows_each, keys_each } = tile;
-            let element = element.to_string();
+            let ForwardTile { threads, rows_each, keys_each, ahead } = tile;
+            let (element, ahead) = (element.to_string(), ahead.to_string());
             let values = [head_dim, value_dim, rows, threads, rows_each, keys_each];
             let [head_dim, value_dim, rows, threads, rows_each, keys_each] =
                 values.map(u32::to_string);
-            let values = [head_dim, value_dim, element, rows, threads, rows_each, keys_each];
+            let values = [head_dim, value_dim, element, rows, threads, rows_each, keys_each, ahead];
             let pairs: Vec<String> =
                 NAMES.iter().zip(values).map(|(name, value)| format!("{name}={value}")).collect();
             writeln!(f, "{}", pairs.join(" "))?;
@@ -143,6 +147,11 @@ fn parsed(line: &str) -> Option<(Like, ForwardTile)> {
     let element = elements.into_iter().find(|element| element.to_string() == pairs[2].1)?;
     Some((
         Like { head_dim: number(0)?, value_dim: number(1)?, element, rows: number(3)? },
-        ForwardTile { threads: number(4)?, rows_each: number(5)?, keys_each: number(6)? },
+        ForwardTile {
+            threads: number(4)?,
+            rows_each: number(5)?,
+            keys_each: number(6)?,
+            ahead: pairs[7].1.parse().ok()?,
+        },
     ))
 }

@@ -7,10 +7,20 @@ use crate::device::gpu;
 use std::collections::BTreeSet;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Attention, AttentionBuffers, AttentionOptions, AttentionShape, ForwardTile, Kernel, Tuning,
+    Attention, AttentionBuffers, AttentionOptions, AttentionShape, ForwardTile, Gpu, Kernel, Tuning,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
+
+/// As if `tile` had been the fastest.
+fn tuning(q_len: usize, head_dim: usize, tile: ForwardTile) -> Tuning {
+    let ForwardTile { threads, rows_each, keys_each, ahead } = tile;
+    let rows = q_len.next_power_of_two().min(256);
+    let like = format!("head_dim={head_dim} value_dim={head_dim} element=f32 rows={rows}");
+    let tile =
+        format!("threads={threads} rows_each={rows_each} keys_each={keys_each} ahead={ahead}");
+    format!("{like} {tile}").parse().unwrap()
+}
 
 #[test]
 fn every_candidate_is_right_and_the_fastest_is_planned_with() {
@@ -35,25 +45,17 @@ fn every_candidate_is_right_and_the_fastest_is_planned_with() {
         let planned = || {
             let plan = attention.plan(&shape).unwrap();
             let tiles = plan.tiles;
-            let ForwardTile { threads, rows_each, keys_each } = found[0].0;
             assert!(plan.tuned, "{plan}");
-            assert_eq!(
-                [tiles.threads, tiles.rows_each, tiles.keys_each],
-                [threads, rows_each, keys_each]
-            );
+            assert_eq!(tiles.forward_tile(), found[0].0);
         };
         planned();
         // What was learned is what another run learns from text.
         let kept = attention.tuning();
         for (tile, _) in &found {
-            let ForwardTile { threads, rows_each, keys_each } = tile;
-            let rows = q_len.next_power_of_two().min(256);
-            let like = format!("head_dim={head_dim} value_dim={head_dim} element=f32 rows={rows}");
-            let tile = format!("threads={threads} rows_each={rows_each} keys_each={keys_each}");
-            attention.learn(&format!("{like} {tile}").parse().unwrap());
+            attention.learn(&tuning(q_len, head_dim, *tile));
             assert!(attention.plan(&shape).unwrap().tuned);
             let case = Case::new(shape.clone(), CAUSAL, 3);
-            case.compare(&tile, &case.run(&gpu, None), &case.expected(), &Bounds::F32);
+            case.compare(&tile.to_string(), &case.run(&gpu, None), &case.expected(), &Bounds::F32);
         }
         attention.learn(&kept);
         assert_eq!(
@@ -61,6 +63,36 @@ fn every_candidate_is_right_and_the_fastest_is_planned_with() {
             kept.to_string().lines().count()
         );
         planned();
+    }
+}
+
+#[test]
+fn tiles_loaded_ahead_are_right_in_every_band_and_faults_of_theirs_are_found() {
+    let window = AttentionOptions { window_left: Some(20), window_keeps: 5, ..CAUSAL };
+    let learned = |gpu: Gpu| {
+        let tile = ForwardTile { threads: 32, rows_each: 1, keys_each: 2, ahead: true };
+        gpu.operator(&PLAIN).unwrap().learn(&tuning(70, 10, tile));
+        gpu
+    };
+    let right = learned(gpu().masked(gpu().capabilities()));
+    let mut case = Case::new(shape(1, 2, 70, 150, 10), CAUSAL, 1);
+    // A value that is not finite is noted ahead of its tile.
+    case.tensors.value[60 * 10] = f32::INFINITY;
+    for options in [PLAIN, CAUSAL, window] {
+        case.options = options;
+        let plan = right.operator(&options).unwrap().plan(&case.shape).unwrap();
+        assert!(plan.tiles.ahead, "{plan}");
+        case.check_on(&right);
+    }
+    case.options = CAUSAL;
+    for (find, replacement) in [
+        ("key_at(keys, at + KEYS)", "key_at(keys, at)"),
+        ("= next_keys[n];", "= next_keys[0u];"),
+        ("stage_value(slot, next_values[n]);", ""),
+    ] {
+        let broken = learned(gpu().broken(find, replacement));
+        let message = case.verdict_of(&broken).expect_err(find);
+        assert!(message.contains("relative error"), "{message}");
     }
 }
 

@@ -38,6 +38,14 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
             least.1 = least.1.min(device.workgroup_memory);
         }
     }
+    // Of tiles that were measured.
+    let tuned =
+        "head_dim=64 value_dim=64 element=f32 rows=1 threads=64 rows_each=1 keys_each=2 ahead=true";
+    let problem = Problem::new(&AttentionShape::new(1, 1, 1, 64), &AttentionOptions::default());
+    let plan = Plan::tuned(problem.unwrap(), &PORTABLE, None, &tuned.parse().unwrap()).unwrap();
+    for variant in plan.variants() {
+        variants.insert(variant, (Some(plan.tiles), PORTABLE.workgroup_memory));
+    }
     for variant in layers().into_iter().chain(encodings::variants()) {
         variants.entry(variant).or_insert((None, PORTABLE.workgroup_memory));
     }

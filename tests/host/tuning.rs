@@ -6,8 +6,8 @@ use wgpu_attention::{
 };
 
 const KNOWN: &str = "\
-head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4
-head_dim=64 value_dim=64 element=bf16 rows=1 threads=8 rows_each=1 keys_each=2
+head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4 ahead=false
+head_dim=64 value_dim=64 element=bf16 rows=1 threads=8 rows_each=1 keys_each=2 ahead=true
 ";
 
 fn tuned(shape: &AttentionShape, capabilities: &Capabilities, text: &str) -> Plan {
@@ -26,13 +26,14 @@ fn a_tuning_is_the_text_that_it_is_kept_as() {
     for damaged in [
         "nonsense",
         "head_dim=64",
-        "head_dim=64 value_dim=64 element=f64 rows=256 threads=128 rows_each=2 keys_each=4",
-        "head_dim=64 value_dim=64 element=f32 rows=-1 threads=128 rows_each=2 keys_each=4",
-        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 keys_each=4 rows_each=2",
-        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4 more=1",
+        "head_dim=64 value_dim=64 element=f64 rows=256 threads=128 rows_each=2 keys_each=4 ahead=false",
+        "head_dim=64 value_dim=64 element=f32 rows=-1 threads=128 rows_each=2 keys_each=4 ahead=false",
+        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 keys_each=4 rows_each=2 ahead=false",
+        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4 ahead=1",
+        "head_dim=64 value_dim=64 element=f32 rows=256 threads=128 rows_each=2 keys_each=4 ahead=false more=1",
     ] {
         let refused = damaged.parse::<Tuning>().unwrap_err().to_string();
-        let says = "tuning: expected lines of head_dim, value_dim, element, rows, threads, rows_each, keys_each as";
+        let says = "tuning: expected lines of head_dim, value_dim, element, rows, threads, rows_each, keys_each, ahead as";
         assert!(refused.starts_with(says) && refused.contains(damaged), "{refused}");
     }
 }
@@ -63,20 +64,24 @@ fn a_tile_that_a_device_or_shape_has_no_room_for_is_passed_over() {
     let like = "head_dim=64 value_dim=64 element=f32 rows=256";
     let small = Capabilities { workgroup_invocations: 64, ..PORTABLE };
     for (tile, capabilities) in [
-        ("threads=128 rows_each=2 keys_each=4", &small),
-        ("threads=0 rows_each=2 keys_each=4", &PORTABLE),
-        ("threads=48 rows_each=2 keys_each=4", &PORTABLE),
-        ("threads=512 rows_each=2 keys_each=4", &PORTABLE),
-        ("threads=64 rows_each=3 keys_each=4", &PORTABLE),
-        ("threads=64 rows_each=0 keys_each=4", &PORTABLE),
-        ("threads=64 rows_each=2 keys_each=8", &PORTABLE),
-        ("threads=64 rows_each=2 keys_each=4294967295", &PORTABLE),
+        ("threads=128 rows_each=2 keys_each=4 ahead=false", &small),
+        ("threads=0 rows_each=2 keys_each=4 ahead=false", &PORTABLE),
+        ("threads=48 rows_each=2 keys_each=4 ahead=false", &PORTABLE),
+        ("threads=512 rows_each=2 keys_each=4 ahead=false", &PORTABLE),
+        ("threads=64 rows_each=3 keys_each=4 ahead=false", &PORTABLE),
+        ("threads=64 rows_each=0 keys_each=4 ahead=false", &PORTABLE),
+        ("threads=64 rows_each=2 keys_each=8 ahead=false", &PORTABLE),
+        ("threads=64 rows_each=2 keys_each=4294967295 ahead=false", &PORTABLE),
+        // Of 28 keys and values of 16 vectors each has 28 to hold.
+        ("threads=32 rows_each=1 keys_each=4 ahead=true", &PORTABLE),
     ] {
         let plan = tuned(&long, capabilities, &format!("{like} {tile}"));
         assert!(!plan.tuned && plan.kernel == Kernel::Forward, "{tile}: {plan}");
     }
+    let text = format!("{like} threads=64 rows_each=1 keys_each=4 ahead=true");
+    assert!(tuned(&long, &PORTABLE, &text).tiles.ahead);
     // Of 4 x 4 a loop takes too few columns for four of them to cover 128.
     let wide = AttentionShape { q_len: 300, ..AttentionShape::new(1, 1, 1, 128) };
-    let text = "head_dim=128 value_dim=128 element=f32 rows=256 threads=64 rows_each=4 keys_each=4";
+    let text = "head_dim=128 value_dim=128 element=f32 rows=256 threads=64 rows_each=4 keys_each=4 ahead=false";
     assert!(!tuned(&wide, &PORTABLE, text).tuned);
 }

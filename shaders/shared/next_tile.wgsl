@@ -1,0 +1,37 @@
+// The tile that comes next, in registers while this one is computed: its loads have all of that time.
+// use sequence, tile, key_products
+
+const KEY_SLOTS = (KEYS * HEAD_VECTORS + THREADS - 1u) / THREADS;
+const VALUE_SLOTS = (KEYS * VALUE_VECTORS + THREADS - 1u) / THREADS;
+
+var<private> next_keys: array<vec4<f32>, KEY_SLOTS>;
+var<private> next_values: array<vec4<f32>, VALUE_SLOTS>;
+
+// Places past the end of the tile repeat its last key.
+fn fetch(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
+    let place = locate_tile(sequence, first_key);
+    let last = min(sequence.seen_len - 1u - first_key, KEYS - 1u);
+    let key_start = tile_start(params.key, place, kv_head);
+    for (var n = 0u; n < KEY_SLOTS; n++) {
+        next_keys[n] = key_columns(key_start, last, lane + n * THREADS);
+    }
+    let value_start = tile_start(params.value, place, kv_head);
+    for (var n = 0u; n < VALUE_SLOTS; n++) {
+        next_values[n] = value_columns(value_start, last, lane + n * THREADS);
+    }
+}
+
+fn stage_fetched(lane: u32) {
+    for (var n = 0u; n < KEY_SLOTS; n++) {
+        let slot = lane + n * THREADS;
+        if slot < KEYS * HEAD_VECTORS {
+            key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = next_keys[n];
+        }
+    }
+    for (var n = 0u; n < VALUE_SLOTS; n++) {
+        let slot = lane + n * THREADS;
+        if slot < KEYS * VALUE_VECTORS {
+            stage_value(slot, next_values[n]);
+        }
+    }
+}
