@@ -20,8 +20,10 @@ fn run<T: Element>(trial: &mut Trial, case: &Case) -> Result<(), Error> {
     let problem = Problem::new(shape, options)?;
     let tensors: Tensors<T> = Tensors::new(&problem, *data, problem.kv_len.into());
     let inputs = tensors.inputs();
-    // Sequences without padding have no matrix, and of pages three-stage reads none.
-    let weights = shape.cu_seqlens.is_none().then_some(Layout::Bhsd);
+    // Sequences without padding have no matrix, and three-stage, which gives scores and the weights of long dims, reads no pages.
+    let is_wide = shape.head_dim.max(shape.value_dim) > 128;
+    let has_weights = shape.cu_seqlens.is_none() && (shape.pages.is_none() || !is_wide);
+    let weights = has_weights.then_some(Layout::Bhsd);
     let masked_scores = weights.filter(|_| shape.pages.is_none());
     let weighed = AttentionShape { weights, ..shape.clone() };
     let full = AttentionShape { masked_scores, ..weighed.clone() };
