@@ -47,8 +47,8 @@ const ROWS = THREADS * ROWS_EACH;
 // Per row, as in attention_forward.wgsl.
 var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
-// Four keys each, which are stored at once.
-var<private> scores: array<vec4<f32>, ROWS_EACH>;
+// Of four keys, which are stored at once. No vectors: FXC takes no index but a constant where it writes to one.
+var<private> scores: array<f32, 4u * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
@@ -119,7 +119,7 @@ fn attention_weights(
     }
 }
 
-// Scores of KEYS_EACH keys from j on, into `scores` from component `first` on.
+// Scores of KEYS_EACH keys from j on, into `scores` as those of keys `first` on.
 fn score_keys(first_key: u32, j: u32, first: u32) {
     for (var r = 0u; r < ROWS_EACH; r++) {
         for (var c = 0u; c < KEYS_EACH; c++) {
@@ -131,12 +131,13 @@ fn score_keys(first_key: u32, j: u32, first: u32) {
         for (var c = 0u; c < KEYS_EACH; c++) {
             let slot = c * ROWS_EACH + r;
             let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
-            scores[r][first + c] = score;
+            scores[(first + c) * ROWS_EACH + r] = score;
         }
     }
 }
 
 fn four_weights(r: u32, j: u32) -> vec4<f32> {
-    let found = exp2((scores[r] - m[r]) * LOG2_E) * factors[r];
+    let four = vec4(scores[r], scores[ROWS_EACH + r], scores[2u * ROWS_EACH + r], scores[3u * ROWS_EACH + r]);
+    let found = exp2((four - m[r]) * LOG2_E) * factors[r];
     return select(vec4(0.0), found, four_visible(visible[r], j / 4u));
 }

@@ -29,9 +29,10 @@ pub(crate) struct Context {
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
     pub(crate) unpacked: Scratch,
-    /// Out and lse over parts of the keys.
+    /// Out, and maximum and sum, over parts of the keys.
     pub(crate) partial_out: Scratch,
     pub(crate) partial_lse: Scratch,
+    /// Maximum and sum of each row, of which weights are made.
     pub(crate) sums: Scratch,
     /// Small tensors that share a binding.
     pub(crate) small: Scratch,

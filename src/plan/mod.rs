@@ -49,7 +49,7 @@ use std::fmt;
 /// A way to compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
-    /// One kernel, online softmax, never stores the `q_len x kv_len` matrix.
+    /// One kernel, online softmax, never stores the `q_len x kv_len` matrix; weights, if asked for, are stored by another behind it.
     Forward,
     /// The same for head or value dims above 128 (256 where a CPU plays the GPU), in chunks of columns: slower.
     ForwardWide,

@@ -280,6 +280,9 @@ impl Tiles {
         };
         let keys = problem.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
         let most = capabilities.workgroups_per_axis / self.value_chunks(problem).max(1);
+        // Their shares are found from as many tiles as a row of the tensor has, times the number of a workgroup.
+        let countable = u32::MAX / problem.kv_len.div_ceil(self.keys).max(1);
+        let most = most.min(countable);
         (wanted / workgroups.max(1)).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
     }
 

@@ -259,7 +259,7 @@ pub struct MultiHeadShape {
     pub mask: Option<BroadcastLayout>,
     /// A bias that is added to the scores, as the mask.
     pub bias: Option<BroadcastLayout>,
-    /// Ask for the weights, which a second pass over the keys stores.
+    /// Ask for the weights, as [`AttentionShape::weights`](crate::AttentionShape::weights).
     pub weights: Option<HeadWeights>,
 }
 

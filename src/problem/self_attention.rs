@@ -112,7 +112,7 @@ pub struct SelfAttentionShape {
     /// A boolean mask `[batch, heads, q_len, kv_len]`, true = attend. A row that is wholly masked weighs all keys
     /// alike.
     pub mask: Option<BroadcastLayout>,
-    /// Ask for the weights `[batch, heads, q_len, kv_len]`, which a second pass over the keys stores.
+    /// Ask for the weights `[batch, heads, q_len, kv_len]`, as [`AttentionShape::weights`](crate::AttentionShape::weights).
     pub weights: bool,
 }
 

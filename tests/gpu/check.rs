@@ -282,12 +282,6 @@ fn additive_attention_that_is_wrong_is_found() {
             kernels,
         },
         Break {
-            find: "* factors[r]",
-            replacement: "* 1.01 * factors[r]",
-            cases: "causal",
-            kernels: &["forward"],
-        },
-        Break {
             find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
             replacement: "sum += 0.5 * term;",
             cases: "additive weights",

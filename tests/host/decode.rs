@@ -3,7 +3,7 @@
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, Bound, BroadcastLayout, Capabilities, Dispatch, Entry,
-    Kernel, Plan, Problem, SegmentLayout, Tensor,
+    Kernel, Layout, Plan, Problem, SegmentLayout, Tensor,
 };
 
 fn decode() -> AttentionShape {
@@ -138,4 +138,6 @@ fn weights_keep_their_keys_together() {
     let device = Capabilities { binding_size: 1 << 20, ..PORTABLE };
     let message = "bytes of one storage binding: expected at least 16777216, found 1048576";
     assert_unsupported(planned_as(Some(Kernel::ThreeStage), &shape, &device), message);
+    let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape };
+    assert_unsupported(planned(&weighed, &device), message);
 }

@@ -64,18 +64,16 @@ fn key_bytes([batch, _, kv_heads, _, kv_len, head_dim]: &Sizes) -> u64 {
 
 /// Cases that no list of shapes can ask for: a window, a bias, and the weights of kernels that give them.
 pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec<Case> {
-    let sizes = if capabilities.is_software() {
-        [1, 8, 8, 1024, 1024, 64]
+    // There are as many weights as the square of the length.
+    let (sizes, weighed) = if capabilities.is_software() {
+        ([1, 8, 8, 1024, 1024, 64], [1, 8, 8, 512, 512, 64])
     } else {
-        [1, 16, 16, 8192, 8192, 64]
+        ([1, 16, 16, 8192, 8192, 64], [1, 16, 16, 1024, 1024, 64])
     };
     let element = ElementType::F32;
     let case = |sizes, causal, extra| Case { sizes, element, causal, extra, kernel };
     let weighs = !matches!(kernel, Some(Kernel::ForwardWide | Kernel::ForwardMatrix));
-    let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = sizes;
-    // There are as many of them as the square of the length.
-    let half = [batch, num_heads, num_kv_heads, q_len / 2, kv_len / 2, head_dim];
-    let weights = weighs.then(|| case(half, false, Extra::Weights));
+    let weights = weighs.then(|| case(weighed, false, Extra::Weights));
     [case(sizes, true, Extra::Window(255)), case(sizes, false, Extra::Bias)]
         .into_iter()
         .chain(weights)
