@@ -138,8 +138,8 @@ fn attention_forward(
         let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
-            visible[r] = select(0u, 0xffffffffu, whole);
-            if !whole && sees_some(sequence, from_query, to_query, first_key) {
+            visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
+            if !whole && rows[r].live && sees_some(sequence, from_query, to_query, first_key) {
                 visible[r] = visible_keys(sequence, rows[r], first_key);
             }
             seen[r] |= visible[r];
@@ -206,7 +206,8 @@ fn attention_forward(
 fn stage(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
     stage_keys(tile_start(params.key, place, kv_head), last, lane);
     let start = tile_start(params.value, place, kv_head);
-    for (var slot = lane; slot < KEYS * VALUE_VECTORS; slot += THREADS) {
+    let slots = slots_of(lane, KEYS * VALUE_VECTORS);
+    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
         stage_value(slot, value_columns(start, last, slot));
     }
 }

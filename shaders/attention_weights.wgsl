@@ -11,6 +11,7 @@ const HEAD_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
+const LOCKSTEP = 64u;
 // 2 or 4.
 const KEYS_EACH = 4u;
 // Whether a CPU plays the GPU.
@@ -96,8 +97,8 @@ fn attention_weights(
         let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
-            visible[r] = select(0u, 0xffffffffu, whole);
-            if is_seen && !whole {
+            visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
+            if is_seen && !whole && rows[r].live {
                 visible[r] = visible_keys(sequence, rows[r], first_key);
             }
             some |= visible[r];

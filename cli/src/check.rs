@@ -27,7 +27,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         bar.set_position(progress.done as u64);
         bar.set_message(progress.name.to_owned());
     };
-    let options = CheckOptions { quick: args.quick, only: None };
+    let options = CheckOptions { quick: args.quick, ..CheckOptions::default() };
     let report = check::run(&gpu, &options, &mut progress);
     bar.finish_and_clear();
     answer(&mut io::stdout().lock(), &report?, args.json)

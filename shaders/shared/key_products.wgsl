@@ -1,5 +1,5 @@
 // Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
-// use params, load(key)
+// use params, slots, load(key)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 
@@ -9,7 +9,8 @@ var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
 var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
 
 fn stage_keys(start: u32, last: u32, lane: u32) {
-    for (var slot = lane; slot < KEYS * HEAD_VECTORS; slot += THREADS) {
+    let slots = slots_of(lane, KEYS * HEAD_VECTORS);
+    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
         key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = key_columns(start, last, slot);
     }
 }

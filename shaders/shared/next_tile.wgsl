@@ -12,25 +12,29 @@ fn fetch(sequence: Sequence, kv_head: u32, first_key: u32, lane: u32) {
     let place = locate_tile(sequence, first_key);
     let last = min(sequence.seen_len - 1u - first_key, KEYS - 1u);
     let key_start = tile_start(params.key, place, kv_head);
+    let key_slots = slots_of(lane, KEYS * HEAD_VECTORS);
     for (var n = 0u; n < KEY_SLOTS; n++) {
-        next_keys[n] = key_columns(key_start, last, lane + n * THREADS);
+        next_keys[n] = key_columns(key_start, last, key_slots.begin + n * LOCKSTEP);
     }
     let value_start = tile_start(params.value, place, kv_head);
+    let value_slots = slots_of(lane, KEYS * VALUE_VECTORS);
     for (var n = 0u; n < VALUE_SLOTS; n++) {
-        next_values[n] = value_columns(value_start, last, lane + n * THREADS);
+        next_values[n] = value_columns(value_start, last, value_slots.begin + n * LOCKSTEP);
     }
 }
 
 fn stage_fetched(lane: u32) {
+    let key_slots = slots_of(lane, KEYS * HEAD_VECTORS);
     for (var n = 0u; n < KEY_SLOTS; n++) {
-        let slot = lane + n * THREADS;
-        if slot < KEYS * HEAD_VECTORS {
+        let slot = key_slots.begin + n * LOCKSTEP;
+        if slot < key_slots.end {
             key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = next_keys[n];
         }
     }
+    let value_slots = slots_of(lane, KEYS * VALUE_VECTORS);
     for (var n = 0u; n < VALUE_SLOTS; n++) {
-        let slot = lane + n * THREADS;
-        if slot < KEYS * VALUE_VECTORS {
+        let slot = value_slots.begin + n * LOCKSTEP;
+        if slot < value_slots.end {
             stage_value(slot, next_values[n]);
         }
     }

@@ -25,6 +25,8 @@ pub struct CheckOptions {
     pub quick: bool,
     /// Only the cases of this [`Row::name`].
     pub only: Option<&'static str>,
+    /// Only what these, each a [`Row::kernel`], compute; all if empty.
+    pub kernels: &'static [&'static str],
 }
 
 /// How far a check has got.
@@ -106,7 +108,7 @@ pub fn run(
     tasks.extend(merge::tasks());
     tasks.extend(caches::tasks());
     tasks.retain(|task| options.only.is_none_or(|only| only == task.name));
-    let mut trial = Trial::new(gpu);
+    let mut trial = Trial::new(gpu, options.kernels);
     let total = tasks.len();
     for (done, task) in tasks.iter().enumerate() {
         progress(Progress { done, total, name: task.name });

@@ -63,18 +63,20 @@ const CUT: Capabilities = Capabilities {
 /// A check as far as it has got.
 pub(super) struct Trial {
     tiers: [Tier; 3],
+    /// [`CheckOptions::kernels`](super::CheckOptions::kernels).
+    kernels: &'static [&'static str],
     pub(super) rows: Vec<Row>,
 }
 
 impl Trial {
-    pub(super) fn new(gpu: &Gpu) -> Self {
+    pub(super) fn new(gpu: &Gpu, kernels: &'static [&'static str]) -> Self {
         let tier = |name, capabilities, cuts| Tier { name, gpu: gpu.masked(capabilities), cuts };
         let tiers = [
             tier("", gpu.capabilities(), false),
             tier(", core limits", &Capabilities::PORTABLE, false),
             tier(", cut", &CUT, true),
         ];
-        Self { tiers, rows: Vec::new() }
+        Self { tiers, kernels, rows: Vec::new() }
     }
 
     /// Runs a call wherever it is planned in a way of its own; `run` gives the outputs in the order of
@@ -103,7 +105,10 @@ impl Trial {
                 continue;
             }
             tried.push((steps, dispatches));
-            record(&mut self.rows, format!("{kernel}{}", tier.name), call, run(&tier.gpu));
+            let kernel = format!("{kernel}{}", tier.name);
+            if self.kernels.is_empty() || self.kernels.contains(&&*kernel) {
+                record(&mut self.rows, kernel, call, run(&tier.gpu));
+            }
         }
         Ok(())
     }

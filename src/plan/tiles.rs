@@ -80,7 +80,6 @@ impl Tiles {
         let lockstep = if software { SOFTWARE_LOCKSTEP } else { threads };
         let head_chunk = parts(problem.head_dim, rows_each, keys_each).columns();
         let value_chunk = parts(problem.value_dim, rows_each, keys_each).columns();
-        let keys = if software { software_keys(problem, threads) } else { MOST_KEYS };
         // A value's vectors have one more between them and the next value's.
         let gap = if software { 4 } else { 0 };
         let bytes_per_key = (head_chunk + value_chunk + gap) * 4;
@@ -89,7 +88,7 @@ impl Tiles {
             rows_each,
             lanes: 1,
             lockstep,
-            keys: keys.min(most_keys(problem)),
+            keys: most_keys(problem),
             keys_each,
             ahead,
             head_chunk,
@@ -345,6 +344,7 @@ impl Tiles {
             ("THREADS", self.threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
+            ("LOCKSTEP", self.lockstep),
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
@@ -433,7 +433,11 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 /// store, so two keys share that; a GPU has no registers for both. More are compiled for longer and are no faster. lavapipe
 /// 26, 512 queries and keys, rows x keys each, time over that of 2 x 2 by turns: dim 64, 8 heads, 2 x 1 1.19, 2 x 4 1.03, 4 x 1 1.08,
 /// 4 x 2 1.36; dim 128, 2 x 1 1.20; dim 256, 1 x 1 1.18 of 1 x 2; one query of 4,096 keys, dim 128, 32 heads in groups of 4, 1 x 4 1.11 of 1 x 2.
-/// 128 invocations where 256 would do: 1.13 at dim 64, 1.09 at 128.
+///
+/// Each vector of invocations takes every tile's barriers, with rows or without, but many of them share what is staged. Time over that of
+/// 64 invocations, 8 heads of dim 64 by turns: 24 queries, 2,048 keys, 16 0.83, 32 0.89, 128 1.27; 77 queries, 32 1.13, 128 1.12; 128 queries, 32
+/// 1.08, 128 1.04; 200 queries, 32 1.06, 128 0.95; 512 queries and keys, 256 for 128, 0.9 to 0.98. 16 and 128 would be two
+/// compilations more for a program whose lengths change.
 fn software_tile(problem: &Problem, processors: u32) -> (u32, u32, u32) {
     let rows = packed_rows(problem);
     let dim = problem.head_dim.max(problem.value_dim);
@@ -441,22 +445,11 @@ fn software_tile(problem: &Problem, processors: u32) -> (u32, u32, u32) {
     let busy = processors.saturating_mul(FEWEST_WORKGROUPS_EACH);
     let threads = match rows {
         0..=8 => 8,
-        9..=255 => 32,
-        512.. if workgroups(problem, 256 * rows_each) >= busy => 256,
-        _ => 128,
+        9..=64 => 32,
+        257.. if workgroups(problem, 256 * rows_each) >= busy => 256,
+        _ => 64,
     };
     (threads, rows_each, 2)
-}
-
-/// Keys of a tile, where a CPU plays the GPU. 32 of more than 120 columns are as large as its nearest cache, which invocations of one
-/// vector go through once, so half of them is better once there are vectors enough to share what a tile costs each. Above 128 columns
-/// workgroup memory holds fewer than 32 anyway, and half of those is no better.
-///
-/// lavapipe 26, 1,024 queries and keys of 8 heads, 16 keys over 28 by turns: dim 128, 0.89 to 1.0 of the time, causal 0.92; dim 124, 0.90; dim 120,
-/// 1.04; dim 112, 1.05. 64 queries of dim 128, 1.18.
-fn software_keys(problem: &Problem, threads: u32) -> u32 {
-    let dim = problem.head_dim.max(problem.value_dim);
-    if threads >= 128 && (121..=MOST_COLUMNS).contains(&dim) { MOST_KEYS / 2 } else { MOST_KEYS }
 }
 
 /// Invocations that share a row of the softmax. Each step of their sums is a barrier, which a CPU that plays the GPU takes for

@@ -50,6 +50,16 @@ fn faults_of_rows_that_skip_tiles_together_are_found() {
 }
 
 #[test]
+fn faults_of_staging_are_found() {
+    // Not as many slots as invocations, and one and a half for each.
+    for dim in [4, 12] {
+        let case = Case::new(shape(1, 1, 100, 70, dim), PLAIN, 1);
+        finds(&case, "(count + THREADS - 1u) / THREADS", "count / THREADS");
+        finds(&case, "first + lane % LOCKSTEP", "first");
+    }
+}
+
+#[test]
 fn faults_of_heads_and_rows_are_found() {
     let grouped = AttentionShape { num_kv_heads: 2, ..shape(2, 4, 9, 40, 8) };
     let case = Case::new(grouped, PLAIN, 1);

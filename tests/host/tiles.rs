@@ -120,17 +120,20 @@ fn a_device_too_small_for_any_kernel_is_refused_whatever_the_kernel() {
 
 #[test]
 fn few_rows_take_a_small_workgroup() {
-    for (processors, small, large) in [(0, 32, 64), (2, 8, 32)] {
-        let threads = |q_len, group| {
-            let shape = AttentionShape::new(1, group, q_len, 8);
-            let shape = AttentionShape { num_kv_heads: 1, ..shape };
-            let plan = planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap();
-            plan.tiles.threads
-        };
-        assert_eq!([threads(1, 1), threads(8, 1), threads(2, 4)], [small; 3]);
-        assert_eq!([threads(32, 1), threads(4, 8)], [32; 2]);
-        assert_eq!([threads(33, 1), threads(5, 8), threads(1, 33)], [large; 3]);
+    let threads = |processors, q_len, group| {
+        let shape = AttentionShape::new(1, group, q_len, 8);
+        let shape = AttentionShape { num_kv_heads: 1, ..shape };
+        let plan = planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap();
+        plan.tiles.threads
+    };
+    assert_eq!([1, 32, 33].map(|rows| threads(0, rows, 1)), [32, 32, 64]);
+    // Where a CPU plays the GPU each owns two of more than eight rows.
+    let software = [1, 8, 9, 64, 65, 256, 257].map(|rows| threads(2, rows, 1));
+    assert_eq!(software, [8, 8, 32, 32, 64, 64, 64]);
+    for (q_len, group) in [(4, 8), (2, 16), (1, 32)] {
+        assert_eq!([threads(0, q_len, group), threads(2, q_len, group)], [32, 32]);
     }
+    assert_eq!([threads(0, 9, 8), threads(2, 9, 8)], [64, 64]);
 }
 
 #[test]
@@ -139,9 +142,9 @@ fn processors_share_large_workgroups_only_where_there_are_enough_of_them() {
         let shape = AttentionShape::new(1, heads, len, 64);
         planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap().tiles.threads
     };
-    // Of 512 rows: four for each processor.
-    assert_eq!([threads(2, 8, 512), threads(2, 4, 1024), threads(1, 1, 2048)], [256; 3]);
-    assert_eq!([threads(2, 7, 512), threads(4, 8, 512), threads(2, 8, 511)], [128; 3]);
+    // Of up to 512 rows: four for each processor.
+    assert_eq!([threads(2, 8, 512), threads(2, 8, 257), threads(1, 1, 2048)], [256; 3]);
+    assert_eq!([threads(2, 7, 512), threads(4, 8, 512), threads(2, 8, 256)], [64; 3]);
     assert_eq!(threads(0, 8, 512), 64);
 }
 
