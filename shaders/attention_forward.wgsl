@@ -55,7 +55,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
 // use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
-// use key_products, value_sums, next_tile, load(query), load(value), store(out)
+// use slots, key_products, value_sums, next_tile, load(query), load(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;

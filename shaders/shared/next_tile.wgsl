@@ -1,5 +1,5 @@
 // The tile that comes next, in registers while this one is computed: its loads have all of that time.
-// use sequence, tile, key_products
+// use sequence, tile, slots, key_products
 
 const KEY_SLOTS = (KEYS * HEAD_VECTORS + THREADS - 1u) / THREADS;
 const VALUE_SLOTS = (KEYS * VALUE_VECTORS + THREADS - 1u) / THREADS;

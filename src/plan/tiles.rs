@@ -432,8 +432,8 @@ pub(super) fn most_columns(capabilities: &Capabilities) -> u32 {
 /// Each column of a key costs it a bounds check and a broadcast, so two rows share it, and each number of an output a load and a
 /// store, so two keys share that; a GPU has no registers for both. More are compiled for longer and are no faster. lavapipe
 /// 26, 512 queries and keys, rows x keys each, time over that of 2 x 2 by turns: dim 64, 8 heads, 2 x 1 1.19, 2 x 4 1.03, 4 x 1 1.08,
-/// 4 x 2 1.36; dim 128, 2 x 1 1.20; dim 256, 1 x 1 1.18 of 1 x 2,
-/// 2 x 2 0.75, but compiled for 10 s in place of 4; one query of 4,096 keys, dim 128, 32 heads in groups of 4, 1 x 4 1.11 of 1 x 2.
+/// 4 x 2 1.36; dim 128, 2 x 1 1.20; dim 256, 1 x 1 1.18 of 1 x 2, 2 x 2 0.75
+/// of it, but compiled for 10 s in place of 4; one query of 4,096 keys, dim 128, 32 heads in groups of 4, 1 x 4 1.11 of 1 x 2.
 ///
 /// Each vector of invocations takes every tile's barriers, with rows or without, but many of them share what is staged. Time over that of
 /// 64 invocations, 8 heads of dim 64 by turns: 24 queries, 2,048 keys, 16 0.83, 32 0.89, 128 1.27; 77 queries, 32 1.13, 128 1.12; 128 queries, 32

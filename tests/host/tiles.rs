@@ -143,7 +143,8 @@ fn processors_share_large_workgroups_only_where_there_are_enough_of_them() {
         planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap().tiles.threads
     };
     // Of up to 512 rows: four for each processor.
-    assert_eq!([threads(2, 8, 512), threads(2, 8, 257), threads(1, 1, 2048)], [256; 3]);
+    assert_eq!([threads(2, 8, 512), threads(2, 8, 257), threads(2, 4, 1024)], [256; 3]);
+    assert_eq!(threads(1, 1, 2048), 256);
     assert_eq!([threads(2, 7, 512), threads(4, 8, 512), threads(2, 8, 256)], [64; 3]);
     assert_eq!(threads(0, 8, 512), 64);
 }
