@@ -21,7 +21,8 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, mask_bits, tanh, softmax_state, load(value), load(w_v), store(out)
+// use params, sequence, rows, mask_bits, tanh, softmax_state, settle, load(value)
+// use load(w_v), store(out)
 
 const THREADS = 64u;
 const ROWS = 8u;
@@ -42,10 +43,12 @@ var<workgroup> scores: array<f32, ROWS * KEYS>;
 var<workgroup> visible: array<u32, ROWS>;
 var<workgroup> seen: array<u32, ROWS>;
 var<workgroup> maxima: array<f32, ROWS>;
-var<workgroup> sums: array<f32, ROWS>;
+var<workgroup> sums: array<Settled, ROWS>;
 var<workgroup> rescales: array<f32, ROWS>;
 
+// Of one tile, and of all before.
 var<private> acc: array<vec4<f32>, ROWS>;
+var<private> settled_acc: array<vec4<f32>, ROWS>;
 
 @compute @workgroup_size(THREADS)
 fn additive_forward(
@@ -60,10 +63,11 @@ fn additive_forward(
     if lane < ROWS {
         seen[lane] = 0u;
         maxima[lane] = LOWEST;
-        sums[lane] = 0.0;
+        sums[lane] = Settled(0.0, 0.0);
     }
     for (var r = 0u; r < ROWS; r++) {
         acc[r] = vec4(0.0);
+        settled_acc[r] = vec4(0.0);
     }
     workgroupBarrier();
 
@@ -89,7 +93,8 @@ fn additive_forward(
     for (var r = 0u; r < ROWS; r++) {
         let row = locate_row(first_row + r, sequence, 0u);
         if row.live {
-            let columns = select(acc[r] * (1.0 / sums[r]), vec4(0.0), seen[r] == 0u);
+            let factor = inverse_sum(maxima[r], sums[r].total + sums[r].rest);
+            let columns = select((settled_acc[r] + acc[r]) * factor, vec4(0.0), seen[r] == 0u);
             store_out(row_start(params.out, row) + column, left, columns);
         }
     }
@@ -178,23 +183,29 @@ fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     }
 }
 
-// The row's new maximum and sum, and what its sums so far have to be multiplied by.
+// The row's new sum, and what its sums so far have to be multiplied by: its maximum follows only when weights could
+// overflow later.
 fn add_exponentials(r: u32) {
     var highest = maxima[r];
     for (var j = 0u; j < KEYS; j++) {
         let shown = ((visible[r] >> j) & 1u) != 0u;
         highest = max(highest, select(LOWEST, scores[r * KEYS + j], shown));
     }
-    rescales[r] = exponential(maxima[r] - highest);
-    var sum = sums[r] * rescales[r];
+    var rescale = 1.0;
+    if highest > maxima[r] + MOST_GROWTH {
+        rescale = exponential(maxima[r] - highest);
+        maxima[r] = highest;
+    }
+    let m = maxima[r];
+    var sum = Settled(sums[r].total * rescale, sums[r].rest * rescale);
     for (var j = 0u; j < KEYS; j++) {
         let shown = ((visible[r] >> j) & 1u) != 0u;
-        let weight = select(0.0, exponential(scores[r * KEYS + j] - highest), shown);
+        let weight = select(0.0, exponential(scores[r * KEYS + j] - m), shown);
         scores[r * KEYS + j] = weight;
-        sum += weight;
+        sum.rest += weight;
     }
-    maxima[r] = highest;
-    sums[r] = sum;
+    rescales[r] = rescale;
+    sums[r] = settle(sum.total, sum.rest);
 }
 
 // Only values of visible keys count, whatever the others hold: 0 * NaN is NaN.
@@ -203,7 +214,10 @@ fn add_values(start: u32, left: u32, first_key: u32) {
         return;
     }
     for (var r = 0u; r < ROWS; r++) {
-        acc[r] *= rescales[r];
+        if rescales[r] != 1.0 {
+            acc[r] *= rescales[r];
+            settled_acc[r] *= rescales[r];
+        }
     }
     let count = min(KEYS, params.kv_len - first_key);
     for (var j = 0u; j < count; j++) {
@@ -212,5 +226,10 @@ fn add_values(start: u32, left: u32, first_key: u32) {
             let shown = ((visible[r] >> j) & 1u) != 0u;
             acc[r] += select(vec4(0.0), scores[r * KEYS + j] * four, shown);
         }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        let columns = settle_columns(settled_acc[r], acc[r]);
+        settled_acc[r] = columns.total;
+        acc[r] = columns.rest;
     }
 }

@@ -21,7 +21,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, softmax_state, sink, lse, load(partial_out), store(out)
+// use params, sequence, rows, softmax_state, settle, sink, lse, load(partial_out), store(out)
 
 const VALUE_VECTORS = (VALUE_DIM + 3u) / 4u;
 
@@ -49,8 +49,8 @@ fn attention_combine(
         empty = empty && !sees;
         m = max(m, select(LOWEST, bitcast<f32>(bits), sees));
     }
-    var l = 0.0;
-    var columns = vec4(0.0);
+    var l = Settled(0.0, 0.0);
+    var columns = SettledColumns(vec4(0.0), vec4(0.0));
     for (var part = 0u; part < params.splits; part++) {
         let at = lse_start + part * params.lse_split;
         let bits = partial_lse[at];
@@ -61,13 +61,15 @@ fn attention_combine(
         // A part without weight may hold anything; compared by its bits, a NaN has weight.
         if (bitcast<u32>(sum) & 0x7fffffffu) != 0u {
             let weight = exponential(bitcast<f32>(bits) - m) * sum;
-            l += weight;
-            columns += weight * load_partial_out(out_start + part * params.out_split, left);
+            let partial = load_partial_out(out_start + part * params.out_split, left);
+            l = settle(l.total, l.rest + weight);
+            columns = settle_columns(columns.total, columns.rest + weight * partial);
         }
     }
-    let total = with_sink(row, m, l, empty);
-    columns = select(columns * total.rescale / total.l, vec4(0.0), empty);
-    store_out(row_start(params.out, row) + column, left, columns);
+    let total = with_sink(row, m, l.total + l.rest, empty);
+    let factor = total.rescale * inverse_sum(total.m, total.l);
+    let merged = select((columns.total + columns.rest) * factor, vec4(0.0), empty);
+    store_out(row_start(params.out, row) + column, left, merged);
     if HAS_LSE && column == 0u {
         store_lse(row_start(params.lse, row), total);
     }

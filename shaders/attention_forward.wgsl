@@ -25,6 +25,8 @@ const KEYS_EACH = 4u;
 const AHEAD = false;
 // Whether a CPU plays the GPU. Its compiler then makes half as much code, and faster: see `turns` and VALUE_STRIDE.
 const SOFTWARE = false;
+// Whether the scale is subnormal, which a device may take for 0.
+const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
@@ -55,7 +57,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
 // use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
-// use slots, key_products, value_sums, next_tile, load(query), load(value), store(out)
+// use slots, settle, key_products, value_sums, next_tile, load(query), load(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
@@ -77,7 +79,9 @@ var<private> seen: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
+// The sum of weights: of the last few tiles, and of all before.
 var<private> l: array<f32, ROWS_EACH>;
+var<private> settled_l: array<f32, ROWS_EACH>;
 
 @compute @workgroup_size(THREADS)
 fn attention_forward(
@@ -106,9 +110,11 @@ fn attention_forward(
         }
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             outs[d * ROWS_EACH + r] = vec4(0.0);
+            settled_outs[d * ROWS_EACH + r] = vec4(0.0);
         }
         m[r] = LOWEST;
         l[r] = 0.0;
+        settled_l[r] = 0.0;
         seen[r] = 0u;
     }
 
@@ -166,14 +172,16 @@ fn attention_forward(
             }
             raise_maximum();
             for (var r = 0u; r < ROWS_EACH; r++) {
+                var sum = 0.0;
                 for (var c = 0u; c < KEYS_EACH; c++) {
                     var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
                     if !whole {
                         weight = select(0.0, weight, is_visible(r, j + c));
                     }
                     terms[c * ROWS_EACH + r] = weight;
-                    l[r] += weight;
+                    sum += weight;
                 }
+                l[r] += sum;
             }
             if whole || all_finite {
                 add_values(j);
@@ -181,17 +189,21 @@ fn attention_forward(
                 add_visible_values(j);
             }
         }
+        if settles_after(at, KEYS) {
+            settle_sums();
+        }
         workgroupBarrier();
     }
 
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = rows[r];
         let empty = seen[r] == 0u;
-        let total = with_sink(row, m[r], l[r], empty);
-        let factor = total.rescale / total.l;
+        let total = with_sink(row, m[r], settled_l[r] + l[r], empty);
+        let factor = total.rescale * inverse_sum(total.m, total.l);
         let start = row_start(params.out, row) + split * params.out_split;
         for (var d = 0u; d < VALUE_VECTORS; d++) {
-            queries[d * ROWS_EACH + r] = select(outs[d * ROWS_EACH + r] * factor, vec4(0.0), empty);
+            let sum = settled_outs[d * ROWS_EACH + r] + outs[d * ROWS_EACH + r];
+            queries[d * ROWS_EACH + r] = select(sum * factor, vec4(0.0), empty);
         }
         for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
             let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
@@ -242,10 +254,25 @@ fn raise_maximum() {
             let rescale = exponential(m[r] - new_m);
             m[r] = new_m;
             l[r] *= rescale;
+            settled_l[r] *= rescale;
             for (var d = 0u; d < VALUE_VECTORS; d++) {
                 outs[d * ROWS_EACH + r] *= rescale;
+                settled_outs[d * ROWS_EACH + r] *= rescale;
             }
         }
+    }
+}
+
+fn settle_sums() {
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let sum = settle(settled_l[r], l[r]);
+        settled_l[r] = sum.total;
+        l[r] = sum.rest;
+    }
+    for (var slot = 0u; slot < VALUE_VECTORS * ROWS_EACH; slot++) {
+        let columns = settle_columns(settled_outs[slot], outs[slot]);
+        settled_outs[slot] = columns.total;
+        outs[slot] = columns.rest;
     }
 }
 

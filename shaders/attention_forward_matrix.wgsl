@@ -19,6 +19,8 @@ const VALUE_DIM = 64u;
 const SUBGROUPS = 4u;
 const THREADS = 128u;
 const KEYS = 32u;
+// Whether the scale is subnormal, which a device may take for 0.
+const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
@@ -51,12 +53,15 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, visibility, transform, softmax_state, sink, lse, lanes, matrix_tile, store(out)
+// use params, sequence, rows, row_tile, visibility, transform, softmax_state, settle, sink, lse, lanes
+// use matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
 const ROWS = SUBGROUPS * MATRIX_SIZE;
 const LANES = THREADS / ROWS;
+// Weights are below e^MOST_GROWTH. So many times as large, f16 holds them all, and 7 bits more of the small ones.
+const WEIGHT_SCALE = 128.0;
 // Rows lie 16 bytes further apart than they are long, so that no column is in one bank.
 const TILE_STRIDE = max(HEAD_DIM, VALUE_DIM) + 8u;
 const SCORE_STRIDE = KEYS + 4u;
@@ -101,8 +106,8 @@ fn attention_forward_matrix(
     let slope = alibi_slope(row);
     // The sum is of this invocation's keys; once of weights as they are, once as rounded.
     var m = LOWEST;
-    var l = 0.0;
-    var rounded_l = 0.0;
+    var l = Settled(0.0, 0.0);
+    var rounded_l = Settled(0.0, 0.0);
     var seen = 0u;
 
     load_queries(sequence, kv_head, first_row, base, lane);
@@ -150,8 +155,8 @@ fn attention_forward_matrix(
         if highest > m + MOST_GROWTH {
             rescale = exponential(m - highest);
             m = highest;
-            l *= rescale;
-            rounded_l *= rescale;
+            l = Settled(l.total * rescale, l.rest * rescale);
+            rounded_l = Settled(rounded_l.total * rescale, rounded_l.rest * rescale);
             // Outputs of a row that has seen nothing are 0 under any maximum.
             if seen != 0u {
                 atomicOr(&reasons, GROWN);
@@ -165,10 +170,14 @@ fn attention_forward_matrix(
         for (var j = own_key; j < KEYS; j += LANES) {
             let weight = exponential(scores[own * SCORE_STRIDE + j] - m);
             let shown = select(0.0, weight, is_visible(sees, j));
-            let rounded = f16(shown);
+            let rounded = f16(shown * WEIGHT_SCALE);
             weights[own * WEIGHT_STRIDE + j] = rounded;
-            l += shown;
-            rounded_l += f32(rounded);
+            l.rest += shown;
+            rounded_l.rest += f32(rounded) / WEIGHT_SCALE;
+        }
+        if settles_after(at, KEYS) {
+            l = settle(l.total, l.rest);
+            rounded_l = settle(rounded_l.total, rounded_l.rest);
         }
 
         let why = workgroupUniformLoad(&reasons);
@@ -182,10 +191,10 @@ fn attention_forward_matrix(
     }
 
     let empty = seen == 0u;
-    let total = with_sink(row, m, sum_of_row(l, lane), empty);
+    let total = with_sink(row, m, sum_of_row(l.total + l.rest, lane), empty);
     // Divided by what values were multiplied with, a row that sees one key is that key's value.
-    let rounded = with_sink(row, m, sum_of_row(rounded_l, lane), empty);
-    let factor = rounded.rescale / rounded.l;
+    let rounded = with_sink(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), empty);
+    let factor = rounded.rescale * inverse_sum(rounded.m, rounded.l) / WEIGHT_SCALE;
     if own_key == 0u {
         factors[own] = factor;
         visible[own] = seen;

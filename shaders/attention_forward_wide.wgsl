@@ -12,6 +12,8 @@ const VALUE_STEP = 16u;
 // Rows of a workgroup; keys of a tile, at most 32: their visibility is one word.
 const ROWS = 64u;
 const KEYS = 32u;
+// Whether the scale is subnormal, which a device may take for 0.
+const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
@@ -43,7 +45,8 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, lse, score_tile, value_tile, store(out)
+// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, lse
+// use settle, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -67,9 +70,11 @@ fn attention_forward_wide(
     load_query_chunk(query_start, 0u);
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         acc[d] = vec4(0.0);
+        settled_acc[d] = vec4(0.0);
     }
     var m = LOWEST;
     var l = 0.0;
+    var settled_l = 0.0;
     var seen = 0u;
 
     var keys = key_range(sequence, first_query, last_query);
@@ -100,13 +105,17 @@ fn attention_forward_wide(
             highest = max(highest, s);
         }
 
-        // What was summed up under the old maximum is brought under the new one.
+        // What was summed up under the old maximum is brought under the new one, if weights could overflow later.
         let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
-        let rescale = exponential(m - new_m);
-        m = new_m;
-        l *= rescale;
-        for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
-            acc[d] *= rescale;
+        if new_m > m + MOST_GROWTH {
+            let rescale = exponential(m - new_m);
+            m = new_m;
+            l *= rescale;
+            settled_l *= rescale;
+            for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+                acc[d] *= rescale;
+                settled_acc[d] *= rescale;
+            }
         }
 
         workgroupBarrier();
@@ -124,6 +133,12 @@ fn attention_forward_wide(
                 add_visible_values(slot, weights, shown);
             }
         }
+        if settles_after(at, KEYS) {
+            let sum = settle(settled_l, l);
+            settled_l = sum.total;
+            l = sum.rest;
+            settle_values();
+        }
         workgroupBarrier();
     }
 
@@ -131,12 +146,12 @@ fn attention_forward_wide(
         return;
     }
     let empty = seen == 0u;
-    let total = with_sink(row, m, l, empty);
-    let factor = total.rescale / total.l;
+    let total = with_sink(row, m, settled_l + l, empty);
+    let factor = total.rescale * inverse_sum(total.m, total.l);
     let out_start = row_start(params.out, row) + split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
-        let columns = select(acc[d] * factor, vec4(0.0), empty);
+        let columns = select((settled_acc[d] + acc[d]) * factor, vec4(0.0), empty);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if HAS_LSE && first_column == 0u {

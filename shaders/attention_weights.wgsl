@@ -16,6 +16,8 @@ const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
 // Whether a CPU plays the GPU.
 const SOFTWARE = false;
+// Whether the scale is subnormal, which a device may take for 0.
+const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
@@ -79,7 +81,7 @@ fn attention_weights(
         let sums = row_start(params.partial_lse, row);
         let l = bitcast<f32>(partial_lse[sums + 1u]);
         m[r] = bitcast<f32>(partial_lse[sums]);
-        factors[r] = 1.0 / l;
+        factors[r] = inverse_sum(m[r], l);
         if HAS_LSE && split == 0u && row.live {
             lse[row_start(params.lse, row)] = lse_bits(m[r], l, partial_lse[sums] == MINUS_INFINITY_BITS);
         }

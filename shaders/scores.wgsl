@@ -13,6 +13,8 @@ const STEP = 16u;
 const THREADS = 64u;
 const ROWS_EACH = 2u;
 const KEYS = 32u;
+// Whether the scale is subnormal, which a device may take for 0.
+const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;

@@ -15,7 +15,7 @@ const HAS_SINKS = false;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, sequence, rows, softmax_state, sink
+// use params, sequence, rows, softmax_state, settle, sink
 
 @compute @workgroup_size(THREADS)
 fn softmax(
@@ -47,13 +47,16 @@ fn softmax(
     let empty = partial_seen[0] == 0u;
     workgroupBarrier();
 
-    var sum = 0.0;
+    var sum = Settled(0.0, 0.0);
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
         let term = exponential(bitcast<f32>(bits) - m);
-        sum += select(term, 0.0, bits == HIDDEN_BITS);
+        sum.rest += select(term, 0.0, bits == HIDDEN_BITS);
+        if settles_after(j / THREADS, 1u) {
+            sum = settle(sum.total, sum.rest);
+        }
     }
-    partial[lane] = sum;
+    partial[lane] = sum.total + sum.rest;
     workgroupBarrier();
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         if lane < half {
@@ -63,7 +66,7 @@ fn softmax(
     }
     let total = with_sink(row, m, partial[0], empty);
 
-    let factor = 1.0 / total.l;
+    let factor = inverse_sum(total.m, total.l);
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
         let weight = exponential(bitcast<f32>(bits) - total.m) * factor;

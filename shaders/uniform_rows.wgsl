@@ -12,7 +12,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read> lse: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<f32>;
 
-// use params, sequence, rows, load(value), store(out)
+// use params, sequence, rows, settle, load(value), store(out)
 
 @compute @workgroup_size(THREADS)
 fn uniform_rows(
@@ -28,11 +28,14 @@ fn uniform_rows(
     let value_start = head_start(params.value, sequence, row.head / params.group);
     for (var column = lane * 4u; column < VALUE_DIM; column += THREADS * 4u) {
         let left = columns_left(VALUE_DIM, column);
-        var sum = vec4(0.0);
+        var sum = SettledColumns(vec4(0.0), vec4(0.0));
         for (var j = 0u; j < params.kv_len; j++) {
-            sum += load_value(value_start + j * params.value.row + column, left);
+            sum.rest += load_value(value_start + j * params.value.row + column, left);
+            if settles_after(j, 1u) {
+                sum = settle_columns(sum.total, sum.rest);
+            }
         }
-        store_out(row_start(params.out, row) + column, left, sum * weight);
+        store_out(row_start(params.out, row) + column, left, (sum.total + sum.rest) * weight);
     }
     if HAS_WEIGHTS {
         for (var j = lane; j < params.kv_len; j += THREADS) {

@@ -28,7 +28,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, load(value), store(out)
+// use params, sequence, rows, row_tile, tile, finite, visibility, settle, load(value), store(out)
 
 const COLUMN_TILES = (VALUE_DIM + COLUMNS - 1u) / COLUMNS;
 const FOURS = COLUMNS / 4u;
@@ -37,8 +37,9 @@ const ROWS = THREADS * ROWS_EACH;
 var<workgroup> tile: array<array<vec4<f32>, FOURS>, KEYS>;
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
-// Four columns to a vector.
+// Four columns to a vector. Of the last few tiles, and of all before.
 var<private> sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
+var<private> settled_sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
 var<private> starts: array<u32, ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 
@@ -58,6 +59,7 @@ fn weighted_sum(
         starts[r] = row_start(params.scores, locate_row(own_row + r, sequence, kv_head));
         for (var four = 0u; four < FOURS; four++) {
             sums[r][four] = vec4(0.0);
+            settled_sums[r][four] = vec4(0.0);
         }
     }
     if lane == 0u {
@@ -89,6 +91,9 @@ fn weighted_sum(
                 add_visible_values(first_key, j);
             }
         }
+        if settles_after(at, KEYS) {
+            settle_sums();
+        }
         workgroupBarrier();
     }
     for (var r = 0u; r < ROWS_EACH; r++) {
@@ -96,7 +101,18 @@ fn weighted_sum(
         let start = row_start(params.out, row);
         for (var four = 0u; four < FOURS; four++) {
             let column = first_column + four * 4u;
-            store_out(start + column, select(0u, columns_left(VALUE_DIM, column), row.live), sums[r][four]);
+            let columns = settled_sums[r][four] + sums[r][four];
+            store_out(start + column, select(0u, columns_left(VALUE_DIM, column), row.live), columns);
+        }
+    }
+}
+
+fn settle_sums() {
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        for (var four = 0u; four < FOURS; four++) {
+            let columns = settle_columns(settled_sums[r][four], sums[r][four]);
+            settled_sums[r][four] = columns.total;
+            sums[r][four] = columns.rest;
         }
     }
 }

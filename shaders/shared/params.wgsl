@@ -53,6 +53,7 @@ struct Params {
     // Of each sequence, keys before this one are visible whatever lies below the band.
     kept: u32,
     offset: i32,
+    // 2^63 times as large where HAS_TINY_SCALE is on.
     scale: f32,
     softcap: f32,
     // Of the output, where it is packed.
@@ -65,5 +66,5 @@ const MINUS_INFINITY_BITS = 0xff800000u;
 const INFINITY_BITS = 0x7f800000u;
 const NAN_BITS = 0x7fc00000u;
 // The lowest f32. A running maximum starts here, below which only -inf lies.
-const LOWEST = -3.40282347e38;
+const LOWEST = -3.4028234e38;
 const LOG2_E = 1.4426950408889634;

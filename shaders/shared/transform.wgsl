@@ -20,6 +20,10 @@ fn bias_at(row: Row, j: u32) -> f32 {
 
 fn transform_score(row: Row, slope: f32, j: u32, product: f32, added: f32) -> f32 {
     var score = product * params.scale;
+    if HAS_TINY_SCALE {
+        // 2^-63.
+        score *= 1.0842021724855044e-19;
+    }
     if HAS_SOFTCAP {
         score = cap_score(score);
     }

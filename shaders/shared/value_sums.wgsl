@@ -1,7 +1,8 @@
 // Adds the weighted values of KEYS_EACH keys, from j on, to the outputs of this invocation's rows.
 
-// Per row: [vector, row].
+// Per row: [vector, row]. Of the last few tiles, and of all before.
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
+var<private> settled_outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 
 // Their values are in `value_tile`, their weights in `terms`: a hidden one has none.
 fn add_values(j: u32) {
@@ -20,11 +21,12 @@ fn add_values(j: u32) {
 fn add_part(j: u32, first: u32) {
     for (var step = 0u; step < VALUE_PART; step++) {
         let d = min(first + step, VALUE_VECTORS - 1u);
-        for (var c = 0u; c < KEYS_EACH; c++) {
-            let columns = value_tile[j + c][d];
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                outs[d * ROWS_EACH + r] += terms[c * ROWS_EACH + r] * columns;
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            var sum = terms[r] * value_tile[j][d];
+            for (var c = 1u; c < KEYS_EACH; c++) {
+                sum += terms[c * ROWS_EACH + r] * value_tile[j + c][d];
             }
+            outs[d * ROWS_EACH + r] += sum;
         }
     }
 }

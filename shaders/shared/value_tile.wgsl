@@ -1,7 +1,17 @@
 // Adds weighted values of one tile to this invocation's row of out.
-// use params, load(value)
+// use params, settle, load(value)
 
+// Of the last few tiles, and of all before.
 var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
+var<private> settled_acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
+
+fn settle_values() {
+    for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
+        let columns = settle_columns(settled_acc[d], acc[d]);
+        settled_acc[d] = columns.total;
+        acc[d] = columns.rest;
+    }
+}
 
 // Keys past the last one, counted from the tile's first, repeat it; they are hidden later.
 fn stage_values(value_start: u32, last: u32, first_column: u32, lane: u32) {

@@ -7,6 +7,9 @@ use crate::error::Error;
 use crate::host::Gpu;
 use crate::problem::{AdditiveInputs, AdditiveProblem, AdditiveShape, Element, ElementType};
 
+/// So many keys that their sums drift unless the kernel takes care.
+const LONG_ROWS: &str = "long rows";
+
 pub(super) fn tasks(quick: bool) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut add = |name, shape: AdditiveShape| {
@@ -22,6 +25,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
         add("additive dims", AdditiveShape::new(1, [9, 40], [5, 4, 300], 6));
         add("additive dims", AdditiveShape { q_len: 70, kv_len: 300, ..base });
     }
+    add(LONG_ROWS, AdditiveShape::new(1, [9, 16_384], [4, 4, 4], 4));
     add("additive weights", weights);
     add("additive weights", AdditiveShape { kv_len: 1, ..weights });
     for sizes in [[2, 19, 70], [2, 1, 70]] {
@@ -47,8 +51,12 @@ fn run<T: Element>(
     let p = AdditiveProblem::new(shape)?;
     let mut numbers = Numbers(4);
     let views = [p.query, p.key, p.value, p.w_q, p.w_k, p.w_v];
-    let [query, key, value, w_q, w_k, w_v]: [Vec<T>; 6] =
+    let [query, mut key, value, w_q, w_k, w_v]: [Vec<T>; 6] =
         views.map(|view| numbers.tensor(view.extent));
+    if name == LONG_ROWS {
+        // All weights but the first one alike: sums that round each term alike show it.
+        key[shape.key_dim..].fill(T::from_f64(0.0));
+    }
     let b: Option<Vec<T>> = p.b.map(|view| numbers.tensor(view.extent));
     let mask = p.mask.map(|view| mask(&mut numbers, view.extent));
     let inputs = AdditiveInputs {

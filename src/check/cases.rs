@@ -80,6 +80,7 @@ pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
         }
     }
     many_keys(&mut list);
+    long_rows(&mut list);
     if !quick {
         long(&mut list);
     }
@@ -331,6 +332,15 @@ fn elements(list: &mut Cases) {
     }
 }
 
+/// So many keys that their sums drift unless a kernel takes care: the plan's choice, with weights and scores too, and
+/// the kernels that it does not choose for so few queries.
+fn long_rows(list: &mut Cases) {
+    for kernel in [None, Some(Kernel::Forward), Some(Kernel::ForwardWide)] {
+        let (shape, options) = (shape(1, 9, 16_384, 4), AttentionOptions::default());
+        list.cases.push(Case { name: "long rows", shape, options, data: Data::Even, kernel });
+    }
+}
+
 /// The kernel of cooperative matrices, which the plan does not choose everywhere.
 #[cfg(feature = "half")]
 fn matrices(list: &mut Cases, quick: bool) {
@@ -358,6 +368,7 @@ fn matrices(list: &mut Cases, quick: bool) {
         let name = "window that keeps the first keys";
         add(name, shape(2, q_len, kv_len, dim), keeps, Data::Random);
     }
+    add("long rows", shape(1, 9, 16_384, dim), plain, Data::Even);
     for group in [2, 7, 8] {
         let grouped = AttentionShape { num_heads: group * 2, batch: 2, ..shape(2, 33, 70, dim) };
         add("grouped heads", grouped, causal, Data::Random);

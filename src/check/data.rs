@@ -9,6 +9,8 @@ pub(super) enum Data {
     Random,
     /// Small integers, so that scores up to 10,000 are exact in f32 and only the softmax is tried.
     Large,
+    /// All weights but the first one nearly equal, and values around 1: sums that round each term alike show it.
+    Even,
     /// As random, with NaN and infinities in some keys and values: rows that see them must show it, the
     /// others must not.
     Poisoned,
@@ -48,8 +50,10 @@ impl<T: Element> Tensors<T> {
             pages: p.pages.map(|pages| table(&mut numbers, p, pages)),
             sinks: p.sinks.map(|view| sinks(&mut numbers, data, view.extent)),
         };
-        if data == Data::Poisoned {
-            tensors.poison(p);
+        match data {
+            Data::Poisoned => tensors.poison(p),
+            Data::Even => tensors.even(p),
+            Data::Random | Data::Large => {}
         }
         tensors
     }
@@ -67,6 +71,13 @@ impl<T: Element> Tensors<T> {
             pages: self.pages.as_deref(),
             sinks: self.sinks.as_deref(),
         }
+    }
+
+    fn even(&mut self, p: &Problem) {
+        self.query.fill(T::from_f64(1.0));
+        self.key.fill(T::from_f64(0.0));
+        self.key[..p.head_dim as usize].fill(T::from_f64(0.17));
+        self.value.iter_mut().for_each(|x| *x = T::from_f64(1.0 + f64::from(x.to_f32()) / 2.0));
     }
 
     /// Late keys, so that causal rows before them stay clean. The last one is NaN: of a row whose only score is -inf,
@@ -89,7 +100,7 @@ impl<T: Element> Tensors<T> {
 fn number(numbers: &mut Numbers, data: Data) -> f32 {
     match data {
         Data::Large => (numbers.unit() * 50.0).round(),
-        Data::Random | Data::Poisoned => numbers.unit(),
+        Data::Random | Data::Poisoned | Data::Even => numbers.unit(),
     }
 }
 

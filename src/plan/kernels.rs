@@ -359,8 +359,9 @@ fn output_grid(part: &Problem, tiles: &Tiles) -> [u32; 3] {
     [row_tiles(part, tiles), columns, part.batch]
 }
 
-fn transforms(part: &Problem) -> [(&'static str, Constant); 2] {
+fn transforms(part: &Problem) -> [(&'static str, Constant); 3] {
     [
+        ("HAS_TINY_SCALE", Constant::Flag(part.has_tiny_scale())),
         ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
         ("HAS_ALIBI", Constant::Flag(part.alibi.is_some())),
     ]

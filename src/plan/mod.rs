@@ -58,7 +58,7 @@ pub enum Kernel {
     /// Scores, softmax, weighted sum: stores the matrix, in chunks if need be.
     ThreeStage,
     /// As forward, by the adapter's cooperative matrices: f16, and dims that are multiples of theirs up to 256. Weights are
-    /// f16 too: one below 6e-8 of the largest is 0, and an infinite value under it shows as NaN.
+    /// f16 too: one below 5e-10 of the largest is 0, and an infinite value under it shows as NaN.
     ForwardMatrix,
 }
 

@@ -119,9 +119,13 @@ impl SequenceParams {
     }
 }
 
+/// By how much a subnormal scale is larger here: transform.wgsl takes it off again.
+const TINY_SCALE: f32 = (1_u64 << 63) as f32;
+
 impl Params {
     /// Everything but the views, which depend on what is bound.
     pub(super) fn new(problem: &Problem) -> Self {
+        let scale = problem.scale_f32();
         Self {
             q_len: problem.q_len,
             kv_len: problem.kv_len,
@@ -131,8 +135,9 @@ impl Params {
             band_upper: problem.band.upper,
             kept: problem.band.kept,
             offset: problem.offset,
-            scale: problem.scale_f32(),
-            softcap: problem.softcap.unwrap_or_default(),
+            scale: if problem.has_tiny_scale() { scale * TINY_SCALE } else { scale },
+            // A device may take a subnormal softcap for 0, and 0 / 0 is NaN.
+            softcap: problem.softcap.unwrap_or_default().max(f32::MIN_POSITIVE),
             sequences: problem.sequence_count(),
             ..Self::default()
         }

@@ -287,6 +287,11 @@ impl Problem {
         self.scale as f32
     }
 
+    /// Whether the scale is subnormal: devices may take it for 0, so kernels get it in two steps.
+    pub(crate) fn has_tiny_scale(&self) -> bool {
+        self.scale_f32().is_subnormal()
+    }
+
     /// Whether there are scores, and some form of them is asked for.
     #[must_use]
     pub fn stores_scores(&self) -> bool {

@@ -68,6 +68,30 @@ fn one_dominant_logit_takes_all() {
     }
 }
 
+/// A device may take a subnormal number for 0.
+#[test]
+fn a_subnormal_softcap_makes_all_scores_alike() {
+    for softcap in [1e-45, 1e-39, f32::MIN_POSITIVE] {
+        let options = AttentionOptions { softcap: Some(softcap), ..CAUSAL };
+        Case::new(shape(1, 2, 9, 40, 8), options, 1).check();
+    }
+}
+
+#[test]
+fn a_subnormal_scale_counts() {
+    for scale in [1e-45, 1e-39, -9e-39] {
+        let options = AttentionOptions { scale: Some(scale), ..CAUSAL };
+        let mut case = Case::new(shape(1, 2, 9, 40, 8), options, 1);
+        // Products to about 1e38.
+        let factor = (2.0 / scale.abs()).min(1e37).sqrt();
+        case.tensors.query.iter_mut().for_each(|x| *x *= factor);
+        case.tensors.key.iter_mut().for_each(|x| *x *= factor);
+        case.check();
+        let raw_scores = Some(wgpu_attention::Layout::Bhsd);
+        Case { shape: AttentionShape { raw_scores, ..case.shape.clone() }, ..case }.check();
+    }
+}
+
 #[test]
 fn a_huge_softcap_changes_nothing() {
     for softcap in [1e5, 1e20, 1e38, f32::MAX] {

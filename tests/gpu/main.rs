@@ -27,6 +27,7 @@ mod layouts;
 mod lens;
 mod limits;
 mod linear;
+mod long;
 mod lost;
 mod masks;
 mod matrix;

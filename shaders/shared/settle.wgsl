@@ -1,0 +1,40 @@
+// Sums over keys in two steps, so that rows of any length are as exact as short ones: a running sum takes only so
+// many terms, then it goes into the row's total and starts again.
+//
+// Equal terms added to a sum that is larger by n lose the same bits each time: over 262,144 keys that came to 2e-3.
+// Source: Blanchard, Higham and Mary 2020, "A class of fast and accurate summation algorithms", SIAM J. Sci.
+// Comput. 42 (sums of blocks); Dekker 1971 (the exact error of an addition).
+
+// use params
+
+// Terms that a running sum takes.
+const SETTLE_TERMS = 128u;
+
+// Whether running sums go into the totals after the `step` terms from this one on.
+fn settles_after(first: u32, step: u32) -> bool {
+    return first % SETTLE_TERMS + step >= SETTLE_TERMS;
+}
+
+// A total, and what it is too small by: the running sum starts with that. A total that is infinite or NaN stays so.
+struct Settled {
+    total: f32,
+    rest: f32,
+}
+
+fn settle(total: f32, running: f32) -> Settled {
+    let columns = settle_columns(vec4(total), vec4(running));
+    return Settled(columns.total.x, columns.rest.x);
+}
+
+struct SettledColumns {
+    total: vec4<f32>,
+    rest: vec4<f32>,
+}
+
+fn settle_columns(total: vec4<f32>, running: vec4<f32>) -> SettledColumns {
+    // No length has this bit. Compilers, which do not know, would take `sum - total` for `running`.
+    let bits = bitcast<vec4<u32>>(total + running) ^ vec4(params.kv_len >> 31u);
+    let sum = bitcast<vec4<f32>>(bits);
+    let is_finite = (bits & vec4(INFINITY_BITS)) != vec4(INFINITY_BITS);
+    return SettledColumns(sum, select(vec4(0.0), running - (sum - total), is_finite));
+}
