@@ -4,7 +4,7 @@
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::wgpu::{self, util::DeviceExt};
-use wgpu_attention::{Attention, AttentionBuffers, AttentionOptions, AttentionShape, Inputs, cpu};
+use wgpu_attention::{AttentionBuffers, AttentionOptions, AttentionShape, Gpu, Inputs, cpu};
 
 const SHAPE: [usize; 4] = [1, 4, 48, 32];
 const LEN: usize = 4 * 48 * 32;
@@ -43,9 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let double = own_pass(&device, &query_buffer, "data[id.x] * 2.0");
     let add_one = own_pass(&device, &out_buffer, "data[id.x] + 1.0");
 
-    // Once per model: an operator. Once per shape, or per step, as it is cheap: a plan.
+    // Once per device: what its operators share. Once per model: an operator. Once per shape, or per step, as it is cheap: a plan.
     let options = AttentionOptions { causal: true, ..AttentionOptions::default() };
-    let attention = Attention::new(&device, &queue, &options)?;
+    let attention = Gpu::from_device(&device, &queue).operator(&options)?;
     let [batch, num_heads, len, head_dim] = SHAPE;
     let shape = AttentionShape::new(batch, num_heads, len, head_dim);
     let plan = attention.plan(&shape)?;

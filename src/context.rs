@@ -3,7 +3,7 @@
 use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::pipeline::{Edit, Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
+use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
 use crate::uploads::Uploads;
@@ -18,7 +18,7 @@ pub(crate) struct Context {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) capabilities: Capabilities,
-    pub(crate) pipelines: Pipelines,
+    pub(crate) pipelines: Arc<Pipelines>,
     /// Tiles that were measured here.
     pub(crate) tuning: Mutex<Tuning>,
     pub(crate) uniforms: Uniforms,
@@ -47,7 +47,16 @@ impl Context {
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         capabilities: Capabilities,
-        edit: Option<Edit>,
+    ) -> Self {
+        Self::with_pipelines(device, queue, capabilities, Arc::new(Pipelines::new(device)))
+    }
+
+    /// With pipelines that were made for this device.
+    pub(crate) fn with_pipelines(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        capabilities: Capabilities,
+        pipelines: Arc<Pipelines>,
     ) -> Self {
         let dummy = || {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -61,7 +70,7 @@ impl Context {
             device: device.clone(),
             queue: queue.clone(),
             capabilities,
-            pipelines: Pipelines::new(device, edit),
+            pipelines,
             tuning: Mutex::default(),
             uniforms: Uniforms::new(
                 device,

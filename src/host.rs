@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::ops::{Attention, AttentionBuffers, KvCache, PagedKvCache};
-use crate::pipeline::Edit;
+use crate::pipeline::{Edit, Pipelines};
 use crate::plan::{Kernel, Tensor};
 use crate::problem::{
     AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs,
@@ -33,7 +33,7 @@ impl Gpu {
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
         let (device, queue, capabilities) = device::open(options).await?;
-        Ok(Self { context: Arc::new(Context::new(&device, &queue, capabilities, None)) })
+        Ok(Self { context: Arc::new(Context::new(&device, &queue, capabilities)) })
     }
 
     /// As [`Gpu::open`], blocking.
@@ -44,18 +44,40 @@ impl Gpu {
         pollster::block_on(Self::open(options))
     }
 
-    /// Uses a device of yours.
+    /// Uses a device of yours. Operators and caches made by one `Gpu`, or by its clones, share pipelines, tuning and
+    /// workspace: make one for your device, and everything from it.
+    ///
+    /// ```no_run
+    /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, KvCache, KvCacheShape, wgpu};
+    /// # fn make(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(Attention, KvCache), Error> {
+    /// let gpu = Gpu::from_device(device, queue);
+    /// let attention = gpu.operator(&AttentionOptions::default())?;
+    /// let cache = gpu.kv_cache(&KvCacheShape::new(1, 8, 4096, 64), None)?;
+    /// # Ok((attention, cache))
+    /// # }
+    /// ```
     #[must_use]
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        let context = Context::new(device, queue, Capabilities::of(device), None);
-        Self { context: Arc::new(context) }
+        Self::with_capabilities(device, queue, Capabilities::of(device))
     }
 
-    /// The same device, used as if it could do no more than `capabilities`.
+    /// As [`Gpu::from_device`], on no more than `capabilities` of the device: how a device of yours is used with its
+    /// [`Matrices`](crate::Matrices).
+    #[must_use]
+    pub fn with_capabilities(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        capabilities: Capabilities,
+    ) -> Self {
+        let capabilities = capabilities.granted(device);
+        Self { context: Arc::new(Context::new(device, queue, capabilities)) }
+    }
+
+    /// The same device and pipelines, used as if it could do no more than `capabilities`.
     #[must_use]
     pub fn masked(&self, capabilities: &Capabilities) -> Self {
-        let edit = self.context.pipelines.edit().cloned();
-        self.remade(self.context.capabilities.masked(capabilities), edit)
+        let capabilities = self.context.capabilities.masked(capabilities);
+        self.remade(capabilities, self.context.pipelines.clone())
     }
 
     /// The same device with every shader's text changed: how a test breaks a kernel on purpose.
@@ -63,12 +85,8 @@ impl Gpu {
     #[must_use]
     pub fn broken(&self, find: &str, replacement: &str) -> Self {
         let (find, replacement) = (find.to_owned(), replacement.to_owned());
-        let before = self.context.pipelines.edit().cloned();
-        let edit = Edit(Arc::new(move |text: String| {
-            let text = text.replace(&find, &replacement);
-            before.iter().fold(text, |text, before| (before.0)(text))
-        }));
-        self.remade(self.context.capabilities, Some(edit))
+        let edit = Edit(Arc::new(move |text: String| text.replace(&find, &replacement)));
+        self.remade(self.context.capabilities, Arc::new(self.context.pipelines.edited(edit)))
     }
 
     /// The same device, used as if it could do as much as `capabilities` say, every shader's text changed by `rewrite`: how a
@@ -76,12 +94,14 @@ impl Gpu {
     #[doc(hidden)]
     #[must_use]
     pub fn emulating(&self, capabilities: Capabilities, rewrite: fn(String) -> String) -> Self {
-        self.remade(capabilities, Some(Edit(Arc::new(rewrite))))
+        let edit = Edit(Arc::new(rewrite));
+        self.remade(capabilities, Arc::new(self.context.pipelines.edited(edit)))
     }
 
-    fn remade(&self, capabilities: Capabilities, edit: Option<Edit>) -> Self {
+    fn remade(&self, capabilities: Capabilities, pipelines: Arc<Pipelines>) -> Self {
         let Context { device, queue, .. } = &*self.context;
-        Self { context: Arc::new(Context::new(device, queue, capabilities, edit)) }
+        let context = Context::with_pipelines(device, queue, capabilities, pipelines);
+        Self { context: Arc::new(context) }
     }
 
     /// The device.

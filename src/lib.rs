@@ -20,7 +20,9 @@
 //! ```
 //!
 //! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
-//! `plan` and `encode`, see `examples/own_encoder.rs`.
+//! `plan` and `encode`, see `examples/own_encoder.rs`. Make one [`Gpu::from_device`] for your device and every operator
+//! and cache from it ([`Gpu::operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and workspace.
+//! `Attention::new(&device, &queue, ..)` and its like make operators that share nothing.
 //!
 //! The layers around it have the same verbs: [`Linear`], [`MultiHeadAttention`] with PyTorch's parameters and
 //! masks, and the [`SelfAttention`] of many tutorials.

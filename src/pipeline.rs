@@ -33,11 +33,12 @@ impl fmt::Debug for Edit {
     }
 }
 
-/// The pipelines of one device.
+/// The pipelines of one device; they depend on its capabilities only through their variants.
 #[derive(Debug)]
 pub(crate) struct Pipelines {
     device: wgpu::Device,
-    edit: Option<Edit>,
+    /// A change to the texts, and the pipelines of those that it leaves as they are.
+    edited: Option<(Edit, Arc<Pipelines>)>,
     /// The driver's own, where it has one.
     cache: Option<wgpu::PipelineCache>,
     places: Mutex<HashMap<Variant, Place>>,
@@ -47,13 +48,22 @@ pub(crate) struct Pipelines {
 type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device, edit: Option<Edit>) -> Self {
+    pub(crate) fn new(device: &wgpu::Device) -> Self {
         let cache = cache::create(device, None);
-        Self { device: device.clone(), edit, cache, places: Mutex::default() }
+        Self { device: device.clone(), edited: None, cache, places: Mutex::default() }
     }
 
-    pub(crate) fn edit(&self) -> Option<&Edit> {
-        self.edit.as_ref()
+    /// The same with every text changed, once more if it has been already. A text that stays as it is keeps its pipeline.
+    pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Self {
+        let Self { device, edited, cache, .. } = &**self;
+        let (edit, plain) = match edited.clone() {
+            Some((before, plain)) => {
+                (Edit(Arc::new(move |text| (before.0)((edit.0)(text)))), plain)
+            }
+            None => (edit, self.clone()),
+        };
+        let (device, cache) = (device.clone(), cache.clone());
+        Self { device, edited: Some((edit, plain)), cache, places: Mutex::default() }
     }
 
     /// The pipelines of `variants`, compiled now where they are new. Where errors arrive later (browsers) only
@@ -96,9 +106,24 @@ impl Pipelines {
 
     fn place(&self, variant: &Variant) -> Place {
         let mut places = lock(&self.places);
-        match places.get(variant) {
-            Some(place) => place.clone(),
-            None => places.entry(variant.clone()).or_default().clone(),
+        if let Some(place) = places.get(variant) {
+            return place.clone();
+        }
+        let place = match &self.edited {
+            Some((_, plain)) if self.text(variant) == shader::assemble(variant) => {
+                plain.place(variant)
+            }
+            _ => Place::default(),
+        };
+        places.insert(variant.clone(), place.clone());
+        place
+    }
+
+    fn text(&self, variant: &Variant) -> String {
+        let text = shader::assemble(variant);
+        match &self.edited {
+            Some((edit, _)) => (edit.0)(text),
+            None => text,
         }
     }
 
@@ -109,13 +134,9 @@ impl Pipelines {
     fn compile(&self, variant: &Variant) -> Pipeline {
         let device = &self.device;
         let name = variant.to_string();
-        let mut text = shader::assemble(variant);
-        if let Some(edit) = &self.edit {
-            text = (edit.0)(text);
-        }
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&name),
-            source: wgpu::ShaderSource::Wgsl(text.into()),
+            source: wgpu::ShaderSource::Wgsl(self.text(variant).into()),
         };
         let checks = wgpu::ShaderRuntimeChecks {
             force_loop_bounding: false,

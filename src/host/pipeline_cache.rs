@@ -1,7 +1,6 @@
 //! Pipelines of an earlier run.
 
 use super::Gpu;
-use crate::context::Context;
 use crate::error::Error;
 use std::sync::Arc;
 
@@ -30,9 +29,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Invalid`] for other data, [`Error::Unsupported`] where there is no such cache.
     pub fn with_pipeline_cache(&self, data: &[u8]) -> Result<Self, Error> {
-        let Context { device, queue, capabilities, pipelines, .. } = &*self.context;
-        let mut context = Context::new(device, queue, *capabilities, pipelines.edit().cloned());
-        context.pipelines.start_from(data)?;
-        Ok(Self { context: Arc::new(context) })
+        let pipelines = self.context.pipelines.started_from(data)?;
+        Ok(self.remade(self.context.capabilities, Arc::new(pipelines)))
     }
 }

@@ -78,7 +78,7 @@ pub struct Footprint {
 const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
 
 impl Attention {
-    /// An operator on your device.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an option that no shape could make valid.
@@ -102,7 +102,7 @@ impl Attention {
         capabilities: Capabilities,
     ) -> Result<Self, Error> {
         let capabilities = capabilities.granted(device);
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)), options)
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities)), options)
     }
 
     pub(crate) fn from_context(

@@ -34,11 +34,11 @@ pub struct LinearBuffers<'a> {
 }
 
 impl Linear {
-    /// An operator on your device.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         let capabilities = Capabilities::of(device);
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)))
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities)))
     }
 
     pub(crate) fn from_context(context: Arc<Context>) -> Self {

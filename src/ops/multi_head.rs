@@ -62,7 +62,8 @@ pub struct MultiHeadBuffers<'a> {
 }
 
 impl MultiHeadAttention {
-    /// An operator on your device; uploads the parameters.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// Uploads the parameters.
     ///
     /// # Errors
     /// [`Error::Invalid`] for parameters whose sizes do not fit, the other kinds for what the device refuses.
@@ -71,7 +72,7 @@ impl MultiHeadAttention {
         queue: &wgpu::Queue,
         weights: &MultiHeadWeights<'_>,
     ) -> Result<Self, Error> {
-        let context = Context::new(device, queue, Capabilities::of(device), None);
+        let context = Context::new(device, queue, Capabilities::of(device));
         Self::from_context(Arc::new(context), weights)
     }
 

@@ -57,7 +57,8 @@ pub struct PagedBatch {
 }
 
 impl PagedKvCache {
-    /// A cache without sequences on your device; with `rotary`, new keys are rotated on their way in, by tables of
+    /// A cache without sequences on your device, with pipelines of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// With `rotary`, new keys are rotated on their way in, by tables of
     /// [`PagedCacheShape::longest`] rows.
     ///
     /// # Errors
@@ -69,7 +70,7 @@ impl PagedKvCache {
         shape: &PagedCacheShape,
         rotary: Option<CacheRotary<'_>>,
     ) -> Result<Self, Error> {
-        let context = Context::new(device, queue, Capabilities::of(device), None);
+        let context = Context::new(device, queue, Capabilities::of(device));
         Self::from_context(Arc::new(context), shape, rotary)
     }
 

@@ -34,7 +34,7 @@ pub struct PositionalBuffers<'a> {
 }
 
 impl Positional {
-    /// An operator on your device.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         Self::with_capabilities(device, queue, Capabilities::of(device))
@@ -47,8 +47,8 @@ impl Positional {
         queue: &wgpu::Queue,
         capabilities: Capabilities,
     ) -> Self {
-        let capabilities = capabilities.masked(&Capabilities::of(device));
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)))
+        let capabilities = capabilities.granted(device);
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities)))
     }
 
     pub(crate) fn from_context(context: Arc<Context>) -> Self {

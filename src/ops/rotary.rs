@@ -39,7 +39,7 @@ pub struct RotaryBuffers<'a> {
 }
 
 impl Rotary {
-    /// An operator on your device.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         Self::with_capabilities(device, queue, Capabilities::of(device))
@@ -52,8 +52,8 @@ impl Rotary {
         queue: &wgpu::Queue,
         capabilities: Capabilities,
     ) -> Self {
-        let capabilities = capabilities.masked(&Capabilities::of(device));
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities, None)))
+        let capabilities = capabilities.granted(device);
+        Self::from_context(Arc::new(Context::new(device, queue, capabilities)))
     }
 
     pub(crate) fn from_context(context: Arc<Context>) -> Self {

@@ -49,7 +49,8 @@ pub struct SelfAttentionBuffers<'a> {
 }
 
 impl SelfAttention {
-    /// An operator on your device; uploads the parameters.
+    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// Uploads the parameters.
     ///
     /// # Errors
     /// [`Error::Invalid`] if heads do not divide the width or a slice has another length than it needs; the other
@@ -59,7 +60,7 @@ impl SelfAttention {
         queue: &wgpu::Queue,
         weights: &SelfAttentionWeights<'_>,
     ) -> Result<Self, Error> {
-        let context = Context::new(device, queue, Capabilities::of(device), None);
+        let context = Context::new(device, queue, Capabilities::of(device));
         Self::from_context(Arc::new(context), weights)
     }
 

@@ -3,6 +3,7 @@
 use super::{Pipelines, if_ready, scoped};
 use crate::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
 
 /// Bytes of the checksum that stands before the driver's own.
 const CHECKSUM: usize = size_of::<u64>();
@@ -15,8 +16,8 @@ impl Pipelines {
         Some([&checksum.to_le_bytes()[..], &data].concat())
     }
 
-    /// Compiles from what was compiled before.
-    pub(crate) fn start_from(&mut self, sealed: &[u8]) -> Result<(), Error> {
+    /// The same texts, of which none is compiled yet, starting from what was compiled before.
+    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Self, Error> {
         if self.cache.is_none() {
             let (expected, found) = ("Vulkan, and Features::PIPELINE_CACHE", "none".to_owned());
             return Err(Error::Unsupported {
@@ -32,8 +33,12 @@ impl Pipelines {
             let expected = "what pipeline_cache_data gave on this adapter and driver";
             return Err(Error::invalid("data", expected, format!("{} other bytes", sealed.len())));
         };
-        self.cache = create(&self.device, Some(data));
-        Ok(())
+        let cache = create(&self.device, Some(data));
+        let edited = match &self.edited {
+            Some((edit, plain)) => Some((edit.clone(), Arc::new(plain.started_from(sealed)?))),
+            None => None,
+        };
+        Ok(Self { device: self.device.clone(), edited, cache, places: Mutex::default() })
     }
 }
 

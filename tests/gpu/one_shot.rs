@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
+use crate::startup::fresh;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use wgpu_attention::check::Bounds;
@@ -121,7 +122,7 @@ fn threads_share_a_device() {
 /// pipeline.
 #[test]
 fn pipelines_do_not_grow_with_sizes_and_values() {
-    let gpu = gpu().masked(gpu().capabilities());
+    let gpu = fresh();
     let operator = gpu.operator(&CAUSAL).unwrap();
     let run = |batch: usize, heads: usize, len: usize| {
         let case = Case::new(shape(batch, heads, len, len + heads, 8), CAUSAL, len as u64);
@@ -140,7 +141,7 @@ fn pipelines_do_not_grow_with_sizes_and_values() {
 
 #[test]
 fn prepare_compiles_what_encode_will_use() {
-    let gpu = gpu().masked(gpu().capabilities());
+    let gpu = fresh();
     let case = case();
     let operator = gpu.operator(&case.options).unwrap();
     assert_eq!(operator.footprint().pipelines, 0);

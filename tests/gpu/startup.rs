@@ -4,7 +4,9 @@ use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
 use std::collections::HashSet;
 use std::thread;
-use wgpu_attention::{AttentionShape, Error, Gpu, Kernel, Layout, Plan, Variant, wgpu};
+use wgpu_attention::{
+    AttentionShape, Capabilities, Error, Gpu, Kernel, Layout, Plan, Variant, wgpu,
+};
 
 /// Three stages, and so three pipelines at least.
 fn case() -> Case {
@@ -13,8 +15,8 @@ fn case() -> Case {
 }
 
 /// The shared device, with no pipelines yet.
-fn fresh() -> Gpu {
-    gpu().masked(gpu().capabilities())
+pub(crate) fn fresh() -> Gpu {
+    Gpu::with_capabilities(gpu().device(), gpu().queue(), *gpu().capabilities())
 }
 
 fn plan(gpu: &Gpu, case: &Case) -> Plan {
@@ -67,6 +69,26 @@ fn of_shaders_compiled_together_the_broken_one_is_named() {
     // The others are there, and it is not.
     let variants: HashSet<&Variant> = plan.dispatches.iter().map(|one| &one.variant).collect();
     assert_eq!(operator.footprint().pipelines, variants.len() - 1);
+}
+
+#[test]
+fn lower_limits_and_other_texts_share_what_is_the_same() {
+    let (gpu, case) = (fresh(), case());
+    let weights = |gpu: &Gpu| case.run(gpu, Some(Kernel::ThreeStage)).weights;
+    let pipelines = |gpu: &Gpu| gpu.operator(&case.options).unwrap().footprint().pipelines;
+    let all = plan(&gpu, &case).variants().len();
+    let broken = gpu.broken("- total.m) * factor", "- total.m) * 1.01 * factor");
+    let wrong = weights(&broken);
+    // The text of one stage differs: the others are there.
+    assert_eq!((pipelines(&broken), pipelines(&gpu)), (all, all - 1));
+    let expected = weights(&gpu);
+    assert_ne!(wrong, expected);
+    assert_eq!(weights(&broken), wrong);
+    let lower = gpu.masked(&Capabilities { dispatch_work: 1 << 30, ..*gpu.capabilities() });
+    assert_eq!(pipelines(&lower), all);
+    assert_eq!(weights(&lower), expected);
+    // Changed once more where there is nothing to find it is as wrong as before.
+    assert_ne!(weights(&broken.broken("no shader says this", "nor this")), expected);
 }
 
 #[test]

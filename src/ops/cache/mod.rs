@@ -77,7 +77,8 @@ impl<'a> CacheTokens<'a> {
 }
 
 impl KvCache {
-    /// An empty cache on your device; with `rotary`, new keys are rotated on their way in.
+    /// An empty cache on your device, with pipelines of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// With `rotary`, new keys are rotated on their way in.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a shape or table that cannot be, [`Error::Unsupported`] or [`Error::Device`] if the device has
@@ -88,7 +89,7 @@ impl KvCache {
         shape: &KvCacheShape,
         rotary: Option<CacheRotary<'_>>,
     ) -> Result<Self, Error> {
-        let context = Context::new(device, queue, Capabilities::of(device), None);
+        let context = Context::new(device, queue, Capabilities::of(device));
         Self::from_context(Arc::new(context), shape, rotary)
     }
 
