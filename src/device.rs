@@ -39,6 +39,9 @@ pub struct Capabilities {
     /// Processors of a CPU that plays the GPU: what does not fit its registers is still in its nearest cache. 0 of a
     /// GPU, which does not tell how many it has.
     pub processors: u32,
+    /// Turns that the loops of one invocation take together, at most: Mesa's software driver before version 25 stops
+    /// them at 65,535, without a word. `u32::MAX` elsewhere.
+    pub loop_turns: u32,
 }
 
 /// Square matrices that a subgroup multiplies together, f16 in and f32 out.
@@ -100,6 +103,7 @@ impl Capabilities {
         timestamps: false,
         dispatch_work: DISPATCH_WORK,
         processors: 0,
+        loop_turns: u32::MAX,
     };
 
     /// Reads features and limits, which do not tell of matrices.
@@ -122,6 +126,7 @@ impl Capabilities {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             dispatch_work: DISPATCH_WORK,
             processors: if info.device_type == wgpu::DeviceType::Cpu { processors() } else { 0 },
+            loop_turns: if stops_loops(info) { 65_535 } else { u32::MAX },
         }
     }
 
@@ -161,8 +166,16 @@ impl Capabilities {
             timestamps: self.timestamps && other.timestamps,
             dispatch_work: self.dispatch_work.min(other.dispatch_work),
             processors: self.processors.min(other.processors),
+            loop_turns: self.loop_turns.min(other.loop_turns),
         }
     }
+}
+
+/// Whether the driver is Mesa's llvmpipe from before version 25: 22.3 stops long loops, 25.0 does not.
+fn stops_loops(info: &wgpu::AdapterInfo) -> bool {
+    let version = info.driver_info.split_once("Mesa ").map_or("", |(_, rest)| rest);
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    info.device_type == wgpu::DeviceType::Cpu && major.is_some_and(|major| major < 25)
 }
 
 /// Of this machine.

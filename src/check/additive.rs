@@ -25,7 +25,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
         add("additive dims", AdditiveShape::new(1, [9, 40], [5, 4, 300], 6));
         add("additive dims", AdditiveShape { q_len: 70, kv_len: 300, ..base });
     }
-    add(LONG_ROWS, AdditiveShape::new(1, [9, 16_384], [4, 4, 4], 4));
+    add(LONG_ROWS, AdditiveShape::new(1, [9, 8_192], [4, 4, 4], 4));
     add("additive weights", weights);
     add("additive weights", AdditiveShape { kv_len: 1, ..weights });
     for sizes in [[2, 19, 70], [2, 1, 70]] {

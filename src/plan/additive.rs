@@ -5,6 +5,7 @@ use super::kernels::softmax_variant;
 use super::launch::Launch;
 use super::linear::LinearPlan;
 use super::params::{Params, ViewParams};
+use super::split::KEYS;
 use super::storage::{Storage, of, starts_on, writing};
 use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
@@ -48,7 +49,7 @@ pub(crate) enum AdditiveTensor {
 /// Queries and columns of a workgroup, as in additive_forward.wgsl, and the bytes of its tiles.
 const ROWS: u32 = 8;
 const COLUMNS: u32 = 256;
-const WORKGROUP_BYTES: u32 = 12_192;
+const WORKGROUP_BYTES: u32 = 12_224;
 /// Multiply-adds that a tanh costs.
 const TANH: u64 = 8;
 /// Elements that wait to be packed take no more than this at a time.
@@ -72,14 +73,15 @@ impl AdditivePlan {
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is too small for.
     pub fn new(shape: &AdditiveShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = AdditiveProblem::new(shape)?;
-        let found = capabilities.workgroup_memory;
-        if WORKGROUP_BYTES > found {
-            return Err(unsupported(&Excess {
-                what: "bytes of workgroup memory",
-                expected: WORKGROUP_BYTES.into(),
-                found: found.into(),
-                of_queries: false,
-            }));
+        let needs = [
+            ("bytes of workgroup memory", WORKGROUP_BYTES, capabilities.workgroup_memory),
+            (KEYS, narrow(shape.kv_len), most_keys(shape, capabilities)),
+        ];
+        for (what, expected, found) in needs {
+            if expected > found {
+                let (expected, found) = (expected.into(), found.into());
+                return Err(unsupported(&Excess { what, expected, found, of_queries: false }));
+            }
         }
         let mut parts = Vec::new();
         let all = 0..shape.batch;
@@ -112,6 +114,15 @@ impl AdditivePlan {
         variants.sort_unstable();
         variants.dedup();
         variants
+    }
+}
+
+/// Keys whose loops end before the driver stops them: for a tile of 32, its exponentials, its values, and what each 64
+/// hidden columns take to stage and multiply.
+fn most_keys(shape: &AdditiveShape, capabilities: &Capabilities) -> u32 {
+    match capabilities.loop_turns {
+        u32::MAX => u32::MAX,
+        turns => turns / (96 + 32 * narrow(shape.hidden_dim.div_ceil(64))) * 32,
     }
 }
 

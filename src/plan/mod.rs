@@ -167,7 +167,12 @@ impl Plan {
             Kernel::Decode => tiles.splits(&problem, capabilities).max(2),
             _ => 1,
         };
-        let parts = split::split(&problem, is_fused, capabilities, |part, chunks| {
+        let most_keys = match is_fused {
+            true => most_keys(entry, &fused_tiles, &problem, capabilities),
+            // Each of three stages takes less than a turn a key.
+            false => capabilities.loop_turns,
+        };
+        let parts = split::split(&problem, is_fused, most_keys, capabilities, |part, chunks| {
             if !is_fused && part.kv_len > 0 {
                 return kernels::three_stage(part, &tiles, capabilities);
             }
@@ -254,6 +259,20 @@ fn choose(
         None => Ok((Kernel::Forward, "nothing asks for scores")),
     }
 }
+
+/// Keys of a row that its kernel may go through in one dispatch.
+fn most_keys(entry: Entry, tiles: &Tiles, problem: &Problem, capabilities: &Capabilities) -> u32 {
+    let by_turns = match capabilities.loop_turns {
+        u32::MAX => u32::MAX,
+        turns => (turns / tiles.turns_per_tile(problem, entry)).max(1).saturating_mul(tiles.keys),
+    };
+    // The outputs of matrices are sums of f32 that nothing settles: so many keys stay within the bounds of f16.
+    let by_sums = if entry == Entry::AttentionForwardMatrix { MOST_MATRIX_KEYS } else { u32::MAX };
+    by_turns.min(by_sums)
+}
+
+/// An eighth of the error that f16 is allowed.
+const MOST_MATRIX_KEYS: u32 = 1 << 14;
 
 /// Queries of a sequence, at most, for which its keys are shared.
 const MOST_QUERIES: u32 = 32;

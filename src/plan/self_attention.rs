@@ -38,7 +38,8 @@ impl SelfAttentionPlan {
         // A masked score is so low that its weight is 0, unless all of a row are: then all are the same.
         if attention.problem.mask.is_some() && attention.problem.kv_len > 0 {
             let plan = |part: &Problem, _| vec![uniform_rows(part, capabilities)];
-            let parts = split(&attention.problem, false, capabilities, plan)?;
+            let parts =
+                split(&attention.problem, false, capabilities.loop_turns, capabilities, plan)?;
             attention.dispatches.extend(parts.into_iter().flat_map(|part| part.dispatches));
         }
         let linear = |shape: &LinearShape| LinearPlan::new(shape, capabilities);

@@ -27,6 +27,9 @@ const MOST_DISPATCHES: usize = 1 << 14;
 /// which that takes long. Halving makes up to twice as many, of up to seven dispatches.
 const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
 
+/// What a driver that stops long loops is short of.
+pub(super) const KEYS: &str = "keys of a row before the driver stops a loop";
+
 /// Why a part does not fit.
 enum Excess {
     /// Its grid is too large along an axis.
@@ -39,6 +42,8 @@ enum Excess {
     Sequences { expected: u32, found: u32 },
     /// A dispatch would take too long.
     Work { expected: u64, found: u64 },
+    /// A row has more keys than the loops of one invocation take.
+    Keys { expected: u32, found: u32 },
 }
 
 /// What a problem can be cut along.
@@ -50,10 +55,12 @@ enum Axis {
 }
 
 /// Halves `problem` until `plan` of each part fits the device; an empty problem has no parts. Where sequences
-/// differ, `plan` gets them together only if it `is_fused`; then it also is told in how many chunks to take the keys.
+/// differ, `plan` gets them together only if it `is_fused`; then it also is told in how many chunks to take the keys, of
+/// which no more than `most_keys` may be in one.
 pub(super) fn split(
     problem: &Problem,
     is_fused: bool,
+    most_keys: u32,
     capabilities: &Capabilities,
     plan: impl Fn(&Problem, u32) -> Vec<Dispatch>,
 ) -> Result<Vec<Part>, Error> {
@@ -71,7 +78,9 @@ pub(super) fn split(
             continue;
         }
         let dispatches = plan(&part, chunks);
-        let excess = excess(&dispatches, capabilities).or_else(|| too_long(&part, most_work));
+        let excess = excess(&dispatches, capabilities)
+            .or_else(|| too_long(&part, most_work))
+            .or_else(|| too_many_keys(&part, chunks, most_keys));
         if let Some(excess) = excess {
             match axis_to_cut(&part, &excess) {
                 Some(axis) => {
@@ -148,6 +157,14 @@ fn too_long(part: &Problem, most: u64) -> Option<Excess> {
     (expected > most && is_divisible).then_some(Excess::Work { expected, found: most })
 }
 
+/// More keys of a row in one chunk than its loops go through.
+fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
+    let reach = part.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
+    let step = part.pages.map_or(1, |pages| pages.page_len);
+    let expected = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
+    (expected > found).then_some(Excess::Keys { expected, found })
+}
+
 /// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
 fn work(part: &Problem) -> u64 {
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
@@ -158,11 +175,14 @@ fn work(part: &Problem) -> u64 {
 
 /// Whether what is too large shrinks if the keys come in more chunks, of a few tiles at least.
 fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
-    // Weights of a row are stored in one dispatch.
-    if part.stores_weights() {
-        return false;
-    }
-    let Excess::Memory { bound, .. } = excess else { return false };
+    let bound = match excess {
+        Excess::Keys { found, .. } => {
+            return part.pages.is_none_or(|pages| pages.page_len <= *found);
+        }
+        // Weights of a row are stored in one dispatch.
+        Excess::Memory { bound, .. } if !part.stores_weights() => bound,
+        _ => return false,
+    };
     let shrinks = match bound.tensor {
         // Any of the pool's pages may hold any of the keys.
         Tensor::Key | Tensor::Value => part.pages.is_none(),
@@ -177,6 +197,7 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     let count = part.sequence_count();
     match excess {
+        Excess::Keys { .. } => None,
         Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
             (part.num_kv_heads > 1).then_some(Axis::Heads)
         }
@@ -256,6 +277,7 @@ fn unsupported(excess: &Excess) -> Error {
             ("sequences of one dispatch", u64::from(*expected), u64::from(*found))
         }
         Excess::Work { expected, found } => ("multiply-adds of one dispatch", *expected, *found),
+        Excess::Keys { expected, found } => (KEYS, (*expected).into(), (*found).into()),
         Excess::Grid { expected, found, .. } | Excess::Words { expected, found, .. } => {
             let what = "workgroups along one axis of a dispatch";
             (what, u64::from(*expected), u64::from(*found))

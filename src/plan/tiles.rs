@@ -1,7 +1,7 @@
 //! Tile sizes from shape and device.
 
 use super::tuning::ForwardTile;
-use super::variant::Constant;
+use super::variant::{Constant, Entry};
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
@@ -263,6 +263,18 @@ impl Tiles {
         Ok(Self { keys, workgroup_bytes, ..self })
     }
 
+    /// Turns of loops that an invocation takes for a tile of keys, at most: what is staged, then a turn for each vector of a
+    /// key and value where loops over columns are not unrolled, and two a key for visibility.
+    pub(super) fn turns_per_tile(&self, problem: &Problem, entry: Entry) -> u32 {
+        let vectors = problem.head_dim.div_ceil(4) + self.value_chunk.div_ceil(4);
+        let staging = (self.keys * vectors).div_ceil(self.threads);
+        let products = match entry {
+            Entry::AttentionForwardWide => self.keys / 4 * vectors,
+            _ => 0,
+        };
+        staging + products + 2 * self.keys
+    }
+
     /// Rows of a workgroup.
     #[must_use]
     pub fn rows(&self) -> u32 {
@@ -289,10 +301,14 @@ impl Tiles {
     /// are no more than needed.
     pub(super) fn weights_splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
         let busy = capabilities.processors.saturating_mul(FEWEST_WORKGROUPS_EACH);
+        // As many as a driver that stops long loops needs.
+        let turns = self.turns_per_tile(problem, Entry::AttentionWeights);
+        let tiles = problem.kv_len.div_ceil(self.keys);
+        let least = tiles.saturating_mul(turns).div_ceil(capabilities.loop_turns).max(1);
         if capabilities.is_software() && workgroups(problem, self.rows()) >= busy {
-            return 1;
+            return least;
         }
-        self.splits(problem, capabilities)
+        self.splits(problem, capabilities).max(least)
     }
 
     /// How many workgroups share a row, each for a chunk of its output's columns.

@@ -8,8 +8,9 @@ use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AdditiveInputs, AdditiveShape, AttentionShape, BroadcastLayout, Inputs, Kernel, Layout,
-    SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights, cpu,
+    AdditiveInputs, AdditiveShape, AttentionShape, BroadcastLayout, Capabilities, Dispatch, Entry,
+    Inputs, Kernel, Layout, Plan, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
+    cpu,
 };
 
 /// What f32 reaches at any length.
@@ -46,6 +47,26 @@ fn weights_of_16384_keys_are_exact() {
     let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 1, 9, 16_384, 4) };
     for kernel in [Kernel::Forward, Kernel::Decode, Kernel::ThreeStage] {
         check(&even(weighed.clone(), 0.17), kernel);
+    }
+}
+
+/// As on a driver that stops loops there.
+#[test]
+fn rows_cut_along_their_keys_are_exact() {
+    let stops = gpu().masked(&Capabilities { loop_turns: 4_000, ..*gpu().capabilities() });
+    let even = |shape| even(shape, 0.17);
+    let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 1, 9, 2_000, 4) };
+    for (case, kernel) in [
+        (even(shape(1, 1, 40, 2_000, 4)), Kernel::Forward),
+        (even(shape(1, 1, 40, 2_000, 4)), Kernel::ForwardWide),
+        (even(shape(1, 1, 2, 2_000, 4)), Kernel::Decode),
+        (even(weighed), Kernel::Forward),
+    ] {
+        let plan = Plan::new(case.problem(), stops.capabilities(), Some(kernel)).unwrap();
+        let merges = |step: &Dispatch| step.variant.entry == Entry::AttentionCombine;
+        assert!(plan.dispatches.iter().any(merges), "{plan}");
+        let found = case.run(&stops, Some(kernel));
+        case.compare(kernel.name(), &found, &case.expected(), &EXACT);
     }
 }
 

@@ -106,6 +106,11 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             }
             add((dim, dim), len, true, all, Capabilities { processors: 2, ..PORTABLE });
         }
+        for flags in [0, all] {
+            let (shape, options) = call((64, 64), 300, true, flags);
+            let tiny = AttentionOptions { scale: Some(1e-40), ..options };
+            calls.push((shape, tiny, PORTABLE, kernel));
+        }
         let (shape, options) = call((64, 64), 300, true, all);
         let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape };
         calls.push((ragged, options, PORTABLE, kernel));
@@ -176,7 +181,9 @@ fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel
             calls.push((ragged, options, device, Kernel::ForwardMatrix));
             let (shape, _) = call(dims, len, aligned, flags);
             let shape = AttentionShape { element: ElementType::F16, lens: true, ..shape };
-            calls.push((shape, options, device, Kernel::ForwardMatrix));
+            calls.push((shape.clone(), options, device, Kernel::ForwardMatrix));
+            let tiny = AttentionOptions { scale: Some(1e-40), ..options };
+            calls.push((shape, tiny, device, Kernel::ForwardMatrix));
             // Keys past a binding are merged.
             let least = dims.0.max(dims.1) as u64 * 300;
             let device = Capabilities { binding_size: least, ..device };

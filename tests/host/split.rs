@@ -259,3 +259,29 @@ fn keys_outside_the_window_are_no_work() {
     // All keys would make 256; early queries see few of them.
     assert!((128..256).contains(&dispatches(None)), "{}", dispatches(None));
 }
+
+#[test]
+fn rows_longer_than_a_driver_s_loops_are_cut_along_the_keys() {
+    let stops = Capabilities { processors: 2, loop_turns: 65_535, ..PORTABLE };
+    let combines = |shape: &AttentionShape, kernel, device| {
+        let plan = planned_as(Some(kernel), shape, device).unwrap();
+        plan.dispatches.iter().any(|step| step.variant.entry == Entry::AttentionCombine)
+    };
+    for (kernel, dim) in [(Kernel::Forward, 128), (Kernel::ForwardWide, 300)] {
+        let shape = |kv_len| AttentionShape { kv_len, ..AttentionShape::new(1, 1, 40, dim) };
+        assert!(!combines(&shape(1_000), kernel, &stops));
+        assert!(combines(&shape(50_000), kernel, &stops));
+        // Other drivers, and windows, take them whole.
+        assert!(!combines(&shape(50_000), kernel, &Capabilities { processors: 2, ..PORTABLE }));
+    }
+    let long = AttentionShape { kv_len: 100_000, ..AttentionShape::new(1, 1, 1, 4) };
+    assert_unsupported(
+        planned_as(Some(Kernel::ThreeStage), &long, &stops),
+        "keys of a row before the driver stops a loop: expected at least 100000, found 65535",
+    );
+    assert!(planned_as(Some(Kernel::ThreeStage), &long, &PORTABLE).is_ok());
+    let windowed = AttentionOptions { window_left: Some(100), causal: true, ..Default::default() };
+    let problem = Problem::new(&AttentionShape::new(1, 1, 50_000, 4), &windowed).unwrap();
+    let plan = Plan::new(problem, &stops, Some(Kernel::Forward)).unwrap();
+    assert!(plan.dispatches.iter().all(|step| step.variant.entry == Entry::AttentionForward));
+}
