@@ -231,7 +231,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
         assert!(bytes <= *workgroup_memory, "{variant}: {bytes} of {workgroup_memory} bytes");
         let Some(tiles) = tiles else {
             let own = match variant.entry {
-                Entry::AdditiveForward => 12_192,
+                Entry::AdditiveForward => 12_224,
                 Entry::Linear => count(variant, "COLUMNS") << 9,
                 _ => 0,
             };
