@@ -165,6 +165,7 @@ fn a_sequence_that_reads_another_ones_keys_is_found() {
 }
 
 #[test]
+#[ignore = "part of check, which CI runs"]
 fn pages_are_read_where_the_table_says() {
     for cases in ["pages", "many keys in pages"] {
         let report = check(gpu(), cases, &[]);
