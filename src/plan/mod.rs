@@ -283,7 +283,7 @@ fn is_decode(
     capabilities: &Capabilities,
     tuning: &Tuning,
 ) -> bool {
-    let longest = problem.lines().map(|line| line.q_len()).max().unwrap_or_default();
+    let longest = problem.counted_lines().map(|(_, line)| line.q_len()).max().unwrap_or_default();
     let tiles = if is_wide {
         Tiles::chunked(problem, capabilities)
     } else {

@@ -168,7 +168,10 @@ fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
 /// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
 fn work(part: &Problem) -> u64 {
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
-    let pairs = part.lines().map(|line| u64::from(line.q_len()) * u64::from(line.sequence.reach()));
+    let pairs = part.counted_lines().map(|(count, line)| {
+        let pairs = u64::from(line.q_len()) * u64::from(line.sequence.reach());
+        pairs.saturating_mul(count.into())
+    });
     let pairs = pairs.fold(0_u64, u64::saturating_add);
     pairs.saturating_mul(u64::from(part.num_heads)).saturating_mul(columns)
 }

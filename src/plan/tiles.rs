@@ -289,7 +289,11 @@ impl Tiles {
             0 => WORKGROUPS,
             processors => processors.saturating_mul(WORKGROUPS_EACH),
         };
-        let keys = problem.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
+        let keys = problem
+            .counted_lines()
+            .map(|(_, line)| line.sequence.reach())
+            .max()
+            .unwrap_or_default();
         let most = capabilities.workgroups_per_axis / self.value_chunks(problem).max(1);
         // Their shares are found from as many tiles as a row of the tensor has, times the number of a workgroup.
         let countable = u32::MAX / problem.kv_len.div_ceil(self.keys).max(1);
@@ -478,8 +482,10 @@ pub(super) fn softmax_threads(capabilities: &Capabilities) -> u32 {
 /// Workgroups of so many rows that see all of the keys.
 fn workgroups(problem: &Problem, rows: u32) -> u32 {
     let tiles = problem
-        .lines()
-        .map(|line| line.q_len().saturating_mul(problem.group()).div_ceil(rows))
+        .counted_lines()
+        .map(|(count, line)| {
+            line.q_len().saturating_mul(problem.group()).div_ceil(rows).saturating_mul(count)
+        })
         .fold(0, u32::saturating_add);
     tiles.saturating_mul(problem.num_kv_heads)
 }

@@ -226,6 +226,13 @@ impl Problem {
         pieces.chain(batches.map(of_batch))
     }
 
+    /// Its sequences, those that are all alike as one, each with how many they are.
+    pub(crate) fn counted_lines(&self) -> impl Iterator<Item = (u32, Line)> {
+        let are_alike = self.pieces.is_none() && self.sequences.is_none();
+        let (count, kinds) = if are_alike { (self.batch, 1) } else { (1, usize::MAX) };
+        self.lines().take(kinds).map(move |line| (count, line))
+    }
+
     /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
     /// sequences of a batch without padding, each a problem of its own.
     pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {

@@ -1,4 +1,5 @@
-//! Lengths around the tile's edge, and the band of keys that causality and windows leave.
+//! Lengths around the tile's edge, and bands of keys, in whole calls. tests/gpu/visibility.rs tries thousands of bands in
+//! the part of the shaders that decides them.
 
 use crate::case::{Case, PLAIN, shape};
 use wgpu_attention::{Align, AttentionOptions};
@@ -6,7 +7,7 @@ use wgpu_attention::{Align, AttentionOptions};
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 /// Around tiles of 32 keys and of 32, 64 and 256 rows, and primes.
-const LENGTHS: [usize; 16] = [1, 2, 9, 31, 32, 33, 61, 63, 64, 65, 96, 97, 131, 255, 256, 257];
+const LENGTHS: [usize; 10] = [1, 2, 31, 32, 33, 61, 64, 97, 255, 257];
 
 #[test]
 fn every_length_around_a_tile_is_right() {
@@ -18,26 +19,16 @@ fn every_length_around_a_tile_is_right() {
 }
 
 #[test]
-fn every_number_of_keys_up_to_two_tiles_is_right() {
-    for kv_len in 1..=66 {
-        Case::new(shape(1, 1, 3, kv_len, 8), CAUSAL, kv_len as u64).check();
-    }
-}
-
-#[test]
 fn queries_and_keys_of_different_number_meet_where_align_says() {
     let aligns = [
         Align::TopLeft,
         Align::BottomRight,
-        Align::Offset(1),
         Align::Offset(-3),
         Align::Offset(40),
-        Align::Offset(-40),
         Align::Offset(1 << 30),
         Align::Offset(-(1 << 30)),
     ];
-    let lengths = [(1, 65), (65, 1), (7, 33), (33, 7), (31, 64), (100, 64), (65, 130)];
-    for (seed, (q_len, kv_len)) in (0..).zip(lengths) {
+    for (seed, (q_len, kv_len)) in (0..).zip([(1, 65), (33, 7), (100, 64), (65, 130)]) {
         for align in aligns {
             let options = AttentionOptions { align, ..CAUSAL };
             Case::new(shape(1, 2, q_len, kv_len, 8), options, seed).check();
@@ -48,18 +39,13 @@ fn queries_and_keys_of_different_number_meet_where_align_says() {
 /// The first keys and those of the window: apart, in neighbouring tiles, and the same.
 #[test]
 fn a_window_keeps_the_first_keys() {
-    let aligns = [Align::TopLeft, Align::BottomRight, Align::Offset(-20), Align::Offset(60)];
-    for align in aligns {
-        for (window_left, window_keeps) in
-            [(0, 1), (17, 4), (17, 32), (40, 33), (3, 64), (90, 10), (5, usize::MAX)]
-        {
+    for align in [Align::TopLeft, Align::Offset(60)] {
+        for (window_left, window_keeps) in [(0, 1), (17, 32), (40, 33), (5, usize::MAX)] {
             let window =
                 AttentionOptions { window_left: Some(window_left), window_keeps, align, ..CAUSAL };
-            for (q_len, kv_len) in [(70, 200), (3, 700), (200, 70), (1, 33)] {
+            for (q_len, kv_len) in [(70, 200), (3, 700)] {
                 Case::new(shape(1, 2, q_len, kv_len, 8), window, 1).check();
             }
-            let open = AttentionOptions { causal: false, window_right: Some(2), ..window };
-            Case::new(shape(1, 2, 70, 200, 8), open, 2).check();
         }
     }
 }
@@ -67,29 +53,10 @@ fn a_window_keeps_the_first_keys() {
 /// A tile that is taken for wholly visible, or left out, one key too early shows at one offset in 32.
 #[test]
 fn every_offset_of_a_band_is_right() {
-    for offset in -72..=104 {
+    for offset in -31..=33 {
         let align = Align::Offset(offset);
         let causal = AttentionOptions { align, ..CAUSAL };
         Case::new(shape(1, 1, 70, 100, 8), causal, 1).check();
-        let window = AttentionOptions { window_left: Some(0), align, ..PLAIN };
-        Case::new(shape(1, 1, 70, 100, 8), window, 2).check();
-    }
-}
-
-#[test]
-fn windows_leave_a_band() {
-    let reaches = [None, Some(0), Some(1), Some(31), Some(32), Some(40), Some(usize::MAX)];
-    for (seed, (q_len, kv_len)) in (0..).zip([(70, 70), (40, 97), (97, 40)]) {
-        for (n, window_left) in reaches.into_iter().enumerate() {
-            for (m, window_right) in reaches.into_iter().enumerate() {
-                // Every third pair is causal as well, and the aligns take turns.
-                let align = [Align::TopLeft, Align::BottomRight, Align::Offset(-7)][(n + m) % 3];
-                let causal = (n * reaches.len() + m).is_multiple_of(3);
-                let options =
-                    AttentionOptions { causal, window_left, window_right, align, ..PLAIN };
-                Case::new(shape(1, 1, q_len, kv_len, 8), options, seed).check();
-            }
-        }
     }
 }
 

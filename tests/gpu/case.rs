@@ -144,32 +144,38 @@ impl Case {
         kernels.into_iter().filter(reads).map(Some).collect()
     }
 
-    /// Compares every kernel with the reference, and the one that the portable tier picks.
+    /// Compares the plan's choice with the reference, here and on the portable tier. Every kernel is tried by
+    /// tests/gpu/kernels.rs: each costs a test the compilation of its own pipelines.
     pub(crate) fn check(&self) {
         self.verdict().unwrap_or_else(|message| panic!("{message}"));
     }
 
-    /// As [`Case::check`], for who does not want a panic.
+    /// As [`Case::check`], returning the failure.
     pub(crate) fn verdict(&self) -> Result<(), String> {
         let expected = self.expected();
-        self.verdict_on(gpu(), &expected)?;
-        let found = self.run(portable(), None);
-        self.differs("portable tier", &found, &expected, &Bounds::F32)
+        [("this adapter", gpu()), ("portable tier", portable())].into_iter().try_for_each(
+            |(name, gpu)| self.differs(name, &self.run(gpu, None), &expected, &Bounds::F32),
+        )
     }
 
+    /// Compares every kernel with the reference, and the choice of the portable tier.
+    pub(crate) fn check_every_kernel(&self) {
+        self.check_on(gpu());
+        let found = self.run(portable(), None);
+        self.compare("portable tier", &found, &self.expected(), &Bounds::F32);
+    }
+
+    /// Compares every kernel of one device with the reference.
     pub(crate) fn check_on(&self, gpu: &Gpu) {
         self.verdict_of(gpu).unwrap_or_else(|message| panic!("{message}"));
     }
 
-    /// As [`Case::verdict`], of every kernel of one device.
+    /// As [`Case::check_on`], returning the failure.
     pub(crate) fn verdict_of(&self, gpu: &Gpu) -> Result<(), String> {
-        self.verdict_on(gpu, &self.expected())
-    }
-
-    fn verdict_on(&self, gpu: &Gpu, expected: &Outputs<f64>) -> Result<(), String> {
+        let expected = self.expected();
         self.kernels().into_iter().try_for_each(|kernel| {
             let found = self.run(gpu, kernel);
-            self.differs(name(kernel), &found, expected, &Bounds::F32)
+            self.differs(name(kernel), &found, &expected, &Bounds::F32)
         })
     }
 

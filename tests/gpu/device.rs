@@ -1,25 +1,88 @@
-//! The adapter under test: one device for all tests of this binary.
+//! The adapter under test: a few devices for all tests of this binary.
 
+use crate::sixteen::with_sixteen;
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::thread;
 use wgpu_attention::{Capabilities, Gpu, GpuOptions, adapters_blocking, wgpu};
 
-/// The shared device.
+/// A device, and the same device masked.
+struct Device {
+    gpu: Gpu,
+    portable: Gpu,
+    sixteen: OnceLock<Gpu>,
+}
+
+/// Software adapters compile a shader at its first dispatch, on a thread of the device: with one device only one
+/// core would. So there is one for each core; a real GPU has one.
+static DEVICES: LazyLock<Result<Vec<Device>, String>> = LazyLock::new(|| {
+    let first = open()?;
+    let is_software = first.adapter_info().device_type == wgpu::DeviceType::Cpu;
+    let is_vulkan = first.adapter_info().backend == wgpu::Backend::Vulkan;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let count = if is_software && is_vulkan { cores } else { 1 };
+    let mut gpus = vec![first];
+    for _ in 1..count {
+        gpus.push(Gpu::open_blocking(&GpuOptions::default()).map_err(|error| error.to_string())?);
+    }
+    let device = |gpu: Gpu| Device {
+        portable: gpu.masked(&Capabilities::PORTABLE),
+        gpu,
+        sixteen: OnceLock::new(),
+    };
+    Ok(gpus.into_iter().map(device).collect())
+});
+
+/// The threads that hold each device.
+static HOLDERS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+/// The device of one thread. The test harness starts a thread for each test.
+struct Lease {
+    device: &'static Device,
+    at: usize,
+}
+
+impl Lease {
+    fn new() -> Self {
+        let devices = DEVICES.as_ref().unwrap_or_else(|message| panic!("{message}"));
+        let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.resize(devices.len(), 0);
+        let at = (0..devices.len()).min_by_key(|&at| holders[at]).expect("a device");
+        holders[at] += 1;
+        Self { device: &devices[at], at }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        HOLDERS.lock().unwrap_or_else(PoisonError::into_inner)[self.at] -= 1;
+    }
+}
+
+thread_local! {
+    static LEASE: Lease = Lease::new();
+}
+
+/// The device of this thread.
 ///
 /// # Panics
 /// If no adapter opens: a GPU test without a GPU has failed.
 pub(crate) fn gpu() -> &'static Gpu {
-    static GPU: OnceLock<Result<Gpu, String>> = OnceLock::new();
-    match GPU.get_or_init(open) {
-        Ok(gpu) => gpu,
-        Err(message) => panic!("{message}"),
-    }
+    &LEASE.with(|lease| lease.device).gpu
 }
 
 /// The same device, as if it could do no more than core WebGPU.
 pub(crate) fn portable() -> &'static Gpu {
-    static PORTABLE: OnceLock<Gpu> = OnceLock::new();
-    PORTABLE.get_or_init(|| gpu().masked(&Capabilities::PORTABLE))
+    &LEASE.with(|lease| lease.device).portable
+}
+
+/// The same device with matrices of 16 x 16, its own or emulated.
+///
+/// # Panics
+/// If it has no cooperative matrices.
+pub(crate) fn sixteen() -> &'static Gpu {
+    let Device { gpu, sixteen, .. } = LEASE.with(|lease| lease.device);
+    sixteen.get_or_init(|| with_sixteen(gpu))
 }
 
 fn open() -> Result<Gpu, String> {

@@ -7,21 +7,20 @@ const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 #[test]
 fn every_head_dim_is_right() {
-    for (head_dim, value_dim) in [
-        (1, 1),
-        (3, 5),
-        (72, 72),
-        (80, 80),
-        (96, 96),
-        (112, 112),
-        (192, 128),
-        (256, 256),
-        (300, 300),
-    ] {
+    for (head_dim, value_dim) in
+        [(1, 1), (3, 5), (72, 72), (80, 80), (112, 112), (192, 128), (256, 256), (300, 300)]
+    {
         let shape = AttentionShape { value_dim, ..shape(1, 2, 35, 67, head_dim) };
-        let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape.clone() };
         Case::new(shape, CAUSAL, head_dim as u64).check();
-        Case::new(weighed, CAUSAL, head_dim as u64).check();
+    }
+}
+
+#[test]
+fn weights_of_every_head_dim_are_right() {
+    for (head_dim, value_dim) in [(3, 5), (80, 80), (192, 128)] {
+        let weights = Some(Layout::Bhsd);
+        let shape = AttentionShape { value_dim, weights, ..shape(1, 2, 35, 67, head_dim) };
+        Case::new(shape, CAUSAL, head_dim as u64).check();
     }
 }
 

@@ -1,4 +1,5 @@
-//! These tests can fail: a kernel with a fault in its text is found out.
+//! These tests can fail: a kernel with a fault in its text is found out. They guard the tests, not the code, so they run by
+//! `cargo test --test gpu -- --ignored faults`.
 
 use crate::case::{Case, PLAIN, full, shape};
 use crate::device::gpu;
@@ -21,12 +22,14 @@ fn plain(options: AttentionOptions) -> Case {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_the_running_sums_are_found() {
     finds(&plain(PLAIN), "*= rescale", "*= 1.0");
     finds(&plain(PLAIN), "/ total.l", "* 0.9999 / total.l");
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_the_band_are_found() {
     finds(&plain(CAUSAL), "sequence.band_upper + 1", "sequence.band_upper");
     finds(&plain(PLAIN), "seen_len - 1u", "seen_len - 2u");
@@ -41,6 +44,7 @@ fn faults_of_the_band_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_rows_that_skip_tiles_together_are_found() {
     let options = AttentionOptions { align: Align::BottomRight, window_left: Some(40), ..CAUSAL };
     let case = Case::new(shape(1, 1, 300, 333, 8), options, 1);
@@ -50,6 +54,7 @@ fn faults_of_rows_that_skip_tiles_together_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_staging_are_found() {
     // Not as many slots as invocations, and one and a half for each.
     for dim in [4, 12] {
@@ -60,6 +65,7 @@ fn faults_of_staging_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_heads_and_rows_are_found() {
     let grouped = AttentionShape { num_kv_heads: 2, ..shape(2, 4, 9, 40, 8) };
     let case = Case::new(grouped, PLAIN, 1);
@@ -68,6 +74,7 @@ fn faults_of_heads_and_rows_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_the_transforms_are_found() {
     let shape = AttentionShape { alibi: Some(AlibiLayout::PerHead), ..shape(1, 2, 9, 40, 8) };
     let options = AttentionOptions { softcap: Some(2.0), align: Align::BottomRight, ..PLAIN };
@@ -78,6 +85,7 @@ fn faults_of_the_transforms_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn faults_of_the_sinks_are_found() {
     let shape = AttentionShape { sinks: true, ..shape(1, 3, 9, 40, 8) };
     let mut case = Case::new(shape, CAUSAL, 1);
@@ -93,6 +101,7 @@ fn faults_of_the_sinks_are_found() {
 }
 
 #[test]
+#[ignore = "planted faults: tests of the tests"]
 fn leaks_are_found() {
     let shape = shape(1, 1, 9, 40, 8);
     let masked = AttentionShape { mask: Some(full(&shape)), ..shape };

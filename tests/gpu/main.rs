@@ -20,6 +20,7 @@ mod encodings;
 mod errors;
 mod extremes;
 mod faults;
+mod kernels;
 #[path = "../host/layer_cases.rs"]
 mod layer_cases;
 mod layers;
@@ -40,5 +41,6 @@ mod sixteen;
 mod stages;
 mod startup;
 mod tune;
+mod visibility;
 mod weights;
 mod words;

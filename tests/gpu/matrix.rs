@@ -1,11 +1,9 @@
-//! The kernel of cooperative matrices. An adapter without them has nothing to run here but the refusal: `LAVAPIPE=newest
-//! cargo test` brings one that has them.
+//! The kernel of cooperative matrices: `cargo test --test gpu -- --ignored matrix::` on an adapter that has them. The newest
+//! Mesa's software adapter does, and `LAVAPIPE=newest` brings it.
 
 use crate::case::{Case, PLAIN, full, shape};
-use crate::device::gpu;
-use crate::sixteen::sixteen;
+use crate::device::{gpu, sixteen};
 use half::f16;
-use std::io::Write;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, CuSeqlens, ElementType,
@@ -51,16 +49,7 @@ impl<'a> Halves<'a> {
 /// Whether matrices give what the reference gives.
 fn verdict(case: &Case, gpu: &Gpu) -> Result<(), String> {
     let halves = Halves::new(case);
-    let found = halves.run(gpu);
-    if gpu.capabilities().matrices.is_none() {
-        let error = found.err().ok_or("what has no matrices ran")?;
-        let _ = writeln!(std::io::stderr(), "forward-matrix is not tried: {error}");
-        return match error {
-            Error::Unsupported { what: "cooperative matrices", .. } => Ok(()),
-            error => Err(error.to_string()),
-        };
-    }
-    let found = found.map_err(|error| error.to_string())?;
+    let found = halves.run(gpu).map_err(|error| error.to_string())?;
     let expected = cpu::attention(&halves.shape, &case.options, &halves.inputs()).unwrap();
     let out: Vec<f32> = found.out.iter().map(|x| x.to_f32()).collect();
     let within = |name, found: &[f32], expected: &[f64], bounds: &Bounds| {
@@ -79,9 +68,7 @@ fn verdict(case: &Case, gpu: &Gpu) -> Result<(), String> {
 /// With the adapter's own matrices, and with larger ones.
 fn check(case: &Case) {
     check_on(case, gpu());
-    if let Some(gpu) = sixteen() {
-        check_on(case, gpu);
-    }
+    check_on(case, sixteen());
 }
 
 fn check_on(case: &Case, gpu: &Gpu) {
@@ -89,6 +76,7 @@ fn check_on(case: &Case, gpu: &Gpu) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn lengths_around_the_edges_of_tiles_are_right() {
     for (q_len, kv_len) in
         [(1, 1), (8, 33), (9, 1), (31, 31), (32, 32), (33, 65), (70, 97), (5, 0), (0, 5)]
@@ -98,6 +86,7 @@ fn lengths_around_the_edges_of_tiles_are_right() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn dims_of_models_are_right() {
     for dim in [64, 128] {
         check(&Case::new(shape(1, 1, 70, 90, dim), CAUSAL, 1));
@@ -105,6 +94,7 @@ fn dims_of_models_are_right() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn bands_are_right_wherever_they_lie() {
     for align in [Align::TopLeft, Align::BottomRight, Align::Offset(-5), Align::Offset(40)] {
         for (q_len, kv_len) in [(65, 127), (90, 40)] {
@@ -120,6 +110,7 @@ fn bands_are_right_wherever_they_lie() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn heads_that_share_keys_share_tiles() {
     for group in [2, 7, 8] {
         let shape = AttentionShape { batch: 2, num_kv_heads: 2, ..small(2 * group, 33, 70) };
@@ -128,6 +119,7 @@ fn heads_that_share_keys_share_tiles() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn every_option_is_right() {
     let plain = AttentionShape { batch: 2, num_kv_heads: 2, ..small(4, 40, 101) };
     let options = AttentionOptions {
@@ -152,6 +144,7 @@ fn every_option_is_right() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn keys_in_pages_are_read_where_they_lie() {
     for page_len in [16, 64] {
         let pages = Some(PagedKeys::new(page_len, 15, 7));
@@ -164,6 +157,7 @@ fn keys_in_pages_are_read_where_they_lie() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn sinks_of_any_size_are_right_beside_rows_that_see_no_key() {
     let shape = AttentionShape { sinks: true, ..small(4, 40, 33) };
     for sinks in [[1e4, -1e4, 0.0, f32::NEG_INFINITY], [2.0, f32::NAN, f32::INFINITY, -2.0]] {
@@ -175,6 +169,7 @@ fn sinks_of_any_size_are_right_beside_rows_that_see_no_key() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn sequences_that_differ_share_a_dispatch() {
     let cu_seqlens =
         CuSeqlens { query: vec![0, 33, 33, 40, 105, 106], key: vec![0, 65, 70, 70, 100, 197] };
@@ -188,21 +183,21 @@ fn sequences_that_differ_share_a_dispatch() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn keys_past_a_binding_come_in_parts_that_are_merged() {
     let device = gpu();
     let less = device.masked(&Capabilities { binding_size: 8 << 10, ..*device.capabilities() });
     let case = Case::new(small(1, 40, 700), CAUSAL, 1);
     let shape = Halves::new(&case).shape;
     let problem = wgpu_attention::Problem::new(&shape, &case.options).unwrap();
-    if device.capabilities().matrices.is_some() {
-        let plan = Plan::new(problem, less.capabilities(), Some(Kernel::ForwardMatrix)).unwrap();
-        assert!(plan.dispatches.len() > 3, "{plan}");
-    }
+    let plan = Plan::new(problem, less.capabilities(), Some(Kernel::ForwardMatrix)).unwrap();
+    assert!(plan.dispatches.len() > 3, "{plan}");
     check_on(&case, &less);
 }
 
 /// Weights of f16 keep few digits, so what is divided by has to be their sum and not that of others.
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn maxima_that_grow_step_by_step_or_at_once_are_followed() {
     for step in [0.05, 0.3, 3.0] {
         let mut case = Case::new(small(1, 40, 70), PLAIN, 1);
@@ -233,6 +228,7 @@ fn poison(case: &mut Case, j: usize, poison: f32) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn hidden_poison_does_not_leak_and_visible_poison_shows() {
     let masked = AttentionShape { mask: Some(full(&small(2, 40, 70))), ..small(2, 40, 70) };
     for (bad, hidden) in POISONS.into_iter().flat_map(|bad| [0, 20, 32, 69].map(|j| (bad, j))) {
@@ -259,6 +255,7 @@ fn hidden_poison_does_not_leak_and_visible_poison_shows() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn a_row_that_sees_only_minus_infinity_is_nan() {
     let mut case = Case::new(small(2, 40, 70), CAUSAL, 1);
     case.shape.lse = None;
@@ -270,11 +267,9 @@ fn a_row_that_sees_only_minus_infinity_is_nan() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn the_same_call_gives_the_same_bits() {
     let case = Case::new(small(2, 70, 97), CAUSAL, 1);
-    if gpu().capabilities().matrices.is_none() {
-        return check(&case);
-    }
     let [first, second] = [(); 2].map(|()| Halves::new(&case).run(gpu()).unwrap());
     assert_eq!(first.out, second.out);
     assert_eq!(first.lse, second.lse);
@@ -283,9 +278,6 @@ fn the_same_call_gives_the_same_bits() {
 /// Fails unless the case is right, and wrong once `find` in the shader's text is `replacement`.
 fn finds(case: &Case, find: &str, replacement: &str) {
     check(case);
-    if gpu().capabilities().matrices.is_none() {
-        return;
-    }
     let verdict = verdict(case, &gpu().broken(find, replacement));
     let message = verdict.expect_err(&format!("not found out: `{find}` as `{replacement}`"));
     // Found out by its numbers, not by a compiler.
@@ -293,6 +285,7 @@ fn finds(case: &Case, find: &str, replacement: &str) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn faults_of_the_running_sums_are_found() {
     let mut rising = Case::new(small(1, 40, 70), PLAIN, 1);
     rising.tensors.query.fill(1.0);
@@ -305,6 +298,7 @@ fn faults_of_the_running_sums_are_found() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn faults_of_tiles_heads_and_bands_are_found() {
     let grouped = AttentionShape { num_kv_heads: 2, ..small(4, 20, 70) };
     let grouped = Case::new(grouped, CAUSAL, 1);
@@ -316,21 +310,22 @@ fn faults_of_tiles_heads_and_bands_are_found() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn faults_of_larger_matrices_are_found() {
     let case = Case::new(small(2, 70, 90), CAUSAL, 1);
     check(&case);
-    let Some(gpu) = sixteen() else { return };
     for (find, replacement) in [
         ("subgroup_id % SUBGROUPS * MATRIX_SIZE", "subgroup_id % SUBGROUPS * 8u"),
         ("row + column, 4u)", "row + column / 8u * 4u, 4u)"),
         ("j += MATRIX_SIZE", "j += 8u"),
     ] {
-        let message = verdict(&case, &gpu.broken(find, replacement)).expect_err(find);
+        let message = verdict(&case, &sixteen().broken(find, replacement)).expect_err(find);
         assert!(message.contains("relative error"), "{message}");
     }
 }
 
 #[test]
+#[ignore = "needs cooperative matrices"]
 fn leaks_are_found() {
     let mut case = Case::new(small(2, 40, 70), CAUSAL, 1);
     poison(&mut case, 20, f32::NAN);

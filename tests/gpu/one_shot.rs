@@ -107,11 +107,12 @@ fn a_device_opens_asynchronously() {
 
 #[test]
 fn threads_share_a_device() {
+    let gpu = gpu();
     std::thread::scope(|scope| {
         for seed in 0..4 {
             scope.spawn(move || {
                 for len in 1..20 {
-                    Case::new(shape(1, 1, len, len + 3, 8), CAUSAL, seed).check();
+                    Case::new(shape(1, 1, len, len + 3, 8), CAUSAL, seed).check_on(gpu);
                 }
             });
         }

@@ -1,21 +1,21 @@
 //! Matrices of 16 x 16 on an adapter that has those of 8 x 8: the kernel's text for the larger ones, in which each is four of
 //! the smaller. So all of the kernel is tried but the multiplication itself.
 
-use crate::device::gpu;
-use std::sync::OnceLock;
 use wgpu_attention::{Capabilities, Gpu, Matrices};
 
-/// The shared device as if it had matrices as NVIDIA's are, if it has any.
-pub(crate) fn sixteen() -> Option<&'static Gpu> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| {
-        let capabilities = *gpu().capabilities();
-        let own = capabilities.matrices.filter(|matrices| matrices.size == 8)?;
-        // Subgroups smaller than they might be do the same several times.
-        let matrices = Some(Matrices { size: 16, subgroup: own.subgroup.max(32) });
-        Some(gpu().emulating(Capabilities { matrices, ..capabilities }, quartered))
-    })
-    .as_ref()
+/// This device as if it had matrices as NVIDIA's are.
+///
+/// # Panics
+/// If it has none.
+pub(crate) fn with_sixteen(gpu: &Gpu) -> Gpu {
+    let capabilities = *gpu.capabilities();
+    let own = capabilities.matrices.expect("the adapter has no cooperative matrices");
+    if own.size == 16 {
+        return gpu.clone();
+    }
+    // Subgroups smaller than they might be do the same several times.
+    let matrices = Some(Matrices { size: 16, subgroup: own.subgroup.max(32) });
+    gpu.emulating(Capabilities { matrices, ..capabilities }, quartered)
 }
 
 /// Quarters in the order of rows. Keys are loaded by columns, so that the second is eight columns further on.

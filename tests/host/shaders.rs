@@ -7,6 +7,8 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationFlags, Validator};
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
@@ -435,6 +437,26 @@ fn every_shader_translates_to_hlsl() {
         let name = reflection.entry_point_names[0].as_ref().unwrap();
         assert!(text.contains(&format!("void {name}(")), "{}:\n{text}", shader.variant);
     });
+}
+
+/// For tools/dawn/run, which has the compiler of Chromium look at them. It knows no matrices: wgpu shows none in a browser.
+#[test]
+#[ignore = "writes the texts of all shaders for tools/dawn/run"]
+fn shaders_are_written_for_dawn() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shaders");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    fs::create_dir_all(&folder).unwrap();
+    let portable = SHADERS.iter().filter(|shader| !shader.variant.entry.needs_matrices());
+    let mut written = 0;
+    for (n, Shader { variant, .. }) in portable.enumerate() {
+        let file = folder.join(format!("{n:04}-{}.wgsl", variant.entry.name()));
+        fs::write(file, format!("// {variant}\n{}", assemble(variant))).unwrap();
+        written += 1;
+    }
+    assert!(written > 500, "{written}");
+    println!("{written} shaders are in {}", folder.display());
 }
 
 /// As wgpu has indices checked where the driver does not.

