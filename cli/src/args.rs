@@ -113,7 +113,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, seg_q, seg_k, kv_len, past_k, past_v
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, sinks, seg_q, seg_k, kv_len, past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go

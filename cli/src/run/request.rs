@@ -34,6 +34,7 @@ pub(super) struct Request<T> {
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
     segments: Option<Vec<u32>>,
+    sinks: Option<Vec<f32>>,
 }
 
 impl<T: Element> Request<T> {
@@ -51,6 +52,7 @@ impl<T: Element> Request<T> {
         let mask = tensors.get("mask").map(scores_mask);
         let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
         let slopes = tensors.get("alibi_slopes");
+        let sinks = sinks(tensors, query.heads)?;
         let lens = tensors.get("kv_len");
         let cu_seqlens = cu_seqlens(tensors, order)?;
         let segments = segments(tensors, order, batch, [query.len, key.len])?;
@@ -78,6 +80,7 @@ impl<T: Element> Request<T> {
             bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
             segments: segments.as_ref().map(|_| SegmentLayout::PerSide),
+            sinks: sinks.is_some(),
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
             raw_scores: asked(Emit::Qk),
@@ -114,6 +117,7 @@ impl<T: Element> Request<T> {
             bias: bias.map(|bias| bias.floats()).transpose()?,
             alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
             segments,
+            sinks: sinks.map(|sinks| sinks.floats()).transpose()?,
             shape,
             options,
         };
@@ -145,7 +149,7 @@ impl<T: Element> Request<T> {
             segments: self.segments.as_deref(),
             lens: None,
             pages: None,
-            sinks: None,
+            sinks: self.sinks.as_deref(),
         }
     }
 }
@@ -233,6 +237,17 @@ fn alibi(slopes: &Tensor<'_>, num_heads: usize, batch: usize) -> Result<AlibiLay
             Err(Failure::input(slopes.name, expected, format_args!("{found:?}")))
         }
     }
+}
+
+/// A logit for each head of q, if the file has them.
+fn sinks<'a>(tensors: &Tensors<'a>, num_heads: usize) -> Result<Option<Tensor<'a>>, Failure> {
+    let Some(sinks) = tensors.get("sinks") else { return Ok(None) };
+    sinks.require_dtype(&[Dtype::F32])?;
+    if sinks.sizes != [num_heads] {
+        let found = format!("{:?}", sinks.sizes);
+        return Err(Failure::input(sinks.name, format_args!("[{num_heads}]"), found));
+    }
+    Ok(Some(sinks))
 }
 
 /// `auto` is what `--align auto` comes to.

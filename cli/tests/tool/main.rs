@@ -13,4 +13,5 @@ mod refusals;
 mod rope;
 mod run;
 mod segments;
+mod sinks;
 mod support;
