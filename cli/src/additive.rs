@@ -5,7 +5,7 @@ use crate::args::DeviceArgs;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::run::require_memory;
-use crate::tensors::{self, FLOATS, Named, Tensor, Tensors, rounded};
+use crate::tensors::{self, AXES, FLOATS, Named, PER_BATCH, Tensor, Tensors, rounded};
 use clap::{Args, ValueEnum};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -86,7 +86,8 @@ fn attend<T: Element>(args: &AdditiveArgs, tensors: &Tensors<'_>) -> Result<(), 
     if let Some(weights) = &found.weights {
         named.push(Named::new("weights", &weights_sizes, weights));
     }
-    file.write(&tensors::serialize(named)?)
+    let texts = found.weights.as_ref().map(|_| (AXES, PER_BATCH));
+    file.write(&tensors::serialize_with(named, texts.as_slice())?)
 }
 
 /// The tensors of a call, whose sizes go together.

@@ -9,11 +9,11 @@ use crate::adapter::Machine;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::state::StateDict;
-use crate::tensors::{self, Named, Tensors};
+use crate::tensors::{self, AXES, HEADS, MEAN, Named, PER_BATCH, Tensors};
 use half::{bf16, f16};
 use request::Request;
 use safetensors::Dtype;
-use wgpu_attention::{Element, MultiHeadWeights, cpu};
+use wgpu_attention::{Element, HeadWeights, MultiHeadWeights, cpu};
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn mha(args: &MhaArgs) -> Result<(), Failure> {
@@ -47,10 +47,17 @@ fn attend<T: Element>(args: &MhaArgs, tensors: &Tensors<'_>) -> Result<(), Failu
         },
     )?;
     let mut named = vec![Named::new("out", &request.out_sizes, &out)];
+    let mut texts = Vec::new();
     if let Some(head_weights) = &head_weights {
         named.push(Named::new("weights", &request.weights_sizes, head_weights));
+        if shape.weights == Some(HeadWeights::Mean) {
+            texts.push((HEADS, MEAN));
+            if request.weights_sizes.len() == 3 {
+                texts.push((AXES, PER_BATCH));
+            }
+        }
     }
-    file.write(&tensors::serialize(named)?)
+    file.write(&tensors::serialize_with(named, &texts)?)
 }
 
 /// What a state_dict may hold.

@@ -44,7 +44,7 @@ pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
     let tensors = Tensors::parse(&args.input, &bytes)?;
     let tensor = tensors.require("weights")?;
     tensor.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
-    let sizes = Sizes::new(&tensor)?;
+    let sizes = Sizes::new(&tensor, &tensors)?;
     let selection = Selection::new(args, sizes)?;
     picture::check_counts(sizes.queries, sizes.keys, selection.panels().count())?;
     let [queries, keys] = labels(args, &tensors, sizes)?;
