@@ -2,6 +2,7 @@
 
 use crate::additive::AdditiveArgs;
 use crate::bench::BenchArgs;
+use crate::check::CheckArgs;
 use crate::failure::Failure;
 use crate::mha::MhaArgs;
 use crate::posenc::PosencArgs;
@@ -92,18 +93,6 @@ pub(crate) struct DemoArgs {
 pub(crate) struct InfoArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Fewer cases
-    #[arg(long)]
-    pub(crate) quick: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -296,6 +285,14 @@ pub(crate) fn position(text: &str) -> Result<u64, String> {
     match text.parse::<u128>() {
         Ok(position) => Ok(u64::try_from(position).unwrap_or(u64::MAX)),
         _ => Err("expected an integer, at least 0".to_owned()),
+    }
+}
+
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // A day is more than anyone waits, and what a clock counts.
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("expected a number above 0, at most 86400".to_owned()),
     }
 }
 

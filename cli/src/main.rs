@@ -22,6 +22,7 @@ mod selfattn;
 mod state;
 mod stderr;
 mod tensors;
+mod terminal;
 
 use args::Command;
 use failure::Failure;

@@ -1,6 +1,6 @@
 //! The flags of `bench`.
 
-use crate::args::DeviceArgs;
+use crate::args::{DeviceArgs, seconds};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use wgpu_attention::{ElementType, Kernel};
@@ -103,12 +103,4 @@ fn kernel(text: &str) -> Result<KernelChoice, String> {
         let names: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
         format!("expected auto, {}", names.join(", "))
     })
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        // A day is more than anyone waits, and what a clock counts.
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("expected a number above 0, at most 86400".to_owned()),
-    }
 }

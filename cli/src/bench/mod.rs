@@ -22,10 +22,9 @@ pub(crate) use args::BenchArgs;
 
 use crate::adapter;
 use crate::failure::Failure;
-use crate::stderr;
+use crate::terminal;
 use ceilings::Ceilings;
 use device::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use label::Label;
 use report::Report;
 use request::Request;
@@ -52,11 +51,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
 fn run(gpu: &Gpu, request: Request, out: &mut impl Write) -> Result<(), Failure> {
     let device = Device::new(gpu);
     let subjects = request.subjects(gpu.capabilities());
-    let bar =
-        ProgressBar::with_draw_target(Some(subjects.len() as u64 + 1), stderr::progress_target());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}") {
-        bar.set_style(style);
-    }
+    let bar = terminal::progress_bar(subjects.len() + 1);
     let measured = ceilings::measure(&device, &mut |step| bar.set_message(step.to_owned()));
     let ceilings = alive(&device, measured)??;
     bar.inc(1);

@@ -8,6 +8,7 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::{self, Panel, Picture};
+use crate::terminal::Paint;
 use heads::Sentence;
 use std::io::{self, Write as _};
 
@@ -48,7 +49,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     writeln!(out, "Causal self-attention over \"{WORDS}\".")?;
     writeln!(out, "Each row is a word that asks; the row says which words it looks at.")?;
     for panel in &panels {
-        writeln!(out, "\n{}", picture.text(panel, picture::terminal_has_colour()))?;
+        writeln!(out, "\n{}", picture.text(panel, Paint::stdout().is_on()))?;
     }
     file.write(&picture::png(&picture)?)?;
     writeln!(out, "Picture: {}\n", args.out.display())?;

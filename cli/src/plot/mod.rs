@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::{self, Panel, Picture};
 use crate::tensors::{self, Tensors};
+use crate::terminal::Paint;
 use labels::labels;
 use safetensors::Dtype;
 use select::{Selection, Sizes};
@@ -64,7 +65,7 @@ pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
         panels: &panels,
         columns: selection.columns(),
     };
-    let colour = picture::terminal_has_colour();
+    let colour = Paint::stdout().is_on();
     let texts: Vec<String> = panels.iter().map(|panel| picture.text(panel, colour)).collect();
     Ok(Drawn { file: drawer(&picture)?, text: texts.join("\n") })
 }
