@@ -1,10 +1,11 @@
 //! `check`: every kernel on this adapter against the CPU reference.
 
 use crate::adapter;
-use crate::args::{DeviceArgs, DeviceChoice, seconds};
+use crate::adapter::{DeviceArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
 use crate::terminal::{self, Paint};
+use crate::values::seconds;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -13,6 +14,12 @@ use wgpu_attention::Gpu;
 use wgpu_attention::check::{self, CheckOptions, Progress, Report, Row};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention check --quick
+  wgpu-attention check --only \"causal over NaN\" --kernel forward
+  wgpu-attention check --quick --seconds 60
+  wgpu-attention check --json --adapter nvidia > check.json")]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     device: DeviceArgs,

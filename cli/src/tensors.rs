@@ -98,7 +98,35 @@ impl<'a> Tensors<'a> {
 
     /// A tensor that has to be there.
     pub(crate) fn require(&self, name: &'static str) -> Result<Tensor<'a>, Failure> {
-        self.get(name).ok_or_else(|| Failure::input(name, "a tensor of this name", "none"))
+        self.get(name).ok_or_else(|| {
+            let found = format_args!("none ({})", self.others());
+            Failure::input(name, "a tensor of this name", found)
+        })
+    }
+
+    /// Which tensors there are, in a line of limited length.
+    fn others(&self) -> String {
+        let mut names = self.tensors.names();
+        names.sort_unstable();
+        let (shown, rest) = names.split_at(names.len().min(SHOWN));
+        let mut words: Vec<String> = shown.iter().map(|name| shortened(name)).collect();
+        match rest.len() {
+            0 if words.is_empty() => return "the file has no tensors".to_owned(),
+            0 => {}
+            more => words.push(format!("{more} more")),
+        }
+        format!("the file has {}", words.join(", "))
+    }
+}
+
+/// How many names of tensors are listed, and how many characters of each.
+const SHOWN: usize = 12;
+const LONGEST: usize = 32;
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("\"{}…\"", &name[..end]),
+        None => format!("\"{name}\""),
     }
 }
 

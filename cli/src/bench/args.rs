@@ -1,11 +1,18 @@
 //! The flags of `bench`.
 
-use crate::args::{DeviceArgs, seconds};
+use crate::adapter::DeviceArgs;
+use crate::values::seconds;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use wgpu_attention::{ElementType, Kernel};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention bench --plot speed.png
+  wgpu-attention bench --shapes \"1,8,8,1024,1024,64;1,32,8,1,4096,128\" --dtypes f32,f16
+  wgpu-attention bench --kernel three-stage --causal no --markdown
+  wgpu-attention bench --csv > bench.csv")]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
@@ -19,8 +26,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(super) causal: CausalChoice,
     /// `fwd` is the forward pass
-    #[arg(long, value_enum, value_name = "PASS,...", value_delimiter = ',', default_value = "fwd")]
-    pub(super) passes: Vec<PassChoice>,
+    #[arg(
+        long = "passes",
+        value_enum,
+        value_name = "PASS,...",
+        value_delimiter = ',',
+        default_value = "fwd"
+    )]
+    _passes: Vec<PassChoice>,
     /// A kernel that info lists, or `auto`
     #[arg(long, value_name = "NAME", value_parser = kernel, default_value = "auto", allow_hyphen_values = true)]
     pub(super) kernel: KernelChoice,
@@ -70,9 +83,8 @@ pub(super) enum CausalChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum PassChoice {
+enum PassChoice {
     Fwd,
-    Fwdbwd,
 }
 
 /// A kernel; `None` leaves it to the planner. (A bare `Option` would read to clap as an optional flag.)

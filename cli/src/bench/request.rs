@@ -1,12 +1,12 @@
 //! What is asked for, checked before a device is opened.
 
-use super::args::{BenchArgs, CausalChoice, PassChoice, Sizes};
+use super::args::{BenchArgs, CausalChoice, Sizes};
 use super::case::{Case, Extra};
 use super::chart::Format;
 use super::defaults;
 use super::subject::Subject;
 use super::trial::Effort;
-use crate::args::DeviceChoice;
+use crate::adapter::DeviceChoice;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use wgpu_attention::{Capabilities, ElementType, Kernel};
@@ -30,9 +30,6 @@ impl Request {
         if args.device.device == DeviceChoice::Cpu {
             let expected = "auto or gpu: bench times kernels";
             return Err(Failure::input("--device", expected, "cpu"));
-        }
-        if args.passes.contains(&PassChoice::Fwdbwd) {
-            return Err(Failure::unsupported("--passes fwdbwd"));
         }
         let mut elements: Vec<ElementType> =
             args.dtypes.iter().map(|dtype| dtype.element()).collect();

@@ -77,7 +77,7 @@ const VALUES: [&str; 22] = [
     "weights,qk,lse",
     "qk_softcap,qk_bias",
     "present_k,present_v",
-    "dq,dk,dv,dbias",
+    "lse,dq",
 ];
 /// Bit patterns: zeros, ones, NaN, infinity, negative and small numbers of one type or another.
 const BYTES: [[u8; 4]; 8] = [

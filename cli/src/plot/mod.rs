@@ -1,9 +1,11 @@
 //! `plot`: attention weights from a safetensors file as a picture. It computes nothing and opens no device.
 
+mod args;
 mod labels;
 mod select;
 
-use crate::args::PlotArgs;
+pub(crate) use args::PlotArgs;
+
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::{self, Panel, Picture};

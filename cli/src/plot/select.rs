@@ -1,6 +1,6 @@
 //! Which of the heatmaps of a tensor are drawn.
 
-use crate::args::PlotArgs;
+use super::args::PlotArgs;
 use crate::failure::Failure;
 use crate::tensors::{AXES, HEADS, MEAN, Tensor, Tensors};
 

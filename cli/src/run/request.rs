@@ -1,5 +1,6 @@
 //! From tensors and flags to one attention call, everything checked.
 
+use super::args::{AlignChoice, Emit, RunArgs};
 use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
 use super::rope::Rope;
@@ -7,7 +8,6 @@ use super::segments::segments;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
 use crate::adapter::Machine;
-use crate::args::{AlignChoice, Emit, RunArgs};
 use crate::failure::Failure;
 use crate::tensors::{FLOATS, Tensor, Tensors};
 use safetensors::Dtype;
@@ -40,7 +40,6 @@ pub(super) struct Request<T> {
 impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
-        refuse_what_comes_later(args)?;
         let [order, kv_order] = Order::new(args)?;
         let (q, k, v) = vectors(tensors, [order, kv_order])?;
         let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
@@ -152,19 +151,6 @@ impl<T: Element> Request<T> {
             sinks: self.sinks.as_deref(),
         }
     }
-}
-
-/// Flags and outputs that the interface knows and this version does not have.
-fn refuse_what_comes_later(args: &RunArgs) -> Result<(), Failure> {
-    for &emit in &args.emit {
-        match emit {
-            Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
-                return Err(Failure::unsupported(format_args!("--emit {}", emit.name())));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// q, and k and v with what is cached of them: of one element type.
