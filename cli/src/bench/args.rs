@@ -44,8 +44,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "1", allow_hyphen_values = true)]
     pub(super) seconds: f64,
     /// Print one JSON object a line
-    #[arg(long)]
+    #[arg(long, group = "form")]
     pub(super) json: bool,
+    /// Print a table in Markdown
+    #[arg(long, group = "form")]
+    pub(super) markdown: bool,
+    /// Print comma-separated values, the first line their names
+    #[arg(long, group = "form")]
+    pub(super) csv: bool,
     /// Draw TFLOP/s over the number of keys
     #[arg(long, value_name = "FILE.png|.svg")]
     pub(super) plot: Option<PathBuf>,

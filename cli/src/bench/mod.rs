@@ -22,7 +22,7 @@ pub(crate) use args::BenchArgs;
 
 use crate::adapter;
 use crate::failure::Failure;
-use crate::terminal;
+use crate::terminal::{self, Paint};
 use ceilings::Ceilings;
 use device::Device;
 use label::Label;
@@ -55,20 +55,25 @@ fn run(gpu: &Gpu, request: Request, out: &mut impl Write) -> Result<(), Failure>
     let measured = ceilings::measure(&device, &mut |step| bar.set_message(step.to_owned()));
     let ceilings = alive(&device, measured)??;
     bar.inc(1);
-    let report = Report { adapter: adapter::describe(&gpu.adapter_info()), ceilings };
-    bar.suspend(|| report.begin(out, request.json))?;
+    let report = Report {
+        adapter: adapter::describe(&gpu.adapter_info()),
+        ceilings,
+        form: request.form,
+        paint: Paint::stdout(),
+    };
+    bar.suspend(|| report.begin(out))?;
     let mut rows = Vec::new();
     for subject in &subjects {
         let label = subject.label();
         bar.set_message(format!("{} {} {}", label.name(), label.element, label.words));
         let outcome = subject.time(&device, request.effort).map_err(|fault| fault.to_string());
         let row = Row { label, outcome: alive(&device, outcome)? };
-        bar.suspend(|| report.row(out, &row, request.json))?;
+        bar.suspend(|| report.row(out, &row))?;
         bar.inc(1);
         rows.push(row);
     }
     bar.finish_and_clear();
-    report.end(out, &rows, request.json)?;
+    report.end(out, &rows)?;
     if let Some((format, file)) = request.plot
         && let Some(picture) = chart::draw(format, &report.adapter, &rows)?
     {

@@ -4,6 +4,7 @@ use super::args::{BenchArgs, CausalChoice, Sizes};
 use super::case::{Case, Extra};
 use super::chart::Format;
 use super::defaults;
+use super::report::Form;
 use super::subject::Subject;
 use super::trial::Effort;
 use crate::adapter::DeviceChoice;
@@ -21,7 +22,7 @@ pub(super) struct Request {
     causal: CausalChoice,
     kernel: Option<Kernel>,
     pub(super) effort: Effort,
-    pub(super) json: bool,
+    pub(super) form: Form,
     pub(super) plot: Option<(Format, OutputFile)>,
 }
 
@@ -40,7 +41,12 @@ impl Request {
             causal: args.causal,
             kernel: args.kernel.0,
             effort: Effort { seconds: args.seconds, tunes: args.tune },
-            json: args.json,
+            form: match (args.json, args.markdown, args.csv) {
+                (true, ..) => Form::Json,
+                (_, true, _) => Form::Markdown,
+                (.., true) => Form::Csv,
+                _ => Form::Table,
+            },
             plot: None,
         };
         request.validate(args.plot.is_some())?;

@@ -149,6 +149,8 @@ fn values_that_no_flag_of_bench_takes() {
             &["--plot", "a.png", "--shapes", "1,2,2,1,8,8"],
             &["--plot: expected a shape of 16 queries"],
         ),
+        (&["--json", "--csv"], &["--json", "--csv"]),
+        (&["--markdown", "--csv"], &["--markdown", "--csv"]),
         (&["more"], &["more"]),
         (&["--out", "out.json"], &["--out"]),
     ];
