@@ -33,7 +33,7 @@ fn a_wrong_kernel_prints_an_error_in_place_of_its_numbers() {
     let (table, code) = ran(&gpu, &[]);
     assert!(code == 0 && !table.contains("WRONG"), "{table}");
 
-    let broken = gpu.broken("total.rescale / total.l", "0.9999 * total.rescale / total.l");
+    let broken = gpu.broken("total.rescale * inverse_sum", "0.9999 * total.rescale * inverse_sum");
     let (lines, code) = ran(&broken, &["--json"]);
     assert_eq!(code, 1, "{lines}");
     let cases: Vec<&str> = lines.lines().filter(|line| line.contains("\"shape\"")).collect();
