@@ -224,14 +224,23 @@ pub fn adapters_blocking(options: &GpuOptions) -> Vec<AdapterSummary> {
     pollster::block_on(adapters(options))
 }
 
-/// Opens the best adapter that matches, with all its limits and the features kernels can use, and says what it can do.
-pub(crate) async fn open(
-    options: &GpuOptions,
-) -> Result<(wgpu::Device, wgpu::Queue, Capabilities), Error> {
-    let found = find(options).await;
-    let Some(adapter) = found.first() else {
-        return Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await });
-    };
+/// A device with all that its adapter can do.
+pub(crate) struct Opened {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) capabilities: Capabilities,
+}
+
+/// The best adapter that matches.
+pub(crate) async fn adapter(options: &GpuOptions) -> Result<wgpu::Adapter, Error> {
+    match find(options).await.into_iter().next() {
+        Some(adapter) => Ok(adapter),
+        None => Err(Error::NoAdapter { wanted: wanted(options), found: others(options).await }),
+    }
+}
+
+/// Opens an adapter with all its limits and the features kernels can use, and says what it can do.
+pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
     let useful = wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
@@ -253,15 +262,11 @@ pub(crate) async fn open(
         };
         // A driver that promises matrices and refuses them is as good as one without.
         if let Ok((device, queue)) = adapter.request_device(&with_matrices).await {
-            let capabilities = known.granted(&device);
-            return Ok((device, queue, capabilities));
+            return Ok(Opened { capabilities: known.granted(&device), device, queue });
         }
     }
     match adapter.request_device(&descriptor).await {
-        Ok((device, queue)) => {
-            let capabilities = known.granted(&device);
-            Ok((device, queue, capabilities))
-        }
+        Ok((device, queue)) => Ok(Opened { capabilities: known.granted(&device), device, queue }),
         Err(error) => Err(Error::Device { action: "opening a device", message: error.to_string() }),
     }
 }

@@ -24,6 +24,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Gpu {
     context: Arc<Context>,
+    /// What the device was opened on, unless it is the caller's own.
+    adapter: Option<wgpu::Adapter>,
 }
 
 impl Gpu {
@@ -32,8 +34,10 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
-        let (device, queue, capabilities) = device::open(options).await?;
-        Ok(Self { context: Arc::new(Context::new(&device, &queue, capabilities)) })
+        let adapter = device::adapter(options).await?;
+        let opened = device::open(&adapter).await?;
+        let context = Context::new(&opened.device, &opened.queue, opened.capabilities);
+        Ok(Self { context: Arc::new(context), adapter: Some(adapter) })
     }
 
     /// As [`Gpu::open`], blocking.
@@ -70,7 +74,7 @@ impl Gpu {
         capabilities: Capabilities,
     ) -> Self {
         let capabilities = capabilities.granted(device);
-        Self { context: Arc::new(Context::new(device, queue, capabilities)) }
+        Self { context: Arc::new(Context::new(device, queue, capabilities)), adapter: None }
     }
 
     /// The same device and pipelines, used as if it could do no more than `capabilities`.
@@ -101,7 +105,16 @@ impl Gpu {
     fn remade(&self, capabilities: Capabilities, pipelines: Arc<Pipelines>) -> Self {
         let Context { device, queue, .. } = &*self.context;
         let context = Context::with_pipelines(device, queue, capabilities, pipelines);
-        Self { context: Arc::new(context) }
+        Self { context: Arc::new(context), adapter: self.adapter.clone() }
+    }
+
+    /// Another device on the same adapter, used in the same way; none where the adapter is not known or opens no other, or
+    /// texts were changed.
+    pub(crate) fn sibling(&self) -> Option<Self> {
+        let adapter = self.adapter.as_ref().filter(|_| !self.context.pipelines.are_edited())?;
+        let opened = pollster::block_on(device::open(adapter)).ok()?;
+        let context = Context::new(&opened.device, &opened.queue, self.context.capabilities);
+        Some(Self { context: Arc::new(context), adapter: Some(adapter.clone()) })
     }
 
     /// The device.

@@ -66,6 +66,10 @@ impl Pipelines {
         Self { device, edited: Some((edit, plain)), cache, places: Mutex::default() }
     }
 
+    pub(crate) fn are_edited(&self) -> bool {
+        self.edited.is_some()
+    }
+
     /// The pipelines of `variants`, compiled now where they are new. Where errors arrive later (browsers) only
     /// [`Pipelines::prepare`] reports them.
     pub(crate) fn get<'a>(

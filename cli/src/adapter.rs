@@ -1,14 +1,45 @@
 //! From `--device`, `--backend` and `--adapter` to something that computes.
 
-use crate::args::{BackendChoice, DeviceArgs, DeviceChoice};
 use crate::failure::Failure;
 use crate::stderr;
 use crate::tensors::rounded;
+use clap::{Args, ValueEnum};
+use std::cell::Cell;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
     RotaryInputs, RotaryShape, cpu,
 };
+
+/// Where to compute.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DeviceArgs {
+    /// `auto`: a GPU or software adapter if there is one, else the CPU reference
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// Only adapters of this backend
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendChoice>,
+    /// Only adapters with this in their name
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) adapter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    #[default]
+    Auto,
+    Gpu,
+    Cpu,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendChoice {
+    Vulkan,
+    Metal,
+    Dx12,
+    Gl,
+}
 
 /// What computes.
 #[derive(Debug)]
@@ -17,6 +48,8 @@ pub(crate) enum Machine {
         gpu: Box<Gpu>,
         /// Whether the CPU may take over what the device cannot do.
         or_cpu: bool,
+        /// Whether it has.
+        has_left: Cell<bool>,
     },
     Cpu,
 }
@@ -30,7 +63,7 @@ impl Machine {
             DeviceChoice::Auto => true,
         };
         match Gpu::open_blocking(&options(args)) {
-            Ok(gpu) => Ok(Self::Gpu { gpu: Box::new(gpu), or_cpu }),
+            Ok(gpu) => Ok(Self::Gpu { gpu: Box::new(gpu), or_cpu, has_left: Cell::new(false) }),
             Err(error) if or_cpu => {
                 say_fallback(&error);
                 Ok(Self::Cpu)
@@ -59,9 +92,10 @@ impl Machine {
         on_cpu: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Failure> {
         let computed = match self {
-            Self::Gpu { gpu, or_cpu } => match on_gpu(gpu) {
+            Self::Gpu { gpu, or_cpu, has_left } => match on_gpu(gpu) {
                 Err(error @ Error::Unsupported { .. }) if *or_cpu => {
                     say_fallback(&error);
+                    has_left.set(true);
                     on_cpu()
                 }
                 computed => computed,
@@ -83,12 +117,17 @@ impl Machine {
         )
     }
 
-    /// Its name, backend and driver.
-    pub(crate) fn describe(&self) -> String {
+    /// The GPU, if all was computed on it.
+    pub(crate) fn used_gpu(&self) -> Option<&Gpu> {
         match self {
-            Self::Gpu { gpu, .. } => describe(&gpu.adapter_info()),
-            Self::Cpu => "CPU reference".to_owned(),
+            Self::Gpu { gpu, has_left, .. } if !has_left.get() => Some(gpu),
+            Self::Gpu { .. } | Self::Cpu => None,
         }
+    }
+
+    /// What computed: name, backend and driver.
+    pub(crate) fn describe(&self) -> String {
+        self.used_gpu().map_or("CPU reference".to_owned(), |gpu| describe(&gpu.adapter_info()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! `additive`: additive attention on the tensors of a safetensors file.
 
+use crate::adapter::DeviceArgs;
 use crate::adapter::Machine;
-use crate::args::DeviceArgs;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::run::require_memory;
-use crate::tensors::{self, FLOATS, Named, Tensor, Tensors, rounded};
+use crate::summary::Summary;
+use crate::tensors::{self, AXES, FLOATS, Named, PER_BATCH, Tensor, Tensors, rounded};
 use clap::{Args, ValueEnum};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -15,6 +16,9 @@ use wgpu_attention::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention additive in.safetensors --emit weights --out out.safetensors")]
 pub(crate) struct AdditiveArgs {
     #[command(flatten)]
     device: DeviceArgs,
@@ -37,17 +41,22 @@ enum AdditiveEmit {
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn additive(args: &AdditiveArgs) -> Result<(), Failure> {
+    let summary = Summary::start("additive");
     let bytes = tensors::read(&args.input)?;
     let tensors = Tensors::parse(&args.input, &bytes)?;
     match tensors.require("query")?.dtype {
-        Dtype::F16 => attend::<f16>(args, &tensors),
-        Dtype::BF16 => attend::<bf16>(args, &tensors),
-        _ => attend::<f32>(args, &tensors),
+        Dtype::F16 => attend::<f16>(args, &tensors, summary),
+        Dtype::BF16 => attend::<bf16>(args, &tensors, summary),
+        _ => attend::<f32>(args, &tensors, summary),
     }
 }
 
 /// With out as `T`. Computed in f32, which holds every number of the other types, as the parameters may be of another one.
-fn attend<T: Element>(args: &AdditiveArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+fn attend<T: Element>(
+    args: &AdditiveArgs,
+    tensors: &Tensors<'_>,
+    summary: Summary,
+) -> Result<(), Failure> {
     let call = Call::new(args, tensors)?;
     let s = &call.shape;
     let out_sizes = vec![s.batch, s.q_len, s.value_dim];
@@ -74,7 +83,8 @@ fn attend<T: Element>(args: &AdditiveArgs, tensors: &Tensors<'_>) -> Result<(), 
     };
     let file = OutputFile::create(&args.out)?;
 
-    let found = Machine::open(&args.device)?.compute(
+    let machine = Machine::open(&args.device)?;
+    let found = machine.compute(
         |gpu| gpu.additive_blocking(s, &inputs),
         || {
             let AdditiveOutputs { out, weights } = cpu::additive(s, &inputs)?;
@@ -86,7 +96,11 @@ fn attend<T: Element>(args: &AdditiveArgs, tensors: &Tensors<'_>) -> Result<(), 
     if let Some(weights) = &found.weights {
         named.push(Named::new("weights", &weights_sizes, weights));
     }
-    file.write(&tensors::serialize(named)?)
+    let texts = found.weights.as_ref().map(|_| (AXES, PER_BATCH));
+    file.write(&tensors::serialize_with(named, texts.as_slice())?)?;
+    let sizes = [("query", &call.query.sizes[..]), ("keys", &call.keys.sizes), ("out", &out_sizes)];
+    summary.say(&machine, &sizes, |_| Some("additive"));
+    Ok(())
 }
 
 /// The tensors of a call, whose sizes go together.

@@ -2,19 +2,43 @@
 
 use crate::additive::AdditiveArgs;
 use crate::bench::BenchArgs;
+use crate::check::CheckArgs;
+use crate::demo::DemoArgs;
 use crate::failure::Failure;
+use crate::info::InfoArgs;
 use crate::mha::MhaArgs;
+use crate::plot::PlotArgs;
 use crate::posenc::PosencArgs;
 use crate::rope::RopeArgs;
+use crate::run::RunArgs;
 use crate::selfattn::SelfAttnArgs;
+use crate::shell::{CompletionsArgs, ManArgs};
+use crate::terminal::Paint;
+use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
 
 #[derive(Debug, Parser)]
-#[command(name = "wgpu-attention", version, about = "FlashAttention-class attention on any GPU")]
+#[command(
+    name = "wgpu-attention",
+    version,
+    about = "FlashAttention-class attention on any GPU",
+    styles = STYLES,
+    after_help = "\
+Examples:
+  wgpu-attention                                            a picture of three heads, and a timing
+  wgpu-attention check --quick                              is every kernel right on this adapter?
+  wgpu-attention run in.safetensors --out out.safetensors   attention on tensors q, k, v
+  wgpu-attention help run                                   the flags of a subcommand, with examples"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -45,275 +69,24 @@ pub(crate) enum Command {
     Posenc(PosencArgs),
     /// Additive attention on the tensors of a safetensors file
     Additive(AdditiveArgs),
+    /// A shell's completions of this command line, on stdout
+    Completions(CompletionsArgs),
+    /// The manual page of the tool or of a subcommand, on stdout
+    Man(ManArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
 
-/// Where to compute.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct DeviceArgs {
-    /// `auto`: a GPU or software adapter if there is one, else the CPU reference
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) device: DeviceChoice,
-    /// Only adapters of this backend
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<BackendChoice>,
-    /// Only adapters with this in their name
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    pub(crate) adapter: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceChoice {
-    #[default]
-    Auto,
-    Gpu,
-    Cpu,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BackendChoice {
-    Vulkan,
-    Metal,
-    Dx12,
-    Gl,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Where the picture of the weights goes
-    #[arg(long, value_name = "FILE.png", default_value = "attention.png")]
-    pub(crate) out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InfoArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Fewer cases
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, seg_q, seg_k, kv_len, past_k, past_v
-    #[arg(value_name = "IN.safetensors")]
-    pub(crate) input: PathBuf,
-    /// Where the outputs go
-    #[arg(long, value_name = "OUT.safetensors")]
-    pub(crate) out: PathBuf,
-    /// Order of the sizes of q, k, v and out
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) layout: LayoutChoice,
-    /// Heads of q, for the packed layout
-    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
-    pub(crate) heads: Option<usize>,
-    /// Heads of k and v, for the packed layout; as many as q has if not given
-    #[arg(long, value_name = "N", value_parser = heads, allow_hyphen_values = true)]
-    pub(crate) kv_heads: Option<usize>,
-    /// Factor of the scores; 1/sqrt(D) if not given
-    #[arg(long, value_name = "F", value_parser = finite, allow_hyphen_values = true)]
-    pub(crate) scale: Option<f32>,
-    /// Each query sees only the keys up to its own place
-    #[arg(long)]
-    pub(crate) causal: bool,
-    /// How many keys before its place a query sees; -1 = all
-    #[arg(long, value_name = "N", value_parser = window, allow_hyphen_values = true)]
-    pub(crate) window_left: Option<Window>,
-    /// How many keys after its place a query sees; -1 = all
-    #[arg(long, value_name = "N", value_parser = window, allow_hyphen_values = true)]
-    pub(crate) window_right: Option<Window>,
-    /// Which key stands beside which query
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) align: AlignChoice,
-    /// F*tanh(score/F); 0 = off
-    #[arg(long, value_name = "F", value_parser = softcap, allow_hyphen_values = true)]
-    pub(crate) softcap: Option<f32>,
-    /// Hide the keys that a mask or bias is too short for
-    #[arg(long)]
-    pub(crate) pad_mask: bool,
-    /// More outputs
-    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
-    pub(crate) emit: Vec<Emit>,
-    /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k on; with `--layout thd`
-    /// from 0 on in each sequence
-    #[arg(long, value_enum, value_name = "PAIRS")]
-    pub(crate) rope: Option<RopeChoice>,
-}
-
-/// Which columns are rotated together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RopeChoice {
-    /// i and i + R/2
-    Half,
-    /// 2i and 2i + 1
-    Interleaved,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PlotArgs {
-    // Taken as everywhere, though nothing is computed.
-    #[command(flatten)]
-    pub(crate) _device: DeviceArgs,
-    /// Tensor weights, [batch, heads, queries, keys] or less
-    #[arg(value_name = "WEIGHTS.safetensors")]
-    pub(crate) input: PathBuf,
-    /// Where the picture goes
-    #[arg(long, value_name = "FILE.png|.svg")]
-    pub(crate) out: PathBuf,
-    /// Labels of the queries, and of the keys if they are as many, separated by spaces
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    pub(crate) tokens: Option<String>,
-    /// Labels of the keys
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    pub(crate) key_tokens: Option<String>,
-    /// Only these heads
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
-    pub(crate) head: Vec<usize>,
-    /// Only these sequences of the batch
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
-    pub(crate) batch: Vec<usize>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LayoutChoice {
-    #[default]
-    Bhsd,
-    Bshd,
-    Packed,
-    Thd,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AlignChoice {
-    #[default]
-    Auto,
-    TopLeft,
-    BottomRight,
-}
-
-/// An output besides `out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Emit {
-    Lse,
-    Weights,
-    Qk,
-    QkSoftcap,
-    QkBias,
-    PresentK,
-    PresentV,
-    Dq,
-    Dk,
-    Dv,
-    Dbias,
-}
-
-impl Emit {
-    /// Its name on the command line and in the file.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Lse => "lse",
-            Self::Weights => "weights",
-            Self::Qk => "qk",
-            Self::QkSoftcap => "qk_softcap",
-            Self::QkBias => "qk_bias",
-            Self::PresentK => "present_k",
-            Self::PresentV => "present_v",
-            Self::Dq => "dq",
-            Self::Dk => "dk",
-            Self::Dv => "dv",
-            Self::Dbias => "dbias",
-        }
-    }
-}
-
-/// One side of a window; `None` is open. (A bare `Option` would read to clap as an optional flag.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window(pub(crate) Option<usize>);
-
-/// Any finite number; one that f32 cannot hold becomes the nearest that it can.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
-fn finite(text: &str) -> Result<f32, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => {
-            Ok(number.clamp(f32::MIN.into(), f32::MAX.into()) as f32)
-        }
-        _ => Err("expected a finite number".to_owned()),
-    }
-}
-
-fn softcap(text: &str) -> Result<f32, String> {
-    match finite(text) {
-        // A cap too small for f32 is still a cap: it must not turn into 0, which means none.
-        Ok(0.0) if text.parse() != Ok(0.0_f64) => Ok(f32::MIN_POSITIVE),
-        Ok(number) if number >= 0.0 => Ok(number),
-        _ => Err("expected a finite number, at least 0".to_owned()),
-    }
-}
-
-fn window(text: &str) -> Result<Window, String> {
-    match text.parse::<i128>() {
-        Ok(-1) => Ok(Window(None)),
-        // No sequence is longer than what usize counts, so a wider window is no different.
-        Ok(keys @ 0..) => Ok(Window(Some(usize::try_from(keys).unwrap_or(usize::MAX)))),
-        _ => Err("expected an integer, at least -1 (= open)".to_owned()),
-    }
-}
-
-pub(crate) fn heads(text: &str) -> Result<usize, String> {
-    match text.parse::<u128>() {
-        // More than usize counts are too many for any tensor.
-        Ok(heads @ 1..) => Ok(usize::try_from(heads).unwrap_or(usize::MAX)),
-        _ => Err("expected an integer, at least 1".to_owned()),
-    }
-}
-
-/// More than usize counts is too many for any tensor.
-pub(crate) fn place(text: &str) -> Result<usize, String> {
-    position(text).map(|place| usize::try_from(place).unwrap_or(usize::MAX))
-}
-
-/// Positions beyond u64 are nobody's.
-pub(crate) fn position(text: &str) -> Result<u64, String> {
-    match text.parse::<u128>() {
-        Ok(position) => Ok(u64::try_from(position).unwrap_or(u64::MAX)),
-        _ => Err("expected an integer, at least 0".to_owned()),
-    }
-}
-
-pub(crate) fn base(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(base) if base.is_finite() && base > 0.0 => Ok(base),
-        _ => Err("expected a finite number above 0".to_owned()),
-    }
+/// The whole command line, for what is made from it.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads a process's arguments, the first of which is its name.
 pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
     match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
-        Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs {
-            device: DeviceArgs::default(),
-            out: "attention.png".into(),
-        })),
+        Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs::default())),
         Err(error) => Err(refusal(&error, words)),
     }
 }
@@ -323,7 +96,12 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            match write!(std::io::stdout(), "{}", error.render()) {
+            let (mut out, text) = (std::io::stdout(), error.render());
+            let written = match Paint::stdout().is_on() {
+                true => write!(out, "{}", text.ansi()),
+                false => write!(out, "{text}"),
+            };
+            match written {
                 Ok(()) => Failure::Answered,
                 Err(error) => error.into(),
             }
@@ -355,7 +133,7 @@ pub(crate) fn other(words: &[OsString]) -> Failure {
     no_subcommand(&words.first().map(|word| word.to_string_lossy()).unwrap_or_default())
 }
 
-fn no_subcommand(name: &str) -> Failure {
-    let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc or additive";
+pub(crate) fn no_subcommand(name: &str) -> Failure {
+    let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc, additive, completions or man";
     Failure::input("subcommand", expected, format_args!("\"{name}\""))
 }

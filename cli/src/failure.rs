@@ -28,11 +28,6 @@ impl Failure {
         Self::Input(format!("{what}: expected {expected}, found {found}"))
     }
 
-    /// A flag, tensor or subcommand that is known and comes later.
-    pub(crate) fn unsupported(what: impl std::fmt::Display) -> Self {
-        Self::Input(format!("{what} is not supported yet"))
-    }
-
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -1,14 +1,27 @@
 //! `info`: the adapters of this machine, what they can do, and which of them would compute.
 
-use crate::adapter::{self, kind};
-use crate::args::{DeviceChoice, InfoArgs};
+use crate::adapter::{self, DeviceArgs, DeviceChoice, kind};
 use crate::failure::Failure;
+use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use wgpu_attention::{
     AdapterSummary, Align, AttentionOptions, AttentionShape, Capabilities, ElementType, Error,
     GpuOptions, Kernel, Layout, Plan, Problem, adapters_blocking, wgpu,
 };
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention info
+  wgpu-attention info --json --backend gl")]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Lists all adapters, marks the one that the flags would open, and says what it would run.
 pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {

@@ -19,9 +19,13 @@ mod posenc;
 mod rope;
 mod run;
 mod selfattn;
+mod shell;
 mod state;
 mod stderr;
+mod summary;
 mod tensors;
+mod terminal;
+mod values;
 
 use args::Command;
 use failure::Failure;
@@ -55,6 +59,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Additive(args) => additive::additive(&args),
         Command::Rope(args) => rope::rope(&args),
         Command::Posenc(args) => posenc::posenc(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

@@ -1,16 +1,21 @@
 //! `posenc`: a sinusoidal positional encoding.
 
+use crate::adapter::DeviceArgs;
 use crate::adapter::Machine;
-use crate::args::{DeviceArgs, base, heads, place, position};
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::run::require_memory;
+use crate::summary::Summary;
 use crate::tensors::{self, Named};
+use crate::values::{base, heads, place, position};
 use clap::Args;
 use std::path::PathBuf;
 use wgpu_attention::{Layout, PositionalInputs, PositionalShape, TableRows, cpu, sinusoidal};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention posenc --seq 128 --dim 64 --out table.safetensors")]
 pub(crate) struct PosencArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -33,6 +38,7 @@ pub(crate) struct PosencArgs {
 
 /// Makes the table, and writes it from the device.
 pub(crate) fn posenc(args: &PosencArgs) -> Result<(), Failure> {
+    let summary = Summary::start("posenc");
     let len = args.seq;
     require_memory::<f32>([&vec![len, args.dim]; 2].into_iter())?;
     let table = sinusoidal(len, args.dim, args.base, args.offset)?;
@@ -45,9 +51,13 @@ pub(crate) fn posenc(args: &PosencArgs) -> Result<(), Failure> {
         ..PositionalShape::new(1, len, args.dim)
     };
     let inputs = PositionalInputs::<f32> { x: None, table: &table, positions: None };
-    let out: Vec<f32> = Machine::open(&args.device)?.compute(
+    let machine = Machine::open(&args.device)?;
+    let out: Vec<f32> = machine.compute(
         |gpu| gpu.positional_blocking(&shape, &inputs),
         || cpu::positional(&shape, &inputs).map(tensors::rounded),
     )?;
-    file.write(&tensors::serialize(vec![Named::new("out", &[len, args.dim], &out)])?)
+    let sizes = [len, args.dim];
+    file.write(&tensors::serialize(vec![Named::new("out", &sizes, &out)])?)?;
+    summary.say(&machine, &[("out", &sizes)], |_| Some("positional"));
+    Ok(())
 }

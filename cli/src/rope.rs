@@ -1,10 +1,12 @@
 //! `rope`: rotary positional encoding on the tensors of a safetensors file.
 
+use crate::adapter::DeviceArgs;
 use crate::adapter::Machine;
-use crate::args::{DeviceArgs, base, heads, position};
 use crate::failure::Failure;
 use crate::output::OutputFile;
+use crate::summary::Summary;
 use crate::tensors::{self, Named, Tensor, Tensors};
+use crate::values::{base, heads, position};
 use clap::Args;
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -14,6 +16,10 @@ use wgpu_attention::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention rope in.safetensors --out out.safetensors
+  wgpu-attention rope in.safetensors --heads 8 --rotary-dim 32 --interleaved --offset 100 --out out.safetensors")]
 pub(crate) struct RopeArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -52,14 +58,15 @@ fn rotary_dim(text: &str) -> Result<usize, String> {
 
 /// Reads, checks everything, rotates, and writes.
 pub(crate) fn rope(args: &RopeArgs) -> Result<(), Failure> {
+    let summary = Summary::start("rope");
     let bytes = tensors::read(&args.input)?;
     let tensors = Tensors::parse(&args.input, &bytes)?;
     let x = tensors.require("x")?;
     x.require_dtype(&tensors::FLOATS)?;
     match x.dtype {
-        Dtype::F16 => rotate::<f16>(args, &tensors, &x),
-        Dtype::BF16 => rotate::<bf16>(args, &tensors, &x),
-        _ => rotate::<f32>(args, &tensors, &x),
+        Dtype::F16 => rotate::<f16>(args, &tensors, &x, summary),
+        Dtype::BF16 => rotate::<bf16>(args, &tensors, &x, summary),
+        _ => rotate::<f32>(args, &tensors, &x, summary),
     }
 }
 
@@ -68,6 +75,7 @@ fn rotate<T: Element>(
     args: &RopeArgs,
     tensors: &Tensors<'_>,
     x: &Tensor<'_>,
+    summary: Summary,
 ) -> Result<(), Failure> {
     let mut shape = RotaryShape { element: T::TYPE, ..sizes(args, x)? };
     let angles = angles(args, tensors, &shape)?;
@@ -83,7 +91,9 @@ fn rotate<T: Element>(
         positions: angles.positions.as_deref(),
     };
     let out = machine.rotary(&shape, &inputs)?;
-    file.write(&tensors::serialize(vec![Named::new("out", &x.sizes, &out)])?)
+    file.write(&tensors::serialize(vec![Named::new("out", &x.sizes, &out)])?)?;
+    summary.say(&machine, &[("x", &x.sizes), ("out", &x.sizes)], |_| Some("rotary"));
+    Ok(())
 }
 
 /// The shape of x, and which columns are rotated.

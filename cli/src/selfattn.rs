@@ -1,12 +1,14 @@
 //! `selfattn`: the self-attention module of many tutorials.
 
+use crate::adapter::DeviceArgs;
 use crate::adapter::Machine;
-use crate::args::{DeviceArgs, heads};
 use crate::failure::Failure;
 use crate::mha::LayerEmit;
 use crate::output::OutputFile;
 use crate::state::StateDict;
+use crate::summary::Summary;
 use crate::tensors::{self, Named, Tensor, Tensors, require_size};
+use crate::values::heads;
 use clap::{Args, ValueEnum};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -17,6 +19,9 @@ use wgpu_attention::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention selfattn in.safetensors --weights module.safetensors --heads 8 --emit weights --out out.safetensors")]
 pub(crate) struct SelfAttnArgs {
     #[command(flatten)]
     device: DeviceArgs,
@@ -53,17 +58,22 @@ const NAMES: [&str; 5] =
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn selfattn(args: &SelfAttnArgs) -> Result<(), Failure> {
+    let summary = Summary::start("selfattn");
     let bytes = tensors::read(&args.input)?;
     let tensors = Tensors::parse(&args.input, &bytes)?;
     match tensors.require("query")?.dtype {
-        Dtype::F16 => attend::<f16>(args, &tensors),
-        Dtype::BF16 => attend::<bf16>(args, &tensors),
-        _ => attend::<f32>(args, &tensors),
+        Dtype::F16 => attend::<f16>(args, &tensors, summary),
+        Dtype::BF16 => attend::<bf16>(args, &tensors, summary),
+        _ => attend::<f32>(args, &tensors, summary),
     }
 }
 
 /// With out as `T`.
-fn attend<T: Element>(args: &SelfAttnArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+fn attend<T: Element>(
+    args: &SelfAttnArgs,
+    tensors: &Tensors<'_>,
+    summary: Summary,
+) -> Result<(), Failure> {
     let state = StateDict::read(&args.weights, &NAMES)?;
     let weights = SelfAttentionWeights::from_state_dict(args.heads, |name| state.find(name))?;
     let [values, keys, query] =
@@ -105,7 +115,13 @@ fn attend<T: Element>(args: &SelfAttnArgs, tensors: &Tensors<'_>) -> Result<(), 
     if let Some(head_weights) = &head_weights {
         named.push(Named::new("weights", &weights_sizes, head_weights));
     }
-    file.write(&tensors::serialize(named)?)
+    file.write(&tensors::serialize(named)?)?;
+    let sizes = [("query", &query.sizes[..]), ("keys", &keys.sizes), ("out", &query.sizes)];
+    summary.say(&machine, &sizes, |gpu| {
+        let plan = SelfAttentionPlan::new(args.heads, head_dim, &shape, gpu.capabilities()).ok()?;
+        Some(plan.kernel().name())
+    });
+    Ok(())
 }
 
 /// The sizes of a call, which belong together.

@@ -48,6 +48,11 @@ fn write(text: &str) {
     };
 }
 
+/// Whether someone watches.
+pub(crate) fn is_terminal() -> bool {
+    OURS.get().map_or_else(|| std::io::stderr().is_terminal(), File::is_terminal)
+}
+
 /// Where a progress bar is drawn: our stderr if it is a terminal, else nowhere.
 pub(crate) fn progress_target() -> ProgressDrawTarget {
     match OURS.get() {

@@ -14,6 +14,15 @@ use wgpu_attention::{Element, ElementType};
 /// What floats come as.
 pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64];
 
+/// Name in the metadata of a file with `weights`: their axes, as a JSON array of strings.
+pub(crate) const AXES: &str = "weights_axes";
+/// The axes of weights that have none of heads.
+pub(crate) const PER_BATCH: &str = r#"["batch","queries","keys"]"#;
+/// Name in the same place: what was done with the heads.
+pub(crate) const HEADS: &str = "weights_heads";
+/// What it says of weights that are the mean over all heads.
+pub(crate) const MEAN: &str = "mean";
+
 /// Reads a file whole.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |found: &dyn fmt::Display| {
@@ -55,9 +64,14 @@ impl<'a> Tensors<'a> {
         Some(Tensor { name, dtype: view.dtype(), sizes: view.shape().to_vec(), bytes: view.data() })
     }
 
+    /// A text that stands in the file's `__metadata__`, if it does.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.texts.get(name).map(String::as_str)
+    }
+
     /// A list of strings that stands as JSON in the file's `__metadata__`, if it does.
     pub(crate) fn strings(&self, name: &str) -> Result<Option<Vec<String>>, Failure> {
-        let Some(text) = self.texts.get(name) else { return Ok(None) };
+        let Some(text) = self.text(name) else { return Ok(None) };
         serde_json::from_str(text).map(Some).map_err(|error| {
             let what = format_args!("{name} in __metadata__");
             Failure::input(what, "a JSON array of strings", error)
@@ -84,7 +98,35 @@ impl<'a> Tensors<'a> {
 
     /// A tensor that has to be there.
     pub(crate) fn require(&self, name: &'static str) -> Result<Tensor<'a>, Failure> {
-        self.get(name).ok_or_else(|| Failure::input(name, "a tensor of this name", "none"))
+        self.get(name).ok_or_else(|| {
+            let found = format_args!("none ({})", self.others());
+            Failure::input(name, "a tensor of this name", found)
+        })
+    }
+
+    /// Which tensors there are, in a line of limited length.
+    fn others(&self) -> String {
+        let mut names = self.tensors.names();
+        names.sort_unstable();
+        let (shown, rest) = names.split_at(names.len().min(SHOWN));
+        let mut words: Vec<String> = shown.iter().map(|name| shortened(name)).collect();
+        match rest.len() {
+            0 if words.is_empty() => return "the file has no tensors".to_owned(),
+            0 => {}
+            more => words.push(format!("{more} more")),
+        }
+        format!("the file has {}", words.join(", "))
+    }
+}
+
+/// How many names of tensors are listed, and how many characters of each.
+const SHOWN: usize = 12;
+const LONGEST: usize = 32;
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("\"{}…\"", &name[..end]),
+        None => format!("\"{name}\""),
     }
 }
 
@@ -210,6 +252,14 @@ impl<'a> Named<'a> {
 
 /// Puts tensors into the bytes of a file.
 pub(crate) fn serialize(tensors: Vec<Named<'_>>) -> Result<Vec<u8>, Failure> {
+    serialize_with(tensors, &[])
+}
+
+/// As [`serialize`], with texts beside the tensors, by name.
+pub(crate) fn serialize_with(
+    tensors: Vec<Named<'_>>,
+    texts: &[(&str, &str)],
+) -> Result<Vec<u8>, Failure> {
     let refuse = |error| Failure::Input(format!("output: {error}"));
     let views: Vec<(&str, TensorView<'_>)> = tensors
         .into_iter()
@@ -217,7 +267,9 @@ pub(crate) fn serialize(tensors: Vec<Named<'_>>) -> Result<Vec<u8>, Failure> {
             Ok((name, TensorView::new(dtype, sizes, bytes).map_err(refuse)?))
         })
         .collect::<Result<_, Failure>>()?;
-    safetensors::serialize(views, None).map_err(refuse)
+    let texts = texts.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
+    let texts = (texts.len() > 0).then(|| texts.collect());
+    safetensors::serialize(views, texts).map_err(refuse)
 }
 
 /// A JSON object, of which only this is wanted: that no name stands in it twice.

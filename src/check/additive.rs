@@ -13,7 +13,8 @@ const LONG_ROWS: &str = "long rows";
 pub(super) fn tasks(quick: bool) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut add = |name, shape: AdditiveShape| {
-        let run = move |trial: &mut Trial| with_element!(shape.element, run(trial, name, &shape));
+        let run =
+            move |trial: &mut Trial<'_>| with_element!(shape.element, run(trial, name, &shape));
         tasks.push(Task::new(name, run));
     };
     let base = AdditiveShape::new(2, [19, 70], [8, 12, 8], 16);
@@ -44,7 +45,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
 }
 
 fn run<T: Element>(
-    trial: &mut Trial,
+    trial: &mut Trial<'_>,
     name: &'static str,
     shape: &AdditiveShape,
 ) -> Result<(), Error> {

@@ -15,7 +15,7 @@ pub(super) fn tasks(quick: bool, has_matrices: bool) -> Vec<Task> {
     cases(quick, has_matrices).into_iter().map(task).collect()
 }
 
-fn run<T: Element>(trial: &mut Trial, case: &Case) -> Result<(), Error> {
+fn run<T: Element>(trial: &mut Trial<'_>, case: &Case) -> Result<(), Error> {
     let Case { name, shape, options, data, kernel } = case;
     let problem = Problem::new(shape, options)?;
     let tensors: Tensors<T> = Tensors::new(&problem, *data, problem.kv_len.into());

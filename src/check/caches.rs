@@ -31,7 +31,7 @@ fn options() -> AttentionOptions {
 pub(super) fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut add = |name, element, dims| {
-        let run = move |trial: &mut Trial| with_element!(element, run(trial, name, dims));
+        let run = move |trial: &mut Trial<'_>| with_element!(element, run(trial, name, dims));
         tasks.push(Task::new(name, run));
     };
     add("appended tokens", ElementType::F32, [16, 16]);
@@ -52,7 +52,11 @@ struct Story<T> {
     table: RotaryTable,
 }
 
-fn run<T: Element>(trial: &mut Trial, name: &'static str, dims: [usize; 2]) -> Result<(), Error> {
+fn run<T: Element>(
+    trial: &mut Trial<'_>,
+    name: &'static str,
+    dims: [usize; 2],
+) -> Result<(), Error> {
     let mut numbers = Numbers(5);
     let longest = (CHUNK[0] + ALONE) as u64;
     let batch = CHUNK.len();

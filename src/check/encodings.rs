@@ -14,12 +14,13 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
     let mut tasks = Vec::new();
     rotary_tasks(quick, &mut |name, shape: RotaryShape| {
         let run =
-            move |trial: &mut Trial| with_element!(shape.element, rotary(trial, name, &shape));
+            move |trial: &mut Trial<'_>| with_element!(shape.element, rotary(trial, name, &shape));
         tasks.push(Task::new(name, run));
     });
     positional_tasks(&mut |name, shape: PositionalShape| {
-        let run =
-            move |trial: &mut Trial| with_element!(shape.element, positional(trial, name, &shape));
+        let run = move |trial: &mut Trial<'_>| {
+            with_element!(shape.element, positional(trial, name, &shape))
+        };
         tasks.push(Task::new(name, run));
     });
     tasks
@@ -68,7 +69,7 @@ fn positional_tasks(add: &mut dyn FnMut(&'static str, PositionalShape)) {
 }
 
 fn rotary<T: Element>(
-    trial: &mut Trial,
+    trial: &mut Trial<'_>,
     name: &'static str,
     shape: &RotaryShape,
 ) -> Result<(), Error> {
@@ -90,7 +91,7 @@ fn rotary<T: Element>(
 }
 
 fn positional<T: Element>(
-    trial: &mut Trial,
+    trial: &mut Trial<'_>,
     name: &'static str,
     shape: &PositionalShape,
 ) -> Result<(), Error> {

@@ -78,7 +78,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
     tasks
 }
 
-fn multi_head(trial: &mut Trial, name: &'static str, case: &MultiHead) -> Result<(), Error> {
+fn multi_head(trial: &mut Trial<'_>, name: &'static str, case: &MultiHead) -> Result<(), Error> {
     let MultiHead { shape, sizes: [embed_dim, num_heads, kdim, vdim], adds, masks } = case;
     let mut numbers = Numbers(5);
     let mut tensor = |sizes: [&usize; 2]| numbers.tensor::<f32>((sizes[0] * sizes[1]) as u64);
@@ -130,7 +130,7 @@ fn multi_head(trial: &mut Trial, name: &'static str, case: &MultiHead) -> Result
 }
 
 fn self_attention(
-    trial: &mut Trial,
+    trial: &mut Trial<'_>,
     name: &'static str,
     shape: &SelfAttentionShape,
 ) -> Result<(), Error> {

@@ -56,7 +56,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
 }
 
 fn run<T: Element>(
-    trial: &mut Trial,
+    trial: &mut Trial<'_>,
     name: &'static str,
     shape: &LinearShape,
 ) -> Result<(), Error> {

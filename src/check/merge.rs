@@ -10,7 +10,8 @@ use crate::problem::{Element, ElementType, MergeInputs, MergeProblem, MergeShape
 pub(super) fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut add = |name, shape: MergeShape| {
-        let run = move |trial: &mut Trial| with_element!(shape.element, run(trial, name, &shape));
+        let run =
+            move |trial: &mut Trial<'_>| with_element!(shape.element, run(trial, name, &shape));
         tasks.push(Task::new(name, run));
     };
     for (parts, value_dim) in [(1, 64), (2, 5), (7, 6), (40, 128)] {
@@ -25,7 +26,11 @@ pub(super) fn tasks() -> Vec<Task> {
     tasks
 }
 
-fn run<T: Element>(trial: &mut Trial, name: &'static str, shape: &MergeShape) -> Result<(), Error> {
+fn run<T: Element>(
+    trial: &mut Trial<'_>,
+    name: &'static str,
+    shape: &MergeShape,
+) -> Result<(), Error> {
     let p = MergeProblem::new(shape)?;
     let mut numbers = Numbers(6);
     let rows = p.lse.extent as usize;

@@ -11,33 +11,67 @@ mod layers;
 mod linear;
 mod merge;
 mod trial;
+mod workers;
 
 pub use compare::{Accuracy, Bounds, Difference, compare};
 
 use crate::error::Error;
 use crate::host::Gpu;
-use trial::{Task, Trial};
+use crate::plan::Kernel;
+use std::time::Duration;
+use trial::{TIERS, Task};
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CheckOptions {
+pub struct CheckOptions<'a> {
     /// Leave out sizes that only cost another compilation, and long calls.
     pub quick: bool,
     /// Only the cases of this [`Row::name`].
-    pub only: Option<&'static str>,
+    pub only: Option<&'a str>,
     /// Only what these, each a [`Row::kernel`], compute; all if empty.
-    pub kernels: &'static [&'static str],
+    pub kernels: &'a [&'a str],
+    /// Start no further case after this time; [`Report::left_out`] counts those that never ran.
+    pub limit: Option<Duration>,
+}
+
+/// What [`CheckOptions::only`] and [`CheckOptions::kernels`] can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Each [`Row::name`], also those that only some adapters have cases of.
+    pub cases: Vec<&'static str>,
+    /// Each [`Row::kernel`], also those that only some adapters run.
+    pub kernels: Vec<String>,
+}
+
+/// The names that a quick or a whole check can have rows of.
+#[must_use]
+pub fn names(quick: bool) -> Names {
+    let mut names = Names { cases: Vec::new(), kernels: Vec::new() };
+    for group in groups(quick, true) {
+        if !names.cases.contains(&group.name) {
+            names.cases.push(group.name);
+        }
+        for kernel in TIERS.iter().flat_map(|tier| group.kernels.iter().map(move |k| (k, tier))) {
+            let kernel = format!("{}{}", kernel.0, kernel.1);
+            if !names.kernels.contains(&kernel) {
+                names.kernels.push(kernel);
+            }
+        }
+    }
+    names
 }
 
 /// How far a check has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress<'a> {
     /// Cases done.
     pub done: usize,
     /// Cases in all.
     pub total: usize,
-    /// What is being tried.
+    /// What was started or done just now.
     pub name: &'a str,
+    /// The rows that this completes, as they will stand in the report.
+    pub rows: &'a [Row],
 }
 
 /// What a check found.
@@ -47,6 +81,8 @@ pub struct Report {
     pub adapter: String,
     /// One row a kernel and kind of case.
     pub rows: Vec<Row>,
+    /// Cases that [`CheckOptions::limit`] left no time for.
+    pub left_out: usize,
 }
 
 /// The worst of one kernel's or operation's cases of one kind.
@@ -69,10 +105,16 @@ pub struct Row {
 }
 
 impl Report {
-    /// Whether there were cases and none failed.
+    /// Whether there were cases, all of them ran, and none failed.
     #[must_use]
     pub fn passed(&self) -> bool {
-        !self.rows.is_empty() && self.rows.iter().all(|row| row.failure.is_none())
+        !self.rows.is_empty() && self.left_out == 0 && !self.failed()
+    }
+
+    /// Whether a case failed.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.rows.iter().any(|row| row.failure.is_some())
     }
 }
 
@@ -80,6 +122,8 @@ impl Report {
 ///
 /// They run at the device's best and held to core WebGPU's limits, where that makes a difference,
 /// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not an error.
+/// As compiling takes most of the time, a `Gpu` that opened its adapter itself opens it once more for
+/// each further core and shares the cases out; on a device of yours they run one after the other.
 ///
 /// ```no_run
 /// use wgpu_attention::{Gpu, GpuOptions, check};
@@ -94,30 +138,116 @@ impl Report {
 /// [`Error::Unsupported`] if the device is too small for any kernel.
 pub fn run(
     gpu: &Gpu,
-    options: &CheckOptions,
+    options: &CheckOptions<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, Error> {
     let info = gpu.adapter_info();
-    let quick = options.quick;
-    let has_matrices = gpu.capabilities().matrices.is_some();
-    let mut tasks: Vec<Task> = attention::tasks(quick, has_matrices);
-    tasks.extend(additive::tasks(quick));
-    tasks.extend(encodings::tasks(quick));
-    tasks.extend(layers::tasks(quick));
-    tasks.extend(linear::tasks(quick));
-    tasks.extend(merge::tasks());
-    tasks.extend(caches::tasks());
-    tasks.retain(|task| options.only.is_none_or(|only| only == task.name));
-    let mut trial = Trial::new(gpu, options.kernels);
+    let mut groups = groups(options.quick, gpu.capabilities().matrices.is_some());
+    groups.retain(|group| {
+        options.only.is_none_or(|only| only == group.name) && group.has_any_of(options.kernels)
+    });
+    let tasks: Vec<&Task> = groups.iter().flat_map(|group| &group.tasks).collect();
     let total = tasks.len();
-    for (done, task) in tasks.iter().enumerate() {
-        progress(Progress { done, total, name: task.name });
-        (task.run)(&mut trial)?;
+    let mut found: Vec<Option<Vec<Row>>> = vec![None; total];
+    let mut done = 0;
+    workers::run(gpu, &tasks, options, &mut |at, rows| {
+        let Some(rows) = rows else {
+            return progress(Progress { done, total, name: tasks[at].name, rows: &[] });
+        };
+        found[at] = Some(rows);
+        done += 1;
+        let group = group_of(&groups, at);
+        let is_whole = found[group.clone()].iter().all(Option::is_some);
+        let rows = if is_whole { merged(&found[group]) } else { Vec::new() };
+        progress(Progress { done, total, name: tasks[at].name, rows: &rows });
+    })?;
+    let mut rows = Vec::new();
+    let mut first = 0;
+    for group in &groups {
+        rows.extend(merged(&found[first..first + group.tasks.len()]));
+        first += group.tasks.len();
     }
-    progress(Progress { done: total, total, name: "done" });
-    let mut rows = trial.rows;
     // Rows of one kernel stand together, each kind of case where it first came up.
-    rows.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    rows.sort_by(|a: &Row, b: &Row| a.kernel.cmp(&b.kernel));
     let adapter = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
-    Ok(Report { adapter, rows })
+    Ok(Report { adapter, rows, left_out: total - done })
+}
+
+/// The cases of one name that the same kernels compute: together they make their rows.
+struct Group {
+    name: &'static str,
+    /// Without the limits they may be held to.
+    kernels: Vec<&'static str>,
+    tasks: Vec<Task>,
+}
+
+impl Group {
+    /// Whether some of its rows may be of these kernels; none asks for no particular one.
+    fn has_any_of(&self, asked: &[&str]) -> bool {
+        let is_of = |asked: &str| {
+            let kernels = self.kernels.iter().filter_map(|kernel| asked.strip_prefix(kernel));
+            kernels.into_iter().any(|limits| TIERS.contains(&limits))
+        };
+        asked.is_empty() || asked.iter().any(|asked| is_of(asked))
+    }
+}
+
+/// All cases, or those of a quick check; `has_matrices`: of the kernel of cooperative matrices too.
+fn groups(quick: bool, has_matrices: bool) -> Vec<Group> {
+    let attention = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
+    let parts: [(Vec<&'static str>, Vec<Task>); 7] = [
+        (attention, attention::tasks(quick, has_matrices)),
+        (vec!["additive"], additive::tasks(quick)),
+        (vec!["positional", "rotary"], encodings::tasks(quick)),
+        (vec!["multi-head", "self-attention"], layers::tasks(quick)),
+        (vec!["linear"], linear::tasks(quick)),
+        (vec!["merge"], merge::tasks()),
+        (vec!["kv-cache", "paged-kv-cache"], caches::tasks()),
+    ];
+    let mut all = Vec::new();
+    for (kernels, tasks) in parts {
+        let mut groups: Vec<Group> = Vec::new();
+        for task in tasks {
+            match groups.iter_mut().find(|group| group.name == task.name) {
+                Some(group) => group.tasks.push(task),
+                None => groups.push(Group {
+                    name: task.name,
+                    kernels: kernels.clone(),
+                    tasks: vec![task],
+                }),
+            }
+        }
+        all.extend(groups);
+    }
+    all
+}
+
+/// Which of all tasks belong to the group of this one.
+fn group_of(groups: &[Group], task: usize) -> std::ops::Range<usize> {
+    let mut first = 0;
+    for group in groups {
+        let end = first + group.tasks.len();
+        if task < end {
+            return first..end;
+        }
+        first = end;
+    }
+    task..task
+}
+
+/// The rows of a group from those of its cases that ran, in their order.
+fn merged(found: &[Option<Vec<Row>>]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for more in found.iter().flatten().flatten() {
+        match rows.iter_mut().find(|row| row.kernel == more.kernel && row.name == more.name) {
+            None => rows.push(more.clone()),
+            Some(row) => {
+                row.cases += more.cases;
+                row.max_relative = row.max_relative.max(more.max_relative);
+                row.frobenius = row.frobenius.max(more.frobenius);
+                row.failure = row.failure.take().or_else(|| more.failure.clone());
+            }
+        }
+    }
+    rows
 }

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::host::Gpu;
 use crate::problem::{Element, ElementType};
 
-/// Runs a case wherever it makes a difference.
-type Run = dyn Fn(&mut Trial) -> Result<(), Error>;
+/// Runs a case wherever it makes a difference, on whichever thread has time.
+type Run = dyn Fn(&mut Trial<'_>) -> Result<(), Error> + Send + Sync;
 
 /// One thing to try.
 pub(super) struct Task {
@@ -19,7 +19,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         name: &'static str,
-        run: impl Fn(&mut Trial) -> Result<(), Error> + 'static,
+        run: impl Fn(&mut Trial<'_>) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
         Self { name, run: Box::new(run) }
     }
@@ -52,6 +52,9 @@ struct Tier {
     cuts: bool,
 }
 
+/// What a kernel's name ends in, by the limits it is held to.
+pub(super) const TIERS: [&str; 3] = ["", ", core limits", ", cut"];
+
 /// Limits so low that these small cases are cut along every axis.
 const CUT: Capabilities = Capabilities {
     binding_size: 40 << 10,
@@ -61,20 +64,21 @@ const CUT: Capabilities = Capabilities {
 };
 
 /// A check as far as it has got.
-pub(super) struct Trial {
+pub(super) struct Trial<'a> {
     tiers: [Tier; 3],
     /// [`CheckOptions::kernels`](super::CheckOptions::kernels).
-    kernels: &'static [&'static str],
+    kernels: &'a [&'a str],
     pub(super) rows: Vec<Row>,
 }
 
-impl Trial {
-    pub(super) fn new(gpu: &Gpu, kernels: &'static [&'static str]) -> Self {
+impl<'a> Trial<'a> {
+    pub(super) fn new(gpu: &Gpu, kernels: &'a [&'a str]) -> Self {
         let tier = |name, capabilities, cuts| Tier { name, gpu: gpu.masked(capabilities), cuts };
+        let [own, portable, cut] = TIERS;
         let tiers = [
-            tier("", gpu.capabilities(), false),
-            tier(", core limits", &Capabilities::PORTABLE, false),
-            tier(", cut", &CUT, true),
+            tier(own, gpu.capabilities(), false),
+            tier(portable, &Capabilities::PORTABLE, false),
+            tier(cut, &CUT, true),
         ];
         Self { tiers, kernels, rows: Vec::new() }
     }

@@ -1,8 +1,9 @@
 //! `check` passes kernels that are right, and names those that are broken on purpose.
 
 use crate::device::gpu;
-use wgpu_attention::Gpu;
-use wgpu_attention::check::{CheckOptions, Report, Row, run};
+use std::time::Duration;
+use wgpu_attention::check::{CheckOptions, Report, Row, names, run};
+use wgpu_attention::{Gpu, GpuOptions};
 
 /// A change to the shaders' text, the cases that have to notice, and the kernels that are tried, each of which it breaks.
 struct Break {
@@ -14,7 +15,7 @@ struct Break {
 
 fn check(gpu: &Gpu, cases: &'static str, kernels: &'static [&'static str]) -> Report {
     let mut last = None;
-    let options = CheckOptions { quick: true, only: Some(cases), kernels };
+    let options = CheckOptions { quick: true, only: Some(cases), kernels, limit: None };
     let report = run(gpu, &options, &mut |progress| last = Some(progress.done)).unwrap();
     assert!(last > Some(0) && !report.rows.is_empty(), "no cases are called {cases}");
     assert!(report.rows.iter().all(|row| row.name == cases && row.cases > 0), "{report:#?}");
@@ -30,6 +31,36 @@ fn assert_finds(broken: &[Break]) {
             assert!(why.contains("Shape {"), "{find:?}, {kernel}: {report:#?}");
         }
     }
+}
+
+/// A device that we opened has siblings on its adapter, one of the caller's has not.
+#[test]
+fn cases_shared_out_among_devices_make_the_same_rows_as_on_one() {
+    let opened = Gpu::open_blocking(&GpuOptions::default()).unwrap();
+    let own = Gpu::from_device(opened.device(), opened.queue());
+    for cases in ["parts", "features"] {
+        let options = CheckOptions { quick: true, only: Some(cases), ..CheckOptions::default() };
+        let mut streamed = Vec::new();
+        let shared =
+            run(&opened, &options, &mut |progress| streamed.extend_from_slice(progress.rows));
+        let shared = shared.unwrap();
+        assert!(shared.passed() && !shared.rows.is_empty(), "{shared:#?}");
+        streamed.sort_by(|a: &Row, b: &Row| a.kernel.cmp(&b.kernel));
+        assert_eq!(shared.rows, streamed);
+        assert_eq!(run(&own, &options, &mut |_| {}).unwrap(), shared);
+    }
+}
+
+#[test]
+fn cases_that_there_was_no_time_for_are_counted_and_pass_nothing() {
+    let (mut total, only) = (None, Some("parts"));
+    let options = CheckOptions { quick: true, only, ..CheckOptions::default() };
+    run(gpu(), &options, &mut |progress| total = Some(progress.total)).unwrap();
+    let options = CheckOptions { limit: Some(Duration::ZERO), ..options };
+    let report = run(gpu(), &options, &mut |_| panic!("a case was started")).unwrap();
+    assert_eq!((Some(report.left_out), report.rows.len()), (total, 0));
+    assert!(!report.passed() && !report.failed());
+    assert!(names(true).cases.contains(&"parts") && !names(true).cases.contains(&"head_dim 72"));
 }
 
 #[test]

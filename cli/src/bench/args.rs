@@ -1,11 +1,18 @@
 //! The flags of `bench`.
 
-use crate::args::DeviceArgs;
+use crate::adapter::DeviceArgs;
+use crate::values::seconds;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use wgpu_attention::{ElementType, Kernel};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention bench --plot speed.png
+  wgpu-attention bench --shapes \"1,8,8,1024,1024,64;1,32,8,1,4096,128\" --dtypes f32,f16
+  wgpu-attention bench --kernel three-stage --causal no --markdown
+  wgpu-attention bench --csv > bench.csv")]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
@@ -19,8 +26,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(super) causal: CausalChoice,
     /// `fwd` is the forward pass
-    #[arg(long, value_enum, value_name = "PASS,...", value_delimiter = ',', default_value = "fwd")]
-    pub(super) passes: Vec<PassChoice>,
+    #[arg(
+        long = "passes",
+        value_enum,
+        value_name = "PASS,...",
+        value_delimiter = ',',
+        default_value = "fwd"
+    )]
+    _passes: Vec<PassChoice>,
     /// A kernel that info lists, or `auto`
     #[arg(long, value_name = "NAME", value_parser = kernel, default_value = "auto", allow_hyphen_values = true)]
     pub(super) kernel: KernelChoice,
@@ -31,8 +44,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "1", allow_hyphen_values = true)]
     pub(super) seconds: f64,
     /// Print one JSON object a line
-    #[arg(long)]
+    #[arg(long, group = "form")]
     pub(super) json: bool,
+    /// Print a table in Markdown
+    #[arg(long, group = "form")]
+    pub(super) markdown: bool,
+    /// Print comma-separated values, the first line their names
+    #[arg(long, group = "form")]
+    pub(super) csv: bool,
     /// Draw TFLOP/s over the number of keys
     #[arg(long, value_name = "FILE.png|.svg")]
     pub(super) plot: Option<PathBuf>,
@@ -70,9 +89,8 @@ pub(super) enum CausalChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum PassChoice {
+enum PassChoice {
     Fwd,
-    Fwdbwd,
 }
 
 /// A kernel; `None` leaves it to the planner. (A bare `Option` would read to clap as an optional flag.)
@@ -103,12 +121,4 @@ fn kernel(text: &str) -> Result<KernelChoice, String> {
         let names: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
         format!("expected auto, {}", names.join(", "))
     })
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        // A day is more than anyone waits, and what a clock counts.
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("expected a number above 0, at most 86400".to_owned()),
-    }
 }

@@ -22,10 +22,9 @@ pub(crate) use args::BenchArgs;
 
 use crate::adapter;
 use crate::failure::Failure;
-use crate::stderr;
+use crate::terminal::{self, Paint};
 use ceilings::Ceilings;
 use device::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use label::Label;
 use report::Report;
 use request::Request;
@@ -52,28 +51,29 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
 fn run(gpu: &Gpu, request: Request, out: &mut impl Write) -> Result<(), Failure> {
     let device = Device::new(gpu);
     let subjects = request.subjects(gpu.capabilities());
-    let bar =
-        ProgressBar::with_draw_target(Some(subjects.len() as u64 + 1), stderr::progress_target());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}") {
-        bar.set_style(style);
-    }
+    let bar = terminal::progress_bar(subjects.len() + 1);
     let measured = ceilings::measure(&device, &mut |step| bar.set_message(step.to_owned()));
     let ceilings = alive(&device, measured)??;
     bar.inc(1);
-    let report = Report { adapter: adapter::describe(&gpu.adapter_info()), ceilings };
-    bar.suspend(|| report.begin(out, request.json))?;
+    let report = Report {
+        adapter: adapter::describe(&gpu.adapter_info()),
+        ceilings,
+        form: request.form,
+        paint: Paint::stdout(),
+    };
+    bar.suspend(|| report.begin(out))?;
     let mut rows = Vec::new();
     for subject in &subjects {
         let label = subject.label();
         bar.set_message(format!("{} {} {}", label.name(), label.element, label.words));
         let outcome = subject.time(&device, request.effort).map_err(|fault| fault.to_string());
         let row = Row { label, outcome: alive(&device, outcome)? };
-        bar.suspend(|| report.row(out, &row, request.json))?;
+        bar.suspend(|| report.row(out, &row))?;
         bar.inc(1);
         rows.push(row);
     }
     bar.finish_and_clear();
-    report.end(out, &rows, request.json)?;
+    report.end(out, &rows)?;
     if let Some((format, file)) = request.plot
         && let Some(picture) = chart::draw(format, &report.adapter, &rows)?
     {

@@ -3,111 +3,169 @@
 use super::trial::{Measured, Tuned};
 use super::{Ceilings, Row};
 use crate::stderr;
+use crate::terminal::Paint;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use wgpu_attention::ElementType;
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Columns, for a terminal.
+    Table,
+    Markdown,
+    /// One object a line.
+    Json,
+    Csv,
+}
 
 pub(super) struct Report {
     /// Name, backend and driver.
     pub(super) adapter: String,
     pub(super) ceilings: Ceilings,
+    pub(super) form: Form,
+    pub(super) paint: Paint,
 }
 
+/// The columns of a table, and how wide they are; numbers stand right.
+const COLUMNS: [(&str, usize); 11] = [
+    ("B,Hq,Hkv,Sq,Skv,D", 28),
+    ("dtype", 5),
+    ("", 18),
+    ("kernel", 13),
+    ("min ms", 7),
+    ("median", 7),
+    ("p90", 7),
+    ("host ms", 7),
+    ("FLOP/s", 7),
+    ("GB/s", 6),
+    ("%", 5),
+];
+/// The columns of words.
+const WORDS: usize = 4;
+
+/// The fields of a line of JSON that stand in a line of CSV.
+const FIELDS: [&str; 24] = [
+    "shape",
+    "dtype",
+    "causal",
+    "pass",
+    "kernel",
+    "min_ms",
+    "median_ms",
+    "p90_ms",
+    "gpu_min_ms",
+    "gpu_ms",
+    "gpu_p90_ms",
+    "cpu_ms",
+    "first_ms",
+    "runs",
+    "flops",
+    "bytes",
+    "gflops",
+    "clock",
+    "gbps",
+    "percent",
+    "percent_of",
+    "max_relative",
+    "adapter",
+    "error",
+];
+
 impl Report {
-    /// The adapter, and what it can do at most.
-    pub(super) fn begin(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
+    /// The adapter, what it can do at most, and what the columns are.
+    pub(super) fn begin(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.form {
+            Form::Json => writeln!(out, "{}", self.ceilings_json())?,
+            Form::Csv => writeln!(out, "{}", FIELDS.join(","))?,
+            Form::Table => {
+                writeln!(out, "{}\n\nAt most, measured:", self.adapter)?;
+                self.ceilings(out, "  ")?;
+                let headings = columns(&COLUMNS.map(|(name, _)| name.to_owned()));
+                writeln!(out, "\n{}", self.paint.bold(&headings))?;
+            }
+            Form::Markdown => {
+                writeln!(out, "**{}**\n\nAt most, measured:\n", self.adapter)?;
+                self.ceilings(out, "- ")?;
+                writeln!(out, "\n{}", markdown(&COLUMNS.map(|(name, _)| name.to_owned())))?;
+                let rules = COLUMNS.iter().enumerate();
+                let rules = rules.map(|(at, _)| if at < WORDS { "---" } else { "---:" });
+                writeln!(out, "|{}|", rules.collect::<Vec<_>>().join("|"))?;
+            }
+        }
+        out.flush()
+    }
+
+    fn ceilings(&self, out: &mut impl Write, bullet: &str) -> io::Result<()> {
         let Ceilings { f32, f16, matrix, copy, processor } = &self.ceilings;
-        if json {
-            let value = json!({
-                "peer": "ours",
-                "adapter": self.adapter,
-                "ceilings": {
-                    "f32_gflops": f32 / 1e9,
-                    "f16_gflops": f16.map(|rate| rate / 1e9),
-                    "matrix_gflops": matrix.map(|rate| rate / 1e9),
-                    "copy_gbps": copy / 1e9,
-                    "processor_f32_gflops": processor.map(|processor| processor.f32 / 1e9),
-                    "processor_threads": processor.map(|processor| processor.threads),
-                },
-            });
-            writeln!(out, "{value}")?;
-            return out.flush();
+        writeln!(out, "{bullet}f32 multiply-add  {:>7}FLOP/s", rate(*f32))?;
+        if let Some(f16) = f16 {
+            writeln!(out, "{bullet}f16 multiply-add  {:>7}FLOP/s", rate(*f16))?;
         }
-        writeln!(out, "{}\n", self.adapter)?;
-        writeln!(out, "At most, measured:")?;
-        writeln!(out, "  f32 multiply-add  {:>6} TFLOP/s", digits(f32 / 1e12))?;
-        if let Some(rate) = f16 {
-            writeln!(out, "  f16 multiply-add  {:>6} TFLOP/s", digits(rate / 1e12))?;
+        if let Some(matrix) = matrix {
+            let how = "cooperative, f16 in and f32 out";
+            writeln!(out, "{bullet}matrices          {:>7}FLOP/s, {how}", rate(*matrix))?;
         }
-        if let Some(rate) = matrix {
-            writeln!(
-                out,
-                "  matrices          {:>6} TFLOP/s, cooperative, f16 in and f32 out",
-                digits(rate / 1e12)
-            )?;
-        }
-        writeln!(out, "  copying           {:>6} GB/s read and written", digits(copy / 1e9))?;
-        if let Some(processor) = processor {
-            let debug =
-                if cfg!(debug_assertions) { " (a debug build: it can do far more)" } else { "" };
-            writeln!(
-                out,
-                "  The processor itself does {} TFLOP/s in f32 on {} threads with {}{debug}; this adapter reaches {} % of it.",
-                digits(processor.f32 / 1e12),
-                processor.threads,
-                processor.with,
-                digits(100.0 * f32 / processor.f32),
-            )?;
-        }
+        writeln!(out, "{bullet}copying           {:>5} GB/s read and written", digits(copy / 1e9))?;
+        let Some(processor) = processor else { return Ok(()) };
+        let debug =
+            if cfg!(debug_assertions) { " (a debug build: it can do far more)" } else { "" };
         writeln!(
             out,
-            "\n{:<28} {:<5} {:<18} {:<13} {:>8} {:>8} {:>8} {:>7} {:>6}",
-            "B,Hq,Hkv,Sq,Skv,D", "dtype", "", "kernel", "GPU ms", "host ms", "TFLOP/s", "GB/s", "%"
-        )?;
-        out.flush()
+            "{bullet}The processor itself does {}FLOP/s in f32 on {} threads with {}{debug}; this adapter reaches {} % of it.",
+            rate(processor.f32),
+            processor.threads,
+            processor.with,
+            digits(100.0 * f32 / processor.f32),
+        )
     }
 
     /// One case.
-    pub(super) fn row(&self, out: &mut impl Write, row: &Row, json: bool) -> io::Result<()> {
-        if json {
-            writeln!(out, "{}", self.to_json(row))?;
-            return out.flush();
-        }
-        let label = &row.label;
-        let element = label.element.to_string();
-        write!(out, "{:<28} {element:<5} {:<18} ", label.name(), label.words)?;
-        match &row.outcome {
-            Ok(measured) => {
-                let rates = self.rates(row, measured);
-                let times = &measured.times;
-                let gpu = times.gpu.map_or("-".to_owned(), |gpu| digits(1e3 * gpu.median));
-                let [flops, bytes] = match label.moves {
-                    true => ["-".to_owned(), digits(rates.bytes / 1e9)],
-                    false => [digits(rates.flops / 1e12), "-".to_owned()],
-                };
-                writeln!(
-                    out,
-                    "{:<13} {gpu:>8} {:>8} {flops:>8} {bytes:>7} {:>6}",
-                    measured.kernel,
-                    digits(1e3 * times.host.median),
-                    digits(rates.percent)
-                )?;
-                if let Some(Tuned { tile, gain }) = measured.tuned {
-                    writeln!(
-                        out,
-                        "  tuned: {tile}; the planned tile took {gain:.2} times as long"
-                    )?;
+    pub(super) fn row(&self, out: &mut impl Write, row: &Row) -> io::Result<()> {
+        match self.form {
+            Form::Json => writeln!(out, "{}", self.to_json(row))?,
+            Form::Csv => writeln!(out, "{}", csv(&self.to_json(row)))?,
+            Form::Table => {
+                writeln!(out, "{}", columns(&self.cells(row)))?;
+                if let Some(Tuned { tile, gain }) = row.outcome.as_ref().ok().and_then(|m| m.tuned)
+                {
+                    let words = "the planned tile took";
+                    writeln!(out, "  tuned: {tile}; {words} {gain:.2} times as long")?;
                 }
             }
-            // A compiler's message has lines of its own.
-            Err(why) => writeln!(out, "WRONG: {}", stderr::one_line(why))?,
+            Form::Markdown => writeln!(out, "{}", markdown(&self.cells(row)))?,
         }
         out.flush()
     }
 
+    /// The cells of a row; what has no times has the reason for it as its last.
+    fn cells(&self, row: &Row) -> Vec<String> {
+        let label = &row.label;
+        let mut cells = vec![label.name(), label.element.to_string(), label.words.clone()];
+        match &row.outcome {
+            Ok(measured) => {
+                let rates = self.rates(row, measured);
+                let [best, host] = [measured.times.best(), measured.times.host];
+                cells.push(measured.kernel.to_owned());
+                cells.extend([best.least, best.median, best.p90].map(|time| digits(1e3 * time)));
+                cells.push(digits(1e3 * host.median));
+                cells.extend(match label.moves {
+                    true => ["-".to_owned(), digits(rates.bytes / 1e9)],
+                    false => [rate(rates.flops), "-".to_owned()],
+                });
+                cells.push(digits(rates.percent));
+            }
+            // A compiler's message has lines of its own.
+            Err(why) => {
+                cells.push(format!("{}: {}", self.paint.bad("WRONG"), stderr::one_line(why)));
+            }
+        }
+        cells
+    }
+
     /// How to read it, and how much was checked.
-    pub(super) fn end(&self, out: &mut impl Write, rows: &[Row], json: bool) -> io::Result<()> {
-        if json {
+    pub(super) fn end(&self, out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+        if matches!(self.form, Form::Json | Form::Csv) {
             return Ok(());
         }
         let checked = rows.iter().filter_map(|row| row.outcome.as_ref().ok());
@@ -116,14 +174,34 @@ impl Report {
         });
         writeln!(
             out,
-            "\nMedians of one call. % is of multiply-adds, of which only those of visible pairs count: in f32, or for f16 of \
-             matrices where those are faster. With fewer than 16 queries, and of encodings, it is of copying: each tensor once.\n\
+            "\nmin, median and p90 of one call are by the GPU's timestamps, or from the host where it has none; host ms is a median with \
+             submitting and waiting. % is of multiply-adds, of which only those of visible pairs count: in f32, or for f16 of matrices \
+             where those are faster. With fewer than 16 queries, and of encodings, it is of copying: each tensor once.\n\
              Before a case was timed its result agreed with the f64 reference: {compared} of {of} rows were compared."
         )?;
         match rows.iter().filter(|row| row.outcome.is_err()).count() {
             0 => Ok(()),
-            wrong => writeln!(out, "{wrong} of {} are WRONG.", rows.len()),
+            wrong => {
+                let verdict = format!("{wrong} of {} are WRONG.", rows.len());
+                writeln!(out, "{}", self.paint.bad(&verdict))
+            }
         }
+    }
+
+    fn ceilings_json(&self) -> Value {
+        let Ceilings { f32, f16, matrix, copy, processor } = &self.ceilings;
+        json!({
+            "peer": "ours",
+            "adapter": self.adapter,
+            "ceilings": {
+                "f32_gflops": f32 / 1e9,
+                "f16_gflops": f16.map(|rate| rate / 1e9),
+                "matrix_gflops": matrix.map(|rate| rate / 1e9),
+                "copy_gbps": copy / 1e9,
+                "processor_f32_gflops": processor.as_ref().map(|processor| processor.f32 / 1e9),
+                "processor_threads": processor.as_ref().map(|processor| processor.threads),
+            },
+        })
     }
 
     fn to_json(&self, row: &Row) -> Value {
@@ -143,8 +221,10 @@ impl Report {
                     "kernel": measured.kernel,
                     "median_ms": 1e3 * times.host.median,
                     "min_ms": 1e3 * times.host.least,
+                    "p90_ms": 1e3 * times.host.p90,
                     "gpu_ms": times.gpu.map(|gpu| 1e3 * gpu.median),
                     "gpu_min_ms": times.gpu.map(|gpu| 1e3 * gpu.least),
+                    "gpu_p90_ms": times.gpu.map(|gpu| 1e3 * gpu.p90),
                     "cpu_ms": times.cpu.map(|cpu| 1e3 * cpu),
                     "first_ms": 1e3 * measured.first,
                     "runs": times.runs,
@@ -198,6 +278,46 @@ struct Rates {
     percent_of: &'static str,
 }
 
+/// Cells as wide as their columns.
+fn columns(cells: &[String]) -> String {
+    let cells = cells.iter().zip(COLUMNS).enumerate();
+    let padded = cells.map(|(at, (cell, (_, width)))| match at {
+        0..WORDS => format!("{cell:<width$}"),
+        _ => format!("{cell:>width$}"),
+    });
+    padded.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+}
+
+fn markdown(cells: &[String]) -> String {
+    let empty = std::iter::repeat_n(String::new(), COLUMNS.len().saturating_sub(cells.len()));
+    let cells = cells.iter().map(|cell| cell.replace('|', "\\|")).chain(empty);
+    format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
+}
+
+/// A line of the fields that a line of JSON has; a shape is one of them, its sizes between commas.
+fn csv(line: &Value) -> String {
+    let field = |name: &&str| match &line[name] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(sizes) => sizes.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    };
+    let quoted = |text: String| match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text,
+    };
+    FIELDS.iter().map(|name| quoted(field(name))).collect::<Vec<_>>().join(",")
+}
+
+/// Operations a second, in the unit that leaves digits before the point.
+fn rate(flops: f64) -> String {
+    match flops {
+        x if x < 1e9 => format!("{} M", digits(x / 1e6)),
+        x if x < 1e12 => format!("{} G", digits(x / 1e9)),
+        x => format!("{} T", digits(x / 1e12)),
+    }
+}
+
 /// Three digits of it.
 fn digits(number: f64) -> String {
     let before = match number {
@@ -212,12 +332,28 @@ fn digits(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::digits;
+    use super::{COLUMNS, csv, digits, markdown, rate};
+    use serde_json::json;
 
     #[test]
     fn numbers_have_three_digits() {
         let numbers = [0.001_234, 0.012_34, 0.1234, 1.234, 12.34, 123.4, 12_345.6];
         let expected = ["0.0012", "0.0123", "0.123", "1.23", "12.3", "123", "12346"];
         assert_eq!(numbers.map(digits), expected);
+    }
+
+    #[test]
+    fn rates_have_a_unit_that_leaves_digits_before_the_point() {
+        let expected = ["0.123 M", "7.70 G", "123 G", "1.23 T", "989 T"];
+        assert_eq!([1.23e5, 7.7e9, 1.234e11, 1.23e12, 9.89e14].map(rate), expected);
+    }
+
+    #[test]
+    fn what_a_cell_holds_does_not_end_it() {
+        let line = json!({ "shape": [1, 2], "causal": true, "error": "say \"no\", thrice" });
+        let expected = format!("\"1,2\",,true{}\"say \"\"no\"\", thrice\"", ",".repeat(21));
+        assert_eq!(csv(&line), expected);
+        let row = markdown(&["a|b".to_owned()]);
+        assert_eq!(row.replace("\\|", "").matches('|').count(), COLUMNS.len() + 1);
     }
 }

@@ -1,12 +1,13 @@
 //! What is asked for, checked before a device is opened.
 
-use super::args::{BenchArgs, CausalChoice, PassChoice, Sizes};
+use super::args::{BenchArgs, CausalChoice, Sizes};
 use super::case::{Case, Extra};
 use super::chart::Format;
 use super::defaults;
+use super::report::Form;
 use super::subject::Subject;
 use super::trial::Effort;
-use crate::args::DeviceChoice;
+use crate::adapter::DeviceChoice;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use wgpu_attention::{Capabilities, ElementType, Kernel};
@@ -21,7 +22,7 @@ pub(super) struct Request {
     causal: CausalChoice,
     kernel: Option<Kernel>,
     pub(super) effort: Effort,
-    pub(super) json: bool,
+    pub(super) form: Form,
     pub(super) plot: Option<(Format, OutputFile)>,
 }
 
@@ -30,9 +31,6 @@ impl Request {
         if args.device.device == DeviceChoice::Cpu {
             let expected = "auto or gpu: bench times kernels";
             return Err(Failure::input("--device", expected, "cpu"));
-        }
-        if args.passes.contains(&PassChoice::Fwdbwd) {
-            return Err(Failure::unsupported("--passes fwdbwd"));
         }
         let mut elements: Vec<ElementType> =
             args.dtypes.iter().map(|dtype| dtype.element()).collect();
@@ -43,7 +41,12 @@ impl Request {
             causal: args.causal,
             kernel: args.kernel.0,
             effort: Effort { seconds: args.seconds, tunes: args.tune },
-            json: args.json,
+            form: match (args.json, args.markdown, args.csv) {
+                (true, ..) => Form::Json,
+                (_, true, _) => Form::Markdown,
+                (.., true) => Form::Csv,
+                _ => Form::Table,
+            },
             plot: None,
         };
         request.validate(args.plot.is_some())?;

@@ -33,7 +33,7 @@ fn a_wrong_kernel_prints_an_error_in_place_of_its_numbers() {
     let (table, code) = ran(&gpu, &[]);
     assert!(code == 0 && !table.contains("WRONG"), "{table}");
 
-    let broken = gpu.broken("total.rescale / total.l", "0.9999 * total.rescale / total.l");
+    let broken = gpu.broken("total.rescale * inverse_sum", "0.9999 * total.rescale * inverse_sum");
     let (lines, code) = ran(&broken, &["--json"]);
     assert_eq!(code, 1, "{lines}");
     let cases: Vec<&str> = lines.lines().filter(|line| line.contains("\"shape\"")).collect();
@@ -56,6 +56,29 @@ fn a_wrong_kernel_prints_an_error_in_place_of_its_numbers() {
     assert_eq!((code, table.matches("WRONG: out: relative error").count()), (1, 2), "{table}");
     assert!(table.ends_with("\n2 of 2 are WRONG.\n"), "{table}");
     assert!(!path.exists(), "there is nothing to draw");
+}
+
+#[test]
+fn the_same_cases_come_as_markdown_and_as_comma_separated_values() {
+    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
+    let (text, code) = ran(&gpu, &["--markdown"]);
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+    let columns = |row: &str| row.matches('|').count();
+    assert_eq!((code, rows.len()), (0, 4), "{text}");
+    assert!(rows.iter().all(|row| columns(row) == columns(rows[0])), "{text}");
+    assert!(rows[1].chars().all(|c| "|-:".contains(c)), "{text}");
+    assert!(rows[2].starts_with("| 1,2,1,16,40,8 | f32 |  | forward | "), "{text}");
+
+    let (text, code) = ran(&gpu, &["--csv"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((code, lines.len()), (0, 3), "{text}");
+    assert!(lines[0].starts_with("shape,dtype,causal,pass,kernel,min_ms,median_ms,p90_ms,"));
+    assert!(lines[1].starts_with("\"1,2,1,16,40,8\",f32,false,fwd,forward,"), "{text}");
+    assert!(lines[2].starts_with("\"1,2,1,1,40,8\",f32,false,fwd,forward,"), "{text}");
+    // It is the shape alone, and perhaps the adapter's name, that has commas.
+    let fields = lines[1].split_once("\",").expect("a shape").1.split(',').take(8);
+    let times: Vec<f64> = fields.skip(4).take(3).map(|x| x.parse().expect("ms")).collect();
+    assert!(0.0 < times[0] && times.is_sorted(), "{text}");
 }
 
 #[test]

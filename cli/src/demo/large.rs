@@ -1,11 +1,14 @@
 //! A shape large enough to time.
 
-use crate::adapter::Machine;
+use crate::adapter::{Machine, describe};
 use crate::failure::Failure;
 use crate::noise::noise;
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
-use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, check, cpu, wgpu};
+use wgpu_attention::wgpu::{self, AdapterInfo};
+use wgpu_attention::{
+    AttentionOptions, AttentionShape, GpuOptions, Inputs, adapters_blocking, check, cpu,
+};
 
 /// Computes one large attention, compares it with the CPU reference, and times both.
 pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure> {
@@ -48,7 +51,6 @@ pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure
     }
     let accuracy = check::compare(&found, &expected)?;
     let largest = expected.iter().fold(0.0, |largest: f64, one| largest.max(one.abs()));
-    let ratio = cpu_time.as_secs_f64() / best.as_secs_f64();
     writeln!(
         out,
         "  time        {} with upload and download, {} the first time, with compiling",
@@ -57,17 +59,93 @@ pub(super) fn run(machine: &Machine, out: &mut impl Write) -> Result<(), Failure
     )?;
     writeln!(
         out,
-        "  CPU         {} (the reference, in f64): {ratio:.1} times as long",
-        milliseconds(cpu_time)
+        "  CPU         {} by the reference, in f64 on this processor: {}",
+        milliseconds(cpu_time),
+        compared(cpu_time, best)
     )?;
     writeln!(
         out,
         "  difference  {:.1e} at most, of values up to {largest:.1}",
         accuracy.max_relative * largest
     )?;
+    software(&gpu.adapter_info(), out)?;
     Ok(())
+}
+
+/// How the reference's time stands beside the adapter's.
+fn compared(cpu: Duration, adapter: Duration) -> String {
+    let ratio = cpu.as_secs_f64() / adapter.as_secs_f64();
+    match ratio {
+        // As one would say it, if in digits that are told apart.
+        0.95..1.05 => "as long as this adapter takes".to_owned(),
+        1.05.. => format!("{ratio:.1} times as long as this adapter takes"),
+        _ => format!("this adapter takes {:.1} times as long", 1.0 / ratio),
+    }
+}
+
+/// What the times of a software adapter are worth, and which adapter would be better, if this machine has one.
+fn software(used: &AdapterInfo, out: &mut impl Write) -> io::Result<()> {
+    if used.device_type != wgpu::DeviceType::Cpu {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "  adapter     software: this processor stands in for a GPU, so its times say nothing about one"
+    )?;
+    let all = GpuOptions { backends: Some(wgpu::Backends::all()), ..GpuOptions::default() };
+    let kind = |info: &AdapterInfo| (info.device_type, info.backend);
+    let found = adapters_blocking(&all).into_iter().map(|one| one.info);
+    match found.into_iter().find(|one| is_better(kind(one), kind(used))) {
+        Some(better) => writeln!(
+            out,
+            "  better      {}, on this machine too: --backend {}",
+            describe(&better),
+            better.backend
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Whether an adapter is worth more than the software adapter in use: hardware, or software without GL's detours.
+fn is_better(
+    (device_type, backend): (wgpu::DeviceType, wgpu::Backend),
+    (_, used): (wgpu::DeviceType, wgpu::Backend),
+) -> bool {
+    let is_gl = |backend| backend == wgpu::Backend::Gl;
+    device_type != wgpu::DeviceType::Cpu || (is_gl(used) && !is_gl(backend))
 }
 
 fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", 1e3 * time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{compared, is_better};
+    use std::time::Duration;
+    use wgpu_attention::wgpu::{Backend, DeviceType};
+
+    #[test]
+    fn times_are_compared_in_words_that_say_which_is_longer() {
+        let said =
+            |cpu, adapter| compared(Duration::from_millis(cpu), Duration::from_millis(adapter));
+        assert_eq!(said(350, 10), "35.0 times as long as this adapter takes");
+        assert_eq!(said(12, 10), "1.2 times as long as this adapter takes");
+        assert_eq!(said(102, 100), "as long as this adapter takes");
+        assert_eq!(said(98, 100), "as long as this adapter takes");
+        assert_eq!(said(80, 100), "this adapter takes 1.2 times as long");
+        assert_eq!(said(10, 81), "this adapter takes 8.1 times as long");
+    }
+
+    #[test]
+    fn hardware_and_vulkan_are_better_than_software_gl() {
+        use DeviceType::{Cpu, IntegratedGpu};
+        let gl = (Cpu, Backend::Gl);
+        assert!(
+            is_better((Cpu, Backend::Vulkan), gl) && is_better((IntegratedGpu, Backend::Gl), gl)
+        );
+        assert!(!is_better(gl, gl) && !is_better(gl, (Cpu, Backend::Vulkan)));
+        assert!(is_better((IntegratedGpu, Backend::Vulkan), (Cpu, Backend::Vulkan)));
+        assert!(!is_better((Cpu, Backend::Vulkan), (Cpu, Backend::Vulkan)));
+    }
 }

@@ -3,13 +3,36 @@
 mod heads;
 mod large;
 
-use crate::adapter::Machine;
-use crate::args::DemoArgs;
+use crate::adapter::{DeviceArgs, Machine};
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::{self, Panel, Picture};
+use crate::terminal::Paint;
+use clap::Args;
 use heads::Sentence;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention demo --out heads.png
+  wgpu-attention demo --backend gl")]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Where the picture of the weights goes
+    #[arg(long, value_name = "FILE.png", default_value = PICTURE)]
+    out: PathBuf,
+}
+
+impl Default for DemoArgs {
+    fn default() -> Self {
+        Self { device: DeviceArgs::default(), out: PICTURE.into() }
+    }
+}
+
+const PICTURE: &str = "attention.png";
 
 /// The words under attention; some of them come again.
 const WORDS: &str = "the cat saw the dog and the dog saw the cat";
@@ -48,7 +71,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     writeln!(out, "Causal self-attention over \"{WORDS}\".")?;
     writeln!(out, "Each row is a word that asks; the row says which words it looks at.")?;
     for panel in &panels {
-        writeln!(out, "\n{}", picture.text(panel, picture::terminal_has_colour()))?;
+        writeln!(out, "\n{}", picture.text(panel, Paint::stdout().is_on()))?;
     }
     file.write(&picture::png(&picture)?)?;
     writeln!(out, "Picture: {}\n", args.out.display())?;

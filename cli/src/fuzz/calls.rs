@@ -11,7 +11,7 @@ const LAYOUTS: [&str; 4] = ["bhsd", "bshd", "packed", "thd"];
 const TYPES: [&str; 10] =
     ["F32", "F16", "BF16", "F64", "BOOL", "I32", "I64", "U8", "I8", "F8_E5M2"];
 /// All that `run` reads beside q, k and v.
-const OPTIONAL: [&str; 13] = [
+const OPTIONAL: [&str; 14] = [
     "mask",
     "bias",
     "past_k",
@@ -20,6 +20,7 @@ const OPTIONAL: [&str; 13] = [
     "cu_seqlens_q",
     "cu_seqlens_k",
     "alibi_slopes",
+    "sinks",
     "seg_q",
     "seg_k",
     "cos",
@@ -27,13 +28,14 @@ const OPTIONAL: [&str; 13] = [
     "dout",
 ];
 /// Sets of them that go together.
-const TOGETHER: [&[&str]; 10] = [
+const TOGETHER: [&[&str]; 11] = [
     &[],
     &["mask"],
     &["bias"],
     &["past_k", "past_v"],
     &["kv_len"],
     &["alibi_slopes"],
+    &["sinks"],
     &["seg_q", "seg_k"],
     &["cos", "sin"],
     &["dout"],
@@ -75,7 +77,7 @@ const VALUES: [&str; 22] = [
     "weights,qk,lse",
     "qk_softcap,qk_bias",
     "present_k,present_v",
-    "dq,dk,dv,dbias",
+    "lse,dq",
 ];
 /// Bit patterns: zeros, ones, NaN, infinity, negative and small numbers of one type or another.
 const BYTES: [[u8; 4]; 8] = [
@@ -143,7 +145,7 @@ fn right(name: &'static str, layout: &str, dtype: &'static str, counts: Counts) 
         "past_v" => (dtype, vec![batch, kv_heads, past, value_dim]),
         "mask" => ("BOOL", vec![q_len, keys]),
         "bias" => ("F32", vec![heads, 1, keys]),
-        "alibi_slopes" => ("F32", vec![heads]),
+        "alibi_slopes" | "sinks" => ("F32", vec![heads]),
         "kv_len" => ("I64", vec![batch]),
         "seg_q" => ("I32", vec![batch, q_len]),
         "seg_k" => ("I64", vec![batch, keys]),

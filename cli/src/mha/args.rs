@@ -1,10 +1,15 @@
 //! The flags of `mha`.
 
-use crate::args::{DeviceArgs, heads};
+use crate::adapter::DeviceArgs;
+use crate::values::heads;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention mha in.safetensors --weights layer.safetensors --heads 8 --batch-first --out out.safetensors
+  wgpu-attention mha in.safetensors --weights layer.safetensors --heads 8 --emit weights --per-head-weights --out out.safetensors")]
 pub(crate) struct MhaArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

@@ -10,7 +10,6 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use sizes::Sizes;
 use std::fmt;
-use std::io::{self, IsTerminal as _};
 
 /// What comes of drawing.
 pub(crate) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
@@ -101,11 +100,6 @@ pub(crate) fn check_counts(queries: usize, keys: usize, panels: usize) -> Result
         }
     }
     Ok(())
-}
-
-/// Whether stdout shows colours, and is wanted to.
-pub(crate) fn terminal_has_colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Draws into the bytes of a PNG file.

@@ -1,7 +1,7 @@
 //! What stands beside the rows and above the columns.
 
+use super::args::PlotArgs;
 use super::select::Sizes;
-use crate::args::PlotArgs;
 use crate::failure::Failure;
 use crate::tensors::Tensors;
 

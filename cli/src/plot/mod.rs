@@ -1,13 +1,16 @@
 //! `plot`: attention weights from a safetensors file as a picture. It computes nothing and opens no device.
 
+mod args;
 mod labels;
 mod select;
 
-use crate::args::PlotArgs;
+pub(crate) use args::PlotArgs;
+
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::{self, Panel, Picture};
 use crate::tensors::{self, Tensors};
+use crate::terminal::Paint;
 use labels::labels;
 use safetensors::Dtype;
 use select::{Selection, Sizes};
@@ -44,7 +47,7 @@ pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
     let tensors = Tensors::parse(&args.input, &bytes)?;
     let tensor = tensors.require("weights")?;
     tensor.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
-    let sizes = Sizes::new(&tensor)?;
+    let sizes = Sizes::new(&tensor, &tensors)?;
     let selection = Selection::new(args, sizes)?;
     picture::check_counts(sizes.queries, sizes.keys, selection.panels().count())?;
     let [queries, keys] = labels(args, &tensors, sizes)?;
@@ -64,7 +67,7 @@ pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
         panels: &panels,
         columns: selection.columns(),
     };
-    let colour = picture::terminal_has_colour();
+    let colour = Paint::stdout().is_on();
     let texts: Vec<String> = panels.iter().map(|panel| picture.text(panel, colour)).collect();
     Ok(Drawn { file: drawer(&picture)?, text: texts.join("\n") })
 }

@@ -1,5 +1,6 @@
 //! `run`: attention on the tensors of a safetensors file.
 
+mod args;
 mod lengths;
 mod mask;
 mod request;
@@ -8,11 +9,14 @@ mod segments;
 mod sequence;
 mod sizes;
 
+pub(crate) use args::RunArgs;
+
 use crate::adapter::Machine;
-use crate::args::{Emit, RunArgs};
 use crate::failure::Failure;
 use crate::output::OutputFile;
+use crate::summary::Summary;
 use crate::tensors::{self, Named, Tensors};
+use args::Emit;
 use half::{bf16, f16};
 use request::Request;
 use safetensors::Dtype;
@@ -20,17 +24,22 @@ use wgpu_attention::{Element, Outputs};
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let summary = Summary::start("run");
     let bytes = tensors::read(&args.input)?;
     let tensors = Tensors::parse(&args.input, &bytes)?;
     match tensors.require("q")?.dtype {
-        Dtype::F16 => attend::<f16>(args, &tensors),
-        Dtype::BF16 => attend::<bf16>(args, &tensors),
-        _ => attend::<f32>(args, &tensors),
+        Dtype::F16 => attend::<f16>(args, &tensors, summary),
+        Dtype::BF16 => attend::<bf16>(args, &tensors, summary),
+        _ => attend::<f32>(args, &tensors, summary),
     }
 }
 
 /// With q, k, v and out as `T`.
-fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failure> {
+fn attend<T: Element>(
+    args: &RunArgs,
+    tensors: &Tensors<'_>,
+    summary: Summary,
+) -> Result<(), Failure> {
     let mut request = Request::<T>::new(args, tensors)?;
     require_memory::<T>(request.sizes())?;
     let file = OutputFile::create(&args.out)?;
@@ -47,7 +56,15 @@ fn attend<T: Element>(args: &RunArgs, tensors: &Tensors<'_>) -> Result<(), Failu
             _ => Named::new(emit.name(), sizes, computed(&outputs, *emit)?),
         });
     }
-    file.write(&tensors::serialize(named)?)
+    file.write(&tensors::serialize(named)?)?;
+    let [q, k, v] = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
+    let sizes =
+        [("q", &q.sizes[..]), ("k", &k.sizes), ("v", &v.sizes), ("out", &request.out_sizes)];
+    summary.say(&machine, &sizes, |gpu| {
+        let plan = gpu.operator(&request.options).and_then(|call| call.plan(&request.shape));
+        plan.ok().map(|plan| plan.kernel.name())
+    });
+    Ok(())
 }
 
 /// Refuses outputs that cannot be held: without keys, a few bytes of input ask for any number of them.

@@ -1,5 +1,6 @@
 //! From tensors and flags to one attention call, everything checked.
 
+use super::args::{AlignChoice, Emit, RunArgs};
 use super::lengths::{cu_seqlens, kv_lens};
 use super::mask::Mask;
 use super::rope::Rope;
@@ -7,7 +8,6 @@ use super::segments::segments;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::{Order, Sizes, compare, compare_past};
 use crate::adapter::Machine;
-use crate::args::{AlignChoice, Emit, RunArgs};
 use crate::failure::Failure;
 use crate::tensors::{FLOATS, Tensor, Tensors};
 use safetensors::Dtype;
@@ -34,12 +34,12 @@ pub(super) struct Request<T> {
     bias: Option<Vec<f32>>,
     alibi_slopes: Option<Vec<f32>>,
     segments: Option<Vec<u32>>,
+    sinks: Option<Vec<f32>>,
 }
 
 impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
     pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
-        refuse_what_comes_later(args)?;
         let [order, kv_order] = Order::new(args)?;
         let (q, k, v) = vectors(tensors, [order, kv_order])?;
         let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
@@ -51,6 +51,7 @@ impl<T: Element> Request<T> {
         let mask = tensors.get("mask").map(scores_mask);
         let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
         let slopes = tensors.get("alibi_slopes");
+        let sinks = sinks(tensors, query.heads)?;
         let lens = tensors.get("kv_len");
         let cu_seqlens = cu_seqlens(tensors, order)?;
         let segments = segments(tensors, order, batch, [query.len, key.len])?;
@@ -78,6 +79,7 @@ impl<T: Element> Request<T> {
             bias: bias.as_ref().map(Mask::layout).transpose()?,
             alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
             segments: segments.as_ref().map(|_| SegmentLayout::PerSide),
+            sinks: sinks.is_some(),
             lse: asked(Emit::Lse),
             weights: asked(Emit::Weights),
             raw_scores: asked(Emit::Qk),
@@ -114,6 +116,7 @@ impl<T: Element> Request<T> {
             bias: bias.map(|bias| bias.floats()).transpose()?,
             alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
             segments,
+            sinks: sinks.map(|sinks| sinks.floats()).transpose()?,
             shape,
             options,
         };
@@ -145,22 +148,9 @@ impl<T: Element> Request<T> {
             segments: self.segments.as_deref(),
             lens: None,
             pages: None,
-            sinks: None,
+            sinks: self.sinks.as_deref(),
         }
     }
-}
-
-/// Flags and outputs that the interface knows and this version does not have.
-fn refuse_what_comes_later(args: &RunArgs) -> Result<(), Failure> {
-    for &emit in &args.emit {
-        match emit {
-            Emit::Dq | Emit::Dk | Emit::Dv | Emit::Dbias => {
-                return Err(Failure::unsupported(format_args!("--emit {}", emit.name())));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// q, and k and v with what is cached of them: of one element type.
@@ -233,6 +223,17 @@ fn alibi(slopes: &Tensor<'_>, num_heads: usize, batch: usize) -> Result<AlibiLay
             Err(Failure::input(slopes.name, expected, format_args!("{found:?}")))
         }
     }
+}
+
+/// A logit for each head of q, if the file has them.
+fn sinks<'a>(tensors: &Tensors<'a>, num_heads: usize) -> Result<Option<Tensor<'a>>, Failure> {
+    let Some(sinks) = tensors.get("sinks") else { return Ok(None) };
+    sinks.require_dtype(&[Dtype::F32])?;
+    if sinks.sizes != [num_heads] {
+        let found = format!("{:?}", sinks.sizes);
+        return Err(Failure::input(sinks.name, format_args!("[{num_heads}]"), found));
+    }
+    Ok(Some(sinks))
 }
 
 /// `auto` is what `--align auto` comes to.

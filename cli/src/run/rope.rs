@@ -1,9 +1,9 @@
 //! `--rope`: q and the new k are rotated before they attend.
 
+use super::args::RopeChoice;
 use super::sequence::{Sequence, Vectors};
 use super::sizes::Sizes;
 use crate::adapter::Machine;
-use crate::args::RopeChoice;
 use crate::failure::Failure;
 use crate::rope::table;
 use crate::tensors::Tensors;

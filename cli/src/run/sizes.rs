@@ -1,6 +1,6 @@
 //! The sizes of q, k and v: read by layout, compared with each other, broadcast over the batch.
 
-use crate::args::{LayoutChoice, RunArgs};
+use super::args::{LayoutChoice, RunArgs};
 use crate::failure::Failure;
 use crate::tensors::Tensor;
 use std::fmt;

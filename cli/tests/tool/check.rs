@@ -2,6 +2,9 @@
 
 use crate::support::Folder;
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use wgpu_attention::check;
 
 #[test]
 fn this_adapter_passes_and_every_kernel_was_tried() {
@@ -20,7 +23,12 @@ fn this_adapter_passes_and_every_kernel_was_tried() {
     for kernel in ["forward", "forward-wide", "decode", "three-stage"] {
         assert!(tried.iter().any(|name| name == kernel), "{kernel}: {report:#}");
     }
+    assert_eq!(report["left_out"], 0);
+    // What --only and --kernel take is what the rows are called.
+    let names = check::names(true);
     for row in rows {
+        assert!(names.cases.iter().any(|name| row["case"] == *name), "{row}");
+        assert!(names.kernels.iter().any(|name| row["kernel"] == name.as_str()), "{row}");
         assert_eq!(row["failure"], Value::Null);
         for error in ["max_relative", "frobenius"] {
             let [found, bound] = [&row[error], &row["bound"][error]].map(Value::as_f64);
@@ -28,6 +36,71 @@ fn this_adapter_passes_and_every_kernel_was_tried() {
         }
     }
     assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn only_what_is_asked_for_is_checked() {
+    let flags = ["check", "--quick", "--only", "lengths", "--kernel", "three-stage"];
+    let ended = Folder::new().tool_with_adapter(&flags);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    assert!(ended.stdout.ends_with("\nAll agree with the reference.\n"), "{ended:?}");
+    let rows: Vec<&str> = ended.stdout.lines().filter(|line| line.ends_with("  ok")).collect();
+    assert!(rows.iter().any(|row| row.starts_with("three-stage  ")), "{rows:?}");
+    assert!(rows.iter().all(|row| row.starts_with("three-stage")), "{rows:?}");
+    assert!(rows.iter().all(|row| row.contains("  lengths  ")), "{rows:?}");
+    // No case of this name is for that kernel.
+    let flags = ["check", "--quick", "--only", "halves", "--kernel", "decode"];
+    let ended = Folder::new().tool_with_adapter(&flags);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+    let says = "check: expected cases of these flags on this adapter, found none\n";
+    assert_eq!(ended.stderr, says);
+}
+
+#[test]
+fn a_check_that_runs_out_of_time_says_what_it_left_out() {
+    let ended = Folder::new().tool_with_adapter(&["check", "--quick", "--seconds=0.2"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    let verdict = ended.stdout.lines().last().unwrap_or_default();
+    let numbers: Vec<usize> =
+        verdict.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [ran, left, total] = numbers[..] else { panic!("{ended:?}") };
+    assert!(ran > 0 && left > 0 && ran + left == total, "{verdict}");
+    assert!(verdict.contains("Incomplete") && !ended.stdout.contains("All agree"), "{ended:?}");
+    assert!(ended.stdout.lines().any(|line| line.ends_with("  ok")), "{ended:?}");
+}
+
+#[test]
+fn rows_come_while_others_are_checked() {
+    let folder = Folder::new();
+    let mut tool = folder.command_with_adapter();
+    tool.args(["check", "--quick"]).stdout(Stdio::piped());
+    let mut tool = tool.spawn().expect("the tool starts");
+    let mut lines = BufReader::new(tool.stdout.take().expect("its stdout")).lines();
+    let row = lines.find(|line| line.as_ref().is_ok_and(|line| line.ends_with("  ok")));
+    assert!(row.is_some() && tool.try_wait().expect("its state").is_none(), "{row:?}");
+    // As Ctrl-C would.
+    tool.kill().expect("stopped");
+    tool.wait().expect("its end");
+    assert!(lines.all(|line| !line.expect("UTF-8").contains("agree")));
+}
+
+#[test]
+fn names_that_no_row_has_are_refused_with_those_that_there_are() {
+    let folder = Folder::new();
+    let check = ["check", "--adapter", "no such adapter"];
+    for (flags, says) in [
+        (["--only", "length"], "--only: expected one of \"head_dim 1\", "),
+        (["--kernel", "forwards"], "--kernel: expected one of \"forward\", "),
+        (["--kernel", ""], "--kernel: expected one of "),
+        (["--seconds", "0"], "expected a number above 0"),
+        (["--seconds", "soon"], "expected a number above 0"),
+    ] {
+        folder.refuses(&[&check[..], &flags].concat(), &[says]);
+    }
+    // One of those that a quick check leaves out.
+    folder.refuses(&[&check[..], &["--quick", "--only=head_dim 72"]].concat(), &["--only"]);
+    let ended = folder.tool(&[&check[..], &["--only=head_dim 72"]].concat());
+    assert_eq!(ended.code, Some(3), "{ended:?}");
 }
 
 #[test]

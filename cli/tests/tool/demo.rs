@@ -54,6 +54,12 @@ fn an_adapter_is_named_and_planned_for_and_agrees_with_the_reference() {
     let title = concat!("wgpu-attention ", env!("CARGO_PKG_VERSION"), " on ");
     let adapter = first.strip_prefix(title).unwrap_or_default();
     assert!(!adapter.is_empty() && !adapter.contains("CPU reference"), "{first}");
+    let compares = ended.stdout.lines().any(|line| {
+        line.starts_with("  CPU ") && line.contains("by the reference") && line.contains("adapter")
+    });
+    assert!(compares, "{}", ended.stdout);
+    let is_software = first.contains("software");
+    assert_eq!(ended.stdout.contains("say nothing about one"), is_software, "{}", ended.stdout);
     for word in ["  kernel ", "  tiles ", "  dispatches ", "  time ", "  CPU "] {
         assert!(ended.stdout.contains(word), "{word:?}: {}", ended.stdout);
     }

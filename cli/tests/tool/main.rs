@@ -13,4 +13,8 @@ mod refusals;
 mod rope;
 mod run;
 mod segments;
+mod shell;
+mod sinks;
 mod support;
+#[cfg(unix)]
+mod terminal;

@@ -1,6 +1,6 @@
 //! `plot`: pictures that show the weights, labels, what is hidden, and what is wrong with them.
 
-use crate::support::{Folder, Tensor};
+use crate::support::{Folder, Tensor, file};
 use safetensors::{Dtype, tensor::TensorView};
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -259,6 +259,73 @@ fn what_run_emits_is_drawn() {
     let ended = folder.tool(&args);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     assert!(ended.stdout.starts_with("Head 0\n"), "{ended:?}");
+}
+
+/// The titles of what stands on stdout.
+fn titles(stdout: &str) -> Vec<&str> {
+    let is_title =
+        |line: &&str| ["Batch", "Head", "Mean"].iter().any(|word| line.starts_with(word));
+    stdout.lines().filter(is_title).collect()
+}
+
+#[test]
+fn means_over_heads_are_labelled_as_such_and_never_as_heads() {
+    let state =
+        [Tensor::wave("in_proj_weight", &[12, 4]), Tensor::wave("out_proj.weight", &[4, 4])];
+    let emitted = |sizes: &[usize], flags: &[&str]| {
+        let tensors = ["query", "key", "value"].map(|name| Tensor::wave(name, sizes));
+        let folder = Folder::with(&tensors);
+        folder.write("w.safetensors", &file(&state));
+        let mha = ["mha", "in.safetensors", "--weights", "w.safetensors", "--heads", "2"];
+        folder.compute(&[&mha[..], &["--emit=weights", "--batch-first"]].concat(), flags);
+        let ended = folder.tool(&["plot", "out.safetensors", "--out", "out.svg"]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+        let texts = svg(&folder, "out.svg", HIDDEN).0;
+        let found = titles(&ended.stdout).iter().map(|&title| title.to_owned()).collect::<Vec<_>>();
+        assert!(found.iter().all(|title| texts.contains(title)), "{found:?}: {texts:?}");
+        found
+    };
+    let batches = ["Batch 0, mean over heads", "Batch 1, mean over heads"];
+    assert_eq!(emitted(&[2, 3, 4], &[]), batches);
+    assert_eq!(emitted(&[1, 3, 4], &[]), ["Mean over heads"]);
+    assert_eq!(emitted(&[3, 4], &[]), ["Mean over heads"]);
+    let heads = [[0, 0], [0, 1], [1, 0], [1, 1]];
+    let heads = heads.map(|[batch, head]| format!("Batch {batch}, head {head}"));
+    assert_eq!(emitted(&[2, 3, 4], &["--per-head-weights"]), heads);
+    assert_eq!(emitted(&[3, 4], &["--per-head-weights"]), ["Head 0", "Head 1"]);
+}
+
+#[test]
+fn additive_weights_are_of_batches() {
+    let tensors =
+        [("query", &[2, 3, 4][..]), ("keys", &[2, 5, 4]), ("w_q", &[6, 4]), ("w_k", &[6, 4])];
+    let tensors = [&tensors[..], &[("w_v", &[6])]].concat();
+    let tensors: Vec<Tensor> =
+        tensors.into_iter().map(|(name, sizes)| Tensor::wave(name, sizes)).collect();
+    let folder = Folder::with(&tensors);
+    folder.compute(&["additive", "in.safetensors"], &["--emit=weights"]);
+    let ended = folder.tool(&["plot", "out.safetensors", "--out", "out.png", "--batch=1,0"]);
+    assert_eq!(titles(&ended.stdout), ["Batch 1", "Batch 0"], "{ended:?}");
+}
+
+#[test]
+fn axes_that_the_weights_do_not_have_are_refused() {
+    let weights = causal(&[2, 3, 3]);
+    for axes in [
+        r#"["batch","heads","queries","keys"]"#,
+        r#"["queries","keys"]"#,
+        r#"["batch","keys","queries"]"#,
+        r#"["tokens","queries","keys"]"#,
+        "batch",
+    ] {
+        let view = TensorView::new(Dtype::F32, vec![2, 3, 3], weights.bytes()).expect("a tensor");
+        let texts = HashMap::from([("weights_axes".to_owned(), axes.to_owned())]);
+        let bytes = safetensors::serialize([("weights", view)], Some(texts)).expect("a file");
+        let folder = Folder::new();
+        folder.write("in.safetensors", &bytes);
+        let plot = ["plot", "in.safetensors", "--out", "out.png"];
+        folder.refuses(&plot, &["weights_axes in __metadata__: expected", "found"]);
+    }
 }
 
 #[test]

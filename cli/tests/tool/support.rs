@@ -156,8 +156,13 @@ impl Folder {
     /// As [`Folder::tool`], where it finds an adapter: tests run under a script that brings one, and which
     /// the tool, being a child of the test, has to be started through again.
     pub(crate) fn tool_with_adapter<S: AsRef<OsStr>>(&self, args: &[S]) -> Ended {
+        ended(self.command_with_adapter(), self.0.path(), args)
+    }
+
+    /// The tool where it finds an adapter, not started yet.
+    pub(crate) fn command_with_adapter(&self) -> Command {
         let tool = env!("CARGO_BIN_EXE_wgpu-attention");
-        let command = match std::env::var_os("WITH_ADAPTER") {
+        let mut command = match std::env::var_os("WITH_ADAPTER") {
             Some(script) => {
                 let mut command = Command::new(script);
                 command.arg(tool);
@@ -165,7 +170,8 @@ impl Folder {
             }
             None => Command::new(tool),
         };
-        ended(command, self.0.path(), args)
+        command.current_dir(self.0.path());
+        command
     }
 
     /// Runs the tool, which has to refuse: exit code 2, one line on stderr that says all of `says`, and no

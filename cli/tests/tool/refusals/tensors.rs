@@ -3,6 +3,26 @@
 use super::{RUN, refuse_tensors, tensors};
 use crate::support::{Folder, Tensor};
 use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+#[test]
+fn a_tensor_that_is_not_there_is_refused_with_those_that_are() {
+    let wave = Tensor::wave;
+    let missing = "q: expected a tensor of this name, found none (the file has ";
+    let says = format!("{missing}\"k\", \"v\")");
+    Folder::with(&[wave("v", &[1, 1]), wave("k", &[1, 1])]).refuses(&RUN, &[&says]);
+    Folder::with(&[]).refuses(&RUN, &["found none (the file has no tensors)"]);
+    // However many there are, and whatever they are called.
+    let names: Vec<String> = (10..99).map(|i| format!("{i}\n{}", "é".repeat(1000))).collect();
+    let folder = Folder::new();
+    folder.write("in.safetensors", &{
+        let view = TensorView::new(Dtype::F32, vec![0], &[]).expect("a tensor");
+        safetensors::serialize(names.iter().map(|name| (name, view.clone())), None).expect("a file")
+    });
+    folder.refuses(&RUN, &[missing, "\"10 ééé", "é…\", \"11 é", "é…\", 77 more)"]);
+    let ended = folder.tool(&RUN);
+    assert!(ended.stderr.chars().count() < 600, "{}", ended.stderr);
+}
 
 #[test]
 fn q_k_and_v_that_do_not_belong_together() {

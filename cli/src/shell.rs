@@ -1,0 +1,56 @@
+//! `completions` and `man`: what a shell and its users want of a command line, made from the command line itself.
+
+use crate::args;
+use crate::failure::Failure;
+use clap::Args;
+use clap_complete::{Shell, generate};
+use clap_mangen::Man;
+use std::io::{self, Write as _};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention completions bash > ~/.local/share/bash-completion/completions/wgpu-attention
+  wgpu-attention completions fish > ~/.config/fish/completions/wgpu-attention.fish")]
+pub(crate) struct CompletionsArgs {
+    /// Whose completions
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wgpu-attention man > wgpu-attention.1
+  wgpu-attention man run | man -l -")]
+pub(crate) struct ManArgs {
+    /// A subcommand; the tool itself if not given
+    #[arg(value_name = "SUBCOMMAND")]
+    subcommand: Option<String>,
+}
+
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    generate(args.shell, &mut args::command(), "wgpu-attention", &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
+    let mut whole = args::command();
+    // What a page says of its subcommands and names is settled only then.
+    whole.build();
+    let title = args
+        .subcommand
+        .iter()
+        .fold("wgpu-attention".to_owned(), |title, name| format!("{title}-{name}"));
+    let page = match &args.subcommand {
+        None => whole,
+        Some(name) => match whole.find_subcommand(name) {
+            Some(command) => command.clone(),
+            None => return Err(args::no_subcommand(name)),
+        },
+    };
+    let mut text = Vec::new();
+    Man::new(page).title(title).render(&mut text)?;
+    Ok(io::stdout().write_all(&text)?)
+}
