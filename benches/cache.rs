@@ -72,7 +72,8 @@ impl Times {
     fn done(&self, encoder: wgpu::CommandEncoder) -> Result<(), Box<dyn Error>> {
         self.gpu.queue().submit([encoder.finish()]);
         self.gpu.device().poll(wgpu::PollType::wait_indefinitely())?;
-        Ok(())
+        // Of a lost device all work counts as done.
+        if self.gpu.is_lost() { Err("the device is lost".into()) } else { Ok(()) }
     }
 
     /// A step that is bound once, each time from as many tokens.

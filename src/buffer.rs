@@ -1,6 +1,7 @@
 //! BACK: slices into buffers, buffers into vectors.
 
 use crate::error::Error;
+use crate::lost;
 use crate::pipeline::{if_ready, scoped};
 use futures_intrusive::channel::shared::oneshot_channel;
 
@@ -13,7 +14,7 @@ pub(crate) fn upload(
     let size = padded(data.len() as u64);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let buffer = create(device, label, size, usage, true)?;
-    // Of a device that is lost the buffer is not valid, which these say first.
+    // Nothing is mapped once the device is lost.
     let (filled, error) = scoped(device, || {
         if !data.is_empty() {
             buffer.get_mapped_range_mut(..)?.slice(..data.len()).copy_from_slice(data);
@@ -24,7 +25,7 @@ pub(crate) fn upload(
     let message = filled.err().map(|error| error.to_string()).or(if_ready(error).flatten());
     match message {
         None => Ok(buffer),
-        Some(message) => Err(Error::Device { action: "uploading", message }),
+        Some(message) => Err(lost::failed(device, "uploading", message)),
     }
 }
 
@@ -45,7 +46,7 @@ pub(crate) async fn download(
     queue: &wgpu::Queue,
     mut encoder: wgpu::CommandEncoder,
     buffers: &[&wgpu::Buffer],
-) -> Result<Vec<wgpu::Buffer>, Error> {
+) -> Result<Vec<Mapped>, Error> {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let mut staging = Vec::new();
     for buffer in buffers {
@@ -69,23 +70,31 @@ pub(crate) async fn download(
         (index, receivers)
     });
     if let Some(message) = if_ready(error).flatten() {
-        return Err(Error::Device { action: "submitting", message });
+        return Err(lost::failed(device, "submitting", message));
     }
     device
         .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| lost::failed(device, READING, error))?;
     for receiver in receivers {
         match receiver.receive().await {
-            Some(result) => result.map_err(|error| failed(&error))?,
-            None => return Err(failed(&"the device was lost")),
+            Some(result) => result.map_err(|error| lost::failed(device, READING, error))?,
+            None => return Err(lost::failed(device, READING, "wgpu dropped the mapping")),
         }
     }
-    Ok(staging)
+    Ok(staging.into_iter().map(|buffer| Mapped { device: device.clone(), buffer }).collect())
 }
 
-/// The first `len` elements of a buffer that is mapped.
-pub(crate) fn read<T: bytemuck::Pod>(mapped: &wgpu::Buffer, len: usize) -> Result<Vec<T>, Error> {
-    let bytes = mapped.get_mapped_range(..).map_err(|error| failed(&error))?;
+/// A buffer that can be read from the host.
+pub(crate) struct Mapped {
+    device: wgpu::Device,
+    buffer: wgpu::Buffer,
+}
+
+/// The first `len` elements of a buffer.
+pub(crate) fn read<T: bytemuck::Pod>(mapped: &Mapped, len: usize) -> Result<Vec<T>, Error> {
+    let Mapped { device, buffer } = mapped;
+    let failed = |error| lost::failed(device, READING, error);
+    let bytes = buffer.get_mapped_range(..).map_err(failed)?;
     Ok(bytemuck::cast_slice(&bytes)[..len].to_vec())
 }
 
@@ -97,9 +106,7 @@ pub(crate) fn pack_bits(flags: &[bool]) -> Vec<u32> {
     flags.chunks(32).map(pack).collect()
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Error {
-    Error::Device { action: "reading back", message: error.to_string() }
-}
+const READING: &str = "reading back";
 
 fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(4).max(4)
@@ -122,8 +129,9 @@ pub(crate) fn create(
     }
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
     let (buffer, error) = scoped(device, || device.create_buffer(&descriptor));
+    const ALLOCATING: &str = "allocating a buffer";
     match if_ready(error).flatten() {
-        None => Ok(buffer),
-        Some(message) => Err(Error::Device { action: "allocating a buffer", message }),
+        None => lost::check(device, ALLOCATING).map(|()| buffer),
+        Some(message) => Err(lost::failed(device, ALLOCATING, message)),
     }
 }

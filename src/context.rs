@@ -3,6 +3,7 @@
 use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::lost;
 use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
@@ -102,9 +103,9 @@ impl Context {
         let pipelines = self.pipelines.get(steps.iter().map(|step| step.variant))?;
         let tables: Vec<&[u8]> =
             steps.iter().map(|step| step.table).filter(|table| !table.is_empty()).collect();
-        let ((leases, dispatches), error) = scoped(&self.device, || {
-            let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params));
-            let (table_lease, table_slots) = self.tables.lease(tables.into_iter());
+        let (bound, error) = scoped(&self.device, || {
+            let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params))?;
+            let (table_lease, table_slots) = self.tables.lease(tables.into_iter())?;
             let mut table_slots = table_slots.into_iter();
             let dispatch = |((step, pipeline), params): ((&Step<'_>, Arc<Pipeline>), Slot)| {
                 let table = if step.table.is_empty() { None } else { table_slots.next() };
@@ -113,11 +114,13 @@ impl Context {
                 BoundDispatch { group, offsets: offsets.collect(), pipeline, grid: step.grid }
             };
             let dispatches: Vec<_> = steps.iter().zip(pipelines).zip(slots).map(dispatch).collect();
-            ([lease, table_lease], dispatches)
+            Some(([lease, table_lease], dispatches))
         });
-        match if_ready(error).flatten() {
-            Some(message) => Err(Error::Device { action: "binding buffers", message }),
-            None => Ok(Call::new(label, copies, dispatches, leases)),
+        let failed = |message| Err(lost::failed(&self.device, "binding buffers", message));
+        match (if_ready(error).flatten(), bound) {
+            (Some(message), _) => failed(message),
+            (None, None) => failed("the queue takes no parameters".to_owned()),
+            (None, Some((leases, dispatches))) => Ok(Call::new(label, copies, dispatches, leases)),
         }
     }
 
@@ -186,6 +189,7 @@ impl Scratch {
         device: &wgpu::Device,
         size: u64,
     ) -> Result<Option<wgpu::Buffer>, Error> {
+        const ALLOCATING: &str = "allocating workspace";
         let mut held = lock(&self.0);
         if held.as_ref().is_none_or(|buffer| buffer.size() < size) && size > 0 {
             let (buffer, error) = scoped(device, || {
@@ -197,8 +201,9 @@ impl Scratch {
                 })
             });
             if let Some(message) = if_ready(error).flatten() {
-                return Err(Error::Device { action: "allocating workspace", message });
+                return Err(lost::failed(device, ALLOCATING, message));
             }
+            lost::check(device, ALLOCATING)?;
             *held = Some(buffer);
         }
         Ok(held.clone())

@@ -1,5 +1,6 @@
 //! Every way a call can fail, in two families: your call, and this machine.
 
+use crate::lost::LOST;
 use std::fmt;
 
 /// What went wrong, with the argument's name, what was expected and what was found.
@@ -45,11 +46,11 @@ pub enum Error {
         /// What the compiler said.
         message: String,
     },
-    /// This machine: wgpu refused a command; its own words.
+    /// This machine: wgpu refused a command, or the device is lost: see [`Error::is_lost`].
     Device {
         /// What was being done.
         action: &'static str,
-        /// What wgpu said.
+        /// What wgpu said; "the device is lost" in place of what that led to.
         message: String,
     },
 }
@@ -68,6 +69,12 @@ impl Error {
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         matches!(self, Self::Invalid { .. } | Self::Full { .. })
+    }
+
+    /// True if the device is lost. Nothing made on it is of use any more: open another, and make operators and caches anew.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Device { message, .. } if message == LOST)
     }
 }
 

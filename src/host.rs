@@ -11,6 +11,7 @@ use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::context::Context;
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
+use crate::lost;
 use crate::ops::{Attention, AttentionBuffers, KvCache, PagedKvCache};
 use crate::pipeline::{Edit, Pipelines};
 use crate::plan::{Kernel, Tensor};
@@ -121,6 +122,13 @@ impl Gpu {
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {
         &self.context.device
+    }
+
+    /// Whether the device is lost: nothing works on it any more, and a new one has to be opened. It is asked by a buffer of
+    /// some bytes; a browser tells nobody but the device's lost callback, which this library leaves to you.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        lost::is_lost(self.device())
     }
 
     /// The queue.

@@ -69,6 +69,7 @@ mod shader;
 
 mod call;
 mod context;
+mod lost;
 mod pipeline;
 mod uniforms;
 mod uploads;

@@ -4,6 +4,7 @@ mod cache;
 mod parallel;
 
 use crate::error::Error;
+use crate::lost;
 use crate::plan::{Access, Variant};
 use crate::shader;
 use std::collections::HashMap;
@@ -12,6 +13,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+/// What [`Error::Device`] names as the action.
+const COMPILING: &str = "compiling";
 
 /// Binding of the table of sequences.
 pub(crate) const TABLE: u32 = 11;
@@ -87,7 +91,7 @@ impl Pipelines {
             return Ok(pipeline.clone());
         }
         let (pipeline, error) = scoped(&self.device, || self.compile(variant));
-        refuse(variant, if_ready(error).flatten())?;
+        self.refuse(variant, if_ready(error).flatten())?;
         Ok(held.insert(Arc::new(pipeline)).clone())
     }
 
@@ -96,10 +100,10 @@ impl Pipelines {
         self.compile_in_parallel(variants.iter());
         for variant in variants.iter().filter(|variant| self.is_new(variant)) {
             let (pipeline, error) = scoped(&self.device, || self.compile(variant));
-            refuse(variant, error.await)?;
+            self.refuse(variant, error.await)?;
             lock(&self.place(variant)).get_or_insert_with(|| Arc::new(pipeline));
         }
-        Ok(())
+        lost::check(&self.device, COMPILING)
     }
 
     /// How many pipelines there are.
@@ -133,6 +137,15 @@ impl Pipelines {
 
     fn is_new(&self, variant: &Variant) -> bool {
         lock(&self.place(variant)).is_none()
+    }
+
+    /// What a compiler said of a variant, or that the device is lost: then nothing is compiled, and no compiler says so.
+    fn refuse(&self, variant: &Variant, error: Option<String>) -> Result<(), Error> {
+        lost::check(&self.device, COMPILING)?;
+        match error {
+            None => Ok(()),
+            Some(message) => Err(Error::Shader { pipeline: variant.to_string(), message }),
+        }
     }
 
     fn compile(&self, variant: &Variant) -> Pipeline {
@@ -215,13 +228,6 @@ pub(crate) fn if_ready<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
-    }
-}
-
-fn refuse(variant: &Variant, error: Option<String>) -> Result<(), Error> {
-    match error {
-        None => Ok(()),
-        Some(message) => Err(Error::Shader { pipeline: variant.to_string(), message }),
     }
 }
 

@@ -79,11 +79,11 @@ impl Uniforms {
         }
     }
 
-    /// Writes each of `blocks` into a slot of its own.
+    /// Writes each of `blocks` into a slot of its own; none if the queue takes no more.
     pub(crate) fn lease<'a>(
         &self,
         blocks: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) -> (Lease, Vec<Slot>) {
+    ) -> Option<(Lease, Vec<Slot>)> {
         let mut pages = lock(&self.pages);
         let mut free = lock(&self.free);
         while free.len() < blocks.len() {
@@ -94,14 +94,20 @@ impl Uniforms {
         }
         let kept = free.len() - blocks.len();
         let lease = Lease::new(free.split_off(kept), self.free.clone());
+        // A lease that is dropped gives its slots back.
+        drop(free);
         let slots = lease.slots.iter().zip(blocks).map(|(&number, block)| {
             let page = pages[(number / self.page_slots) as usize].clone();
             let offset = number % self.page_slots * self.stride;
-            self.queue.write_buffer(&page, u64::from(offset), block);
-            Slot { page, size: self.size, offset }
+            if let Some(size) = wgpu::BufferSize::new(block.len() as u64) {
+                // Unlike `write_buffer` it tells of a device that is lost.
+                let mut view = self.queue.write_buffer_with(&page, u64::from(offset), size)?;
+                view.copy_from_slice(block);
+            }
+            Some(Slot { page, size: self.size, offset })
         });
-        let slots = slots.collect();
-        (lease, slots)
+        let slots = slots.collect::<Option<_>>()?;
+        Some((lease, slots))
     }
 
     /// How many slots there are, in use or not.

@@ -5,6 +5,7 @@
 
 use crate::buffer::create;
 use crate::error::Error;
+use crate::lost;
 use crate::pipeline::{if_ready, lock, scoped};
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,7 @@ impl Uploads {
         drop(free);
         let ((), error) = scoped(&self.device, || self.queue.write_buffer(&buffer, 0, table));
         match if_ready(error).flatten() {
-            Some(message) => Err(Error::Device { action: "uploading", message }),
+            Some(message) => Err(lost::failed(&self.device, "uploading", message)),
             None => Ok((lease, buffer)),
         }
     }

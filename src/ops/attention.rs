@@ -4,6 +4,7 @@ use crate::call::{Call, Transfer};
 use crate::context::{Context, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::lost;
 use crate::pipeline::lock;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
 use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments, SmallTensor};
@@ -81,7 +82,7 @@ impl Attention {
     /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an option that no shape could make valid.
+    /// [`Error::Invalid`] for an option that no shape could make valid, [`Error::Device`] if the device is lost.
     pub fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -110,6 +111,7 @@ impl Attention {
         options: &AttentionOptions,
     ) -> Result<Self, Error> {
         Problem::new(&AttentionShape::new(0, 1, 0, 1), options)?;
+        lost::check(&context.device, "making an operator")?;
         Ok(Self { context, options: *options })
     }
 

@@ -3,7 +3,8 @@
 use super::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
 use crate::error::Error;
-use crate::pipeline::lock;
+use crate::lost;
+use crate::pipeline::{if_ready, lock, scoped};
 use crate::plan::{Entry, ForwardTile, Plan, Tuning, candidates};
 use crate::problem::{AttentionShape, Problem};
 use futures_intrusive::channel::shared::oneshot_channel;
@@ -21,8 +22,8 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for a shape that `forward` and `decode` do
-    /// not take; otherwise as [`Attention::plan`], [`Attention::prepare`] and
-    /// [`Attention::bind`].
+    /// not take; [`Error::Device`] if the device is lost, and nothing is learned then; otherwise as [`Attention::plan`],
+    /// [`Attention::prepare`] and [`Attention::bind`].
     pub async fn tune(
         &self,
         shape: &AttentionShape,
@@ -93,22 +94,29 @@ impl Attention {
     /// From recording until the device is done. On native the wait blocks, as nothing else would poll the device.
     async fn time(&self, call: &Call) -> Result<Duration, Error> {
         let (device, queue) = (&self.context.device, &self.context.queue);
-        let failed = |message: String| Error::Device { action: "timing", message };
+        const TIMING: &str = "timing";
         let mut encoder = device.create_command_encoder(&Default::default());
         call.encode(&mut encoder);
         let begin = Instant::now();
-        queue.submit([encoder.finish()]);
+        let ((), error) = scoped(device, || drop(queue.submit([encoder.finish()])));
+        if let Some(message) = if_ready(error).flatten() {
+            return Err(lost::failed(device, TIMING, message));
+        }
         let (sender, receiver) = oneshot_channel();
         queue.on_submitted_work_done(move || {
             // The receiver is gone only if the caller dropped the future.
             let _ = sender.send(());
         });
+        let failed = |message: String| lost::failed(device, TIMING, message);
         device
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|error| failed(error.to_string()))?;
-        match receiver.receive().await {
-            Some(()) => Ok(begin.elapsed()),
-            None => Err(failed("the device was lost".to_owned())),
+        if receiver.receive().await.is_none() {
+            return Err(failed("wgpu dropped the callback".to_owned()));
         }
+        let time = begin.elapsed();
+        // Of a device that is lost all work counts as done.
+        lost::check(device, TIMING)?;
+        Ok(time)
     }
 }

@@ -2,9 +2,13 @@
 
 use crate::app::App;
 use crate::case::{Case, PLAIN, shape};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{Attention, AttentionBuffers, Error, Gpu, Kernel, Outputs, wgpu};
+use wgpu_attention::{
+    Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, Kernel, KvCache,
+    KvCacheShape, Linear, LinearBuffers, LinearShape, Outputs, PagedCacheShape, PagedKvCache,
+    Tuning, wgpu,
+};
 
 fn case() -> Case {
     Case::new(shape(1, 2, 40, 70, 8), PLAIN, 1)
@@ -16,8 +20,10 @@ fn one_shot(gpu: &Gpu, case: &Case, kernel: Kernel) -> Result<Outputs, Error> {
     pollster::block_on(call)
 }
 
-fn is_of_the_machine(result: Result<Outputs, Error>) -> bool {
-    result.is_err_and(|error| !error.is_invalid())
+fn says_so<T>(result: Result<T, Error>) -> bool {
+    let Err(error) = result else { return false };
+    assert!(!error.is_invalid() && error.to_string().ends_with(": the device is lost"), "{error}");
+    error.is_lost()
 }
 
 #[test]
@@ -29,12 +35,12 @@ fn one_shots_on_a_lost_device_are_errors() {
     app.device.destroy();
     for gpu in [compiled, fresh, Gpu::from_device(&app.device, &app.queue)] {
         for kernel in Kernel::PORTABLE {
-            assert!(is_of_the_machine(one_shot(&gpu, &case(), kernel)));
+            assert!(says_so(one_shot(&gpu, &case(), kernel)));
         }
         // Of these calls some have nothing to upload, some nothing to compute.
         for (batch, q_len, kv_len) in [(0, 3, 3), (1, 0, 0), (1, 0, 3), (1, 3, 0)] {
             let case = Case::new(shape(batch, 2, q_len, kv_len, 8), PLAIN, 1);
-            assert!(is_of_the_machine(one_shot(&gpu, &case, Kernel::Forward)), "{case}");
+            assert!(says_so(one_shot(&gpu, &case, Kernel::Forward)), "{case}");
         }
     }
 }
@@ -59,33 +65,44 @@ fn a_device_lost_during_a_call_is_an_error() {
                     Err(error) => break error,
                 }
             };
-            assert!(!error.is_invalid(), "{error}");
+            assert!(error.is_lost(), "{error}");
         });
     }
 }
 
 #[test]
-fn encoding_on_a_lost_device_does_not_panic() {
+fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     let app = App::open();
-    let operator = || Attention::new(&app.device, &app.queue, &PLAIN).unwrap();
-    let buffer = || {
-        app.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 1 << 16,
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        })
-    };
-    let (compiled, fresh) = (operator(), operator());
+    let gpu = Gpu::from_device(&app.device, &app.queue);
+    let (device, queue) = (&app.device, &app.queue);
+    let buffer = || app.output(1 << 14);
+    let (compiled, fresh) =
+        (gpu.operator(&PLAIN).unwrap(), Attention::new(device, queue, &PLAIN).unwrap());
     let plan = |kernel| compiled.plan_kernel(&case().shape, Some(kernel)).unwrap();
     let plans = Kernel::PORTABLE.map(plan);
     plans.iter().for_each(|plan| compiled.prepare_blocking(plan).unwrap());
+    let (cache, paged) = (KvCacheShape::new(1, 2, 32, 8), PagedCacheShape::new(2, 16, 4, 8));
+    let mut held_cache = gpu.kv_cache(&cache, None).unwrap();
+    let mut held_paged = gpu.paged_kv_cache(&paged, None).unwrap();
+    let sequence = held_paged.add();
+    let linear = LinearShape::new(3, 8, 8);
     let held = [buffer(), buffer(), buffer(), buffer(), buffer()];
     let begun = app.encoder();
+    assert!(!gpu.is_lost());
     app.device.destroy();
-    let late = [buffer(), buffer(), buffer(), buffer(), buffer()];
+    assert!(gpu.is_lost());
+    let late = [(); 5].map(|()| {
+        let (label, usage) = (None, wgpu::BufferUsages::STORAGE);
+        let size = 1 << 16;
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
+    });
     let mut encoders = vec![begun];
-    for operator in [compiled, fresh, operator()] {
+    for operator in [&compiled, &fresh] {
         for [query, key, value, out, lse] in [&held, &late] {
             let buffers = AttentionBuffers {
                 lse: Some(lse),
@@ -93,12 +110,57 @@ fn encoding_on_a_lost_device_does_not_panic() {
             };
             for plan in &plans {
                 let mut encoder = encoders.pop().unwrap_or_else(|| app.encoder());
-                // A loss that has not shown yet is no error; all else is one of the machine.
-                if let Err(error) = operator.encode(&mut encoder, plan, &buffers) {
-                    assert!(!error.is_invalid(), "{error}");
-                }
-                app.queue.submit([encoder.finish()]);
+                assert!(says_so(operator.encode(&mut encoder, plan, &buffers)));
+                assert!(says_so(operator.bind(plan, &buffers)));
+                assert!(says_so(operator.prepare_blocking(plan)));
+                queue.submit([encoder.finish()]);
             }
+            assert!(says_so(operator.tune_blocking(&case().shape, &buffers)));
+            assert_eq!(operator.tuning(), Tuning::default());
         }
     }
+    assert!(says_so(Attention::new(device, queue, &PLAIN)));
+    assert!(says_so(gpu.operator(&PLAIN)));
+    assert!(says_so(KvCache::new(device, queue, &cache, None)));
+    assert!(says_so(PagedKvCache::new(device, queue, &paged, None)));
+    let mut encoder = app.encoder();
+    let tokens = CacheTokens::new(&held[0], &held[1], 1);
+    assert!(says_so(held_cache.append(&mut encoder, &tokens)));
+    assert!(says_so(held_cache.bind_append(&tokens)));
+    assert!(says_so(held_cache.prepare_blocking()));
+    assert!(says_so(held_paged.append(&mut encoder, &[sequence], &tokens)));
+    assert_eq!((held_cache.lens(), held_paged.len(sequence).unwrap()), (&[0][..], 0));
+    let layer = Linear::new(device, queue);
+    let linear = layer.plan(&linear).unwrap();
+    assert!(says_so(layer.prepare_blocking(&linear)));
+    let [x, weight, out, ..] = &held;
+    let buffers = LinearBuffers { x, weight, bias: None, out };
+    assert!(says_so(layer.encode(&mut encoder, &linear, &buffers)));
+    queue.submit([encoder.finish()]);
+}
+
+/// Of a lost device all work counts as done, in no time: tiles would be taken for faster than they are.
+#[test]
+fn a_device_lost_while_tiles_are_timed_teaches_nothing() {
+    let app = App::open();
+    let gpu = Gpu::from_device(&app.device, &app.queue);
+    let attention = gpu.operator(&PLAIN).unwrap();
+    let shape = AttentionShape::new(1, 2, 300, 32);
+    let buffers = [(); 4].map(|()| app.output(2 * 300 * 32));
+    let [query, key, value, out] = &buffers;
+    let buffers = AttentionBuffers::new(query, key, value, out);
+    let tune = || attention.tune_blocking(&shape, &buffers);
+    tune().unwrap();
+    // All is compiled now: most of it is timing.
+    let begin = Instant::now();
+    tune().unwrap();
+    let (whole, learned) = (begin.elapsed(), attention.tuning());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(whole.mul_f64(0.3));
+            app.device.destroy();
+        });
+        assert!(says_so(tune()));
+    });
+    assert_eq!(attention.tuning(), learned);
 }
