@@ -5,11 +5,6 @@
 // Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running sums as in Milakov and Gimelshein 2018,
 // arXiv 1805.02867.
 
-const HIDDEN_DIM = 64u;
-const VALUE_DIM = 64u;
-const HAS_MASK = false;
-// Whether scores are stored for the softmax that turns them into weights.
-const STORES_SCORES = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -32,8 +27,6 @@ const OWN_ROWS = ROWS * KEYS / THREADS;
 // Vectors of four hidden columns that are staged at once; keys lie one apart, for memory banks.
 const CHUNK = 16u;
 const KEY_STRIDE = CHUNK + 1u;
-// No computed score is this NaN.
-const HIDDEN_BITS = 0xffffffffu;
 
 var<workgroup> query_tile: array<vec4<f32>, ROWS * CHUNK>;
 var<workgroup> key_tile: array<vec4<f32>, KEYS * KEY_STRIDE>;
@@ -58,7 +51,7 @@ fn additive_forward(
     let sequence = locate_sequence(workgroup);
     let first_row = workgroup.x * ROWS;
     let column = (workgroup.y * THREADS + lane) * 4u;
-    let left = columns_left(VALUE_DIM, column);
+    let left = columns_left(params.value_dim, column);
     let value_start = head_start(params.value, sequence, 0u);
     if lane < ROWS {
         seen[lane] = 0u;
@@ -78,7 +71,7 @@ fn additive_forward(
         }
         score_tile(sequence, first_row, first_key, lane);
         workgroupBarrier();
-        if STORES_SCORES && workgroup.y == 0u {
+        if is_set(STORES_SCORES) && workgroup.y == 0u {
             store_scores(sequence, first_row, first_key, lane);
             workgroupBarrier();
         }
@@ -102,7 +95,7 @@ fn additive_forward(
 
 fn visible_keys(row: Row, first_key: u32) -> u32 {
     var bits = lowest_bits(params.kv_len - first_key);
-    if HAS_MASK {
+    if is_set(HAS_MASK) {
         bits &= mask_bits(row, first_key);
     }
     return bits;
@@ -114,7 +107,7 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     let own_key = lane % KEYS;
     let own_row = lane / KEYS * OWN_ROWS;
     var sums_of_rows = vec4(0.0);
-    for (var column = 0u; column < HIDDEN_DIM; column += CHUNK * 4u) {
+    for (var column = 0u; column < params.head_dim; column += CHUNK * 4u) {
         for (var slot = lane; slot < KEYS * CHUNK; slot += THREADS) {
             let j = min(first_key + slot / CHUNK, params.kv_len - 1u);
             let at = column + slot % CHUNK * 4u;
@@ -127,10 +120,10 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
         }
         if lane < CHUNK {
             let at = column + lane * 4u;
-            factor_tile[lane] = load_w_v(at, columns_left(HIDDEN_DIM, at));
+            factor_tile[lane] = load_w_v(at, columns_left(params.head_dim, at));
         }
         workgroupBarrier();
-        let count = min(CHUNK, (HIDDEN_DIM - column + 3u) / 4u);
+        let count = min(CHUNK, (params.head_dim - column + 3u) / 4u);
         for (var d = 0u; d < count; d++) {
             let k = key_tile[own_key * KEY_STRIDE + d];
             let w = factor_tile[d];
@@ -151,13 +144,13 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
 fn four_of_key(start: u32, column: u32) -> vec4<f32> {
     let at = start + column;
     let found = vec4(key[at], key[at + 1u], key[at + 2u], key[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(HIDDEN_DIM, column)) > vec4(0u, 1u, 2u, 3u));
+    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
 }
 
 fn four_of_query(start: u32, column: u32) -> vec4<f32> {
     let at = start + column;
     let found = vec4(query[at], query[at + 1u], query[at + 2u], query[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(HIDDEN_DIM, column)) > vec4(0u, 1u, 2u, 3u));
+    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
 }
 
 // No exponential overflows: of large arguments they vanish.
@@ -178,7 +171,7 @@ fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
             let number = select(bits, NAN_BITS, (bits & 0x7fffffffu) > 0x7f800000u);
             let shown = ((visible[slot / KEYS] >> j) & 1u) != 0u;
             let at = row_start(params.scores, row) + first_key + j;
-            weights[at] = select(HIDDEN_BITS, number, shown);
+            weights[at] = select(params.hidden_bits, number, shown);
         }
     }
 }

@@ -4,14 +4,7 @@
 // Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Juravsky et al. 2024, arXiv
 // 2402.05099, section 3.1.
 
-const VALUE_DIM = 64u;
 const THREADS = 64u;
-const HAS_LSE = false;
-// Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
-const HAS_SUMS = false;
-const HAS_SINKS = false;
-// Whether maximum and sum stand in place of lse, for attention_weights.wgsl.
-const STORES_SUMS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -23,21 +16,20 @@ alias StoredOut = f32;
 
 // use params, sequence, rows, softmax_state, settle, sink, lse, load(partial_out), store(out)
 
-const VALUE_VECTORS = (VALUE_DIM + 3u) / 4u;
-
 @compute @workgroup_size(THREADS)
 fn attention_combine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let index = workgroup.x * THREADS + lane;
-    let query = index / VALUE_VECTORS;
+    let vectors = (params.value_dim + 3u) / 4u;
+    let query = index / vectors;
     if query >= params.q_len {
         return;
     }
     let row = query_row(query, workgroup.y, locate_sequence(workgroup), true);
-    let column = index % VALUE_VECTORS * 4u;
-    let left = columns_left(VALUE_DIM, column);
+    let column = index % vectors * 4u;
+    let left = columns_left(params.value_dim, column);
     let lse_start = row_start(params.partial_lse, row);
     let out_start = row_start(params.partial_out, row) + column;
 
@@ -55,7 +47,7 @@ fn attention_combine(
         let at = lse_start + part * params.lse_split;
         let bits = partial_lse[at];
         var sum = select(1.0, 0.0, bits == MINUS_INFINITY_BITS);
-        if HAS_SUMS {
+        if is_set(READS_SUMS) {
             sum = bitcast<f32>(partial_lse[at + 1u]);
         }
         // A part without weight may hold anything; compared by its bits, a NaN has weight.
@@ -70,7 +62,7 @@ fn attention_combine(
     let factor = total.rescale * inverse_sum(total.m, total.l);
     let merged = select((columns.total + columns.rest) * factor, vec4(0.0), empty);
     store_out(row_start(params.out, row) + column, left, merged);
-    if HAS_LSE && column == 0u {
+    if is_set(HAS_LSE) && column == 0u {
         store_lse(row_start(params.lse, row), total);
     }
 }

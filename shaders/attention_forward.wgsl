@@ -30,20 +30,8 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
-const HAS_SINKS = false;
-const HAS_LSE = false;
-// Whether maximum and sum stand in place of lse, for attention_combine.wgsl or attention_weights.wgsl.
-const STORES_SUMS = false;
-// Whether workgroups share the keys of a row: results are then of one part of them.
-const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
-// Whether keys and values lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
-const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -89,9 +77,8 @@ fn attention_forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let splits = select(1u, params.splits, SPLIT);
-    let split = workgroup.y % splits;
-    let kv_head = workgroup.y / splits;
+    let split = workgroup.y % params.splits;
+    let kv_head = workgroup.y / params.splits;
     let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
@@ -122,74 +109,14 @@ fn attention_forward(
         atomicStore(&has_nonfinite, 0u);
     }
     workgroupBarrier();
-    var keys = key_range(sequence, first_query, last_query);
-    if SPLIT {
-        keys = share_of(keys, split);
-    }
+    let keys = share_of(key_range(sequence, first_query, last_query), split);
     if AHEAD && keys.begin < keys.end {
         fetch(sequence, kv_head, key_at(keys, keys.begin), lane);
     }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
-        let first_key = key_at(keys, at);
-        if AHEAD {
-            stage_fetched(lane);
-        } else {
-            stage(locate_tile(sequence, first_key), kv_head, sequence.seen_len - 1u - first_key, lane);
-        }
-        workgroupBarrier();
-        if AHEAD && at + KEYS < keys.end {
-            fetch(sequence, kv_head, key_at(keys, at + KEYS), lane);
-        }
-        let all_finite = atomicLoad(&has_nonfinite) == 0u;
-        let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
-        var some = 0u;
-        for (var r = 0u; r < ROWS_EACH; r++) {
-            visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
-            if !whole && rows[r].live && sees_some(sequence, from_query, to_query, first_key) {
-                visible[r] = visible_keys(sequence, rows[r], first_key);
-            }
-            seen[r] |= visible[r];
-            some |= visible[r];
-        }
-        // Up to the last key that one of its rows sees.
-        let end = min(32u - countLeadingZeros(some), KEYS);
-        for (var j = 0u; j < end; j += KEYS_EACH) {
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                for (var c = 0u; c < KEYS_EACH; c++) {
-                    biases[c * ROWS_EACH + r] = bias_at(rows[r], first_key + j + c);
-                }
-            }
-            multiply(j);
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                for (var c = 0u; c < KEYS_EACH; c++) {
-                    let slot = c * ROWS_EACH + r;
-                    let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
-                    terms[slot] = score;
-                    if !whole {
-                        terms[slot] = select(LOWEST, score, is_visible(r, j + c));
-                    }
-                }
-            }
-            raise_maximum();
-            for (var r = 0u; r < ROWS_EACH; r++) {
-                var sum = 0.0;
-                for (var c = 0u; c < KEYS_EACH; c++) {
-                    var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
-                    if !whole {
-                        weight = select(0.0, weight, is_visible(r, j + c));
-                    }
-                    terms[c * ROWS_EACH + r] = weight;
-                    sum += weight;
-                }
-                l[r] += sum;
-            }
-            if whole || all_finite {
-                add_values(j);
-            } else {
-                add_visible_values(j);
-            }
-        }
-        if settles_after(at, KEYS) {
+        add_tile(sequence, kv_head, keys, at, from_query, to_query, lane);
+        // A running sum takes the keys that are computed at a time as one term.
+        if settles_after(at / KEYS_EACH, KEYS / KEYS_EACH) {
             settle_sums();
         }
         workgroupBarrier();
@@ -209,8 +136,79 @@ fn attention_forward(
             let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
             store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
         }
-        if HAS_LSE && row.live {
+        if is_set(HAS_LSE) && row.live {
             store_lse(row_start(params.lse, row) + split * params.lse_split, total);
+        }
+    }
+}
+
+// One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free for use.
+fn add_tile(
+    sequence: Sequence,
+    kv_head: u32,
+    keys: KeyRange,
+    at: u32,
+    from_query: u32,
+    to_query: u32,
+    lane: u32,
+) {
+    let first_key = key_at(keys, at);
+    if AHEAD {
+        stage_fetched(lane);
+    } else {
+        stage(locate_tile(sequence, first_key), kv_head, sequence.seen_len - 1u - first_key, lane);
+    }
+    workgroupBarrier();
+    if AHEAD && at + KEYS < keys.end {
+        fetch(sequence, kv_head, key_at(keys, at + KEYS), lane);
+    }
+    let all_finite = atomicLoad(&has_nonfinite) == 0u;
+    let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
+    var some = 0u;
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
+        if !whole && rows[r].live && sees_some(sequence, from_query, to_query, first_key) {
+            visible[r] = visible_keys(sequence, rows[r], first_key);
+        }
+        seen[r] |= visible[r];
+        some |= visible[r];
+    }
+    // Up to the last key that one of its rows sees.
+    let end = min(32u - countLeadingZeros(some), KEYS);
+    for (var j = 0u; j < end; j += KEYS_EACH) {
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            for (var c = 0u; c < KEYS_EACH; c++) {
+                biases[c * ROWS_EACH + r] = bias_at(rows[r], first_key + j + c);
+            }
+        }
+        multiply(j);
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            for (var c = 0u; c < KEYS_EACH; c++) {
+                let slot = c * ROWS_EACH + r;
+                let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
+                terms[slot] = score;
+                if !whole {
+                    terms[slot] = select(LOWEST, score, is_visible(r, j + c));
+                }
+            }
+        }
+        raise_maximum();
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            var sum = 0.0;
+            for (var c = 0u; c < KEYS_EACH; c++) {
+                var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
+                if !whole {
+                    weight = select(0.0, weight, is_visible(r, j + c));
+                }
+                terms[c * ROWS_EACH + r] = weight;
+                sum += weight;
+            }
+            l[r] += sum;
+        }
+        if whole || all_finite {
+            add_values(j);
+        } else {
+            add_visible_values(j);
         }
     }
 }

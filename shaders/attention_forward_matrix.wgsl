@@ -24,20 +24,8 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-const HAS_SINKS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
-const HAS_LSE = false;
-// Whether maximum and sum stand in place of lse, for attention_combine.wgsl.
-const STORES_SUMS = false;
-// Whether workgroups share the keys of a row: results are then of one part of them.
-const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
-// Whether keys and values lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
-const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 alias Left = coop_mat8x8<f16, A>;
@@ -91,9 +79,8 @@ fn attention_forward_matrix(
     @builtin(subgroup_id) subgroup_id: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let splits = select(1u, params.splits, SPLIT);
-    let split = workgroup.y % splits;
-    let kv_head = workgroup.y / splits;
+    let split = workgroup.y % params.splits;
+    let kv_head = workgroup.y / params.splits;
     let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
@@ -115,10 +102,7 @@ fn attention_forward_matrix(
         outs[d] = Sums();
     }
     if lane == 0u {
-        keys = key_range(sequence, first_query, last_query);
-        if SPLIT {
-            keys = share_of(keys, split);
-        }
+        keys = share_of(key_range(sequence, first_query, last_query), split);
     }
     // What matrices are multiplied under has to be the same for all as far as a compiler can see.
     let range = workgroupUniformLoad(&keys);
@@ -198,7 +182,7 @@ fn attention_forward_matrix(
     if own_key == 0u {
         factors[own] = factor;
         visible[own] = seen;
-        if HAS_LSE && row.live {
+        if is_set(HAS_LSE) && row.live {
             store_lse(row_start(params.lse, row) + split * params.lse_split, total);
         }
     }

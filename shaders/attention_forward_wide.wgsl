@@ -17,20 +17,8 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
-const HAS_SINKS = false;
-const HAS_LSE = false;
-// Whether maximum and sum stand in place of lse, for attention_combine.wgsl.
-const STORES_SUMS = false;
-// Whether workgroups share the keys of a row: results are then of one part of them.
-const SPLIT = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
-// Whether keys and values lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
-const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -57,10 +45,9 @@ fn attention_forward_wide(
 ) {
     let sequence = locate_sequence(workgroup);
     let first_row = first_row_of(workgroup, sequence);
-    let splits = select(1u, params.splits, SPLIT);
-    let split = workgroup.y % splits;
-    let kv_head = workgroup.y / splits / VALUE_CHUNKS;
-    let first_column = workgroup.y / splits % VALUE_CHUNKS * VALUE_CHUNK;
+    let split = workgroup.y % params.splits;
+    let kv_head = workgroup.y / params.splits / VALUE_CHUNKS;
+    let first_column = workgroup.y / params.splits % VALUE_CHUNKS * VALUE_CHUNK;
     let row = locate_row(first_row + lane, sequence, kv_head);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
@@ -77,10 +64,7 @@ fn attention_forward_wide(
     var settled_l = 0.0;
     var seen = 0u;
 
-    var keys = key_range(sequence, first_query, last_query);
-    if SPLIT {
-        keys = share_of(keys, split);
-    }
+    let keys = share_of(key_range(sequence, first_query, last_query), split);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
         let place = locate_tile(sequence, first_key);
@@ -133,7 +117,8 @@ fn attention_forward_wide(
                 add_visible_values(slot, weights, shown);
             }
         }
-        if settles_after(at, KEYS) {
+        // A running sum takes four keys as one term.
+        if settles_after(at / 4u, KEYS / 4u) {
             let sum = settle(settled_l, l);
             settled_l = sum.total;
             l = sum.rest;
@@ -154,7 +139,7 @@ fn attention_forward_wide(
         let columns = select((settled_acc[d] + acc[d]) * factor, vec4(0.0), empty);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
-    if HAS_LSE && first_column == 0u {
+    if is_set(HAS_LSE) && first_column == 0u {
         store_lse(row_start(params.lse, row) + split * params.lse_split, total);
     }
 }

@@ -21,15 +21,8 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
-const HAS_LSE = false;
 // Whether sequences differ: locate_ragged.wgsl then takes the place of locate_same.wgsl.
 const RAGGED = false;
-// Whether keys lie in pages: tile_paged.wgsl then takes the place of tile_contiguous.wgsl.
-const PAGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -82,7 +75,7 @@ fn attention_weights(
         let l = bitcast<f32>(partial_lse[sums + 1u]);
         m[r] = bitcast<f32>(partial_lse[sums]);
         factors[r] = inverse_sum(m[r], l);
-        if HAS_LSE && split == 0u && row.live {
+        if is_set(HAS_LSE) && split == 0u && row.live {
             lse[row_start(params.lse, row)] = lse_bits(m[r], l, partial_lse[sums] == MINUS_INFINITY_BITS);
         }
     }

@@ -6,7 +6,6 @@
 // ask to see.
 // Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
 
-const HEAD_DIM = 64u;
 // Vectors of four columns of a key that are staged at once.
 const STEP = 16u;
 // Invocations of a workgroup; rows of each; keys of a tile, a multiple of 4.
@@ -18,13 +17,6 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
-// Whether hidden keys are marked, and by which bits.
-const MARKS_HIDDEN = true;
-const HIDDEN_BITS = 0xff800000u;
 alias Stored = f32;
 
 @group(0) @binding(1) var<storage, read> query: array<Stored>;
@@ -36,7 +28,6 @@ alias Stored = f32;
 
 // use params, sequence, rows, tile, transform, visibility, load(query), load(key)
 
-const HEAD_VECTORS = (HEAD_DIM + 3u) / 4u;
 const FOURS = KEYS / 4u;
 
 var<workgroup> tile: array<array<vec4<f32>, KEYS>, STEP>;
@@ -61,7 +52,7 @@ fn scores(
         }
     }
     let key_start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
-    for (var first = 0u; first < HEAD_VECTORS; first += STEP) {
+    for (var first = 0u; first < head_vectors(); first += STEP) {
         stage(key_start, params.kv_len - 1u - first_key, first, lane);
         workgroupBarrier();
         multiply(first);
@@ -72,24 +63,28 @@ fn scores(
     }
 }
 
+fn head_vectors() -> u32 {
+    return (params.head_dim + 3u) / 4u;
+}
+
 // Keys past the last one, counted from the tile's first, repeat it.
 fn stage(key_start: u32, last: u32, first: u32, lane: u32) {
     for (var slot = lane; slot < STEP * KEYS; slot += THREADS) {
         let j = slot / STEP;
         let column = (first + slot % STEP) * 4u;
         let start = key_start + min(j, last) * params.key.row;
-        tile[slot % STEP][j] = load_key(start + column, columns_left(HEAD_DIM, column));
+        tile[slot % STEP][j] = load_key(start + column, columns_left(params.head_dim, column));
     }
 }
 
 // Adds the products of the staged columns, from vector `first` on.
 fn multiply(first: u32) {
-    let end = min(STEP, HEAD_VECTORS - first);
+    let end = min(STEP, head_vectors() - first);
     for (var step = 0u; step < end; step++) {
         let column = (first + step) * 4u;
         var queries: array<vec4<f32>, ROWS_EACH>;
         for (var r = 0u; r < ROWS_EACH; r++) {
-            queries[r] = load_query(starts[r] + column, columns_left(HEAD_DIM, column));
+            queries[r] = load_query(starts[r] + column, columns_left(params.head_dim, column));
         }
         for (var four = 0u; four < FOURS; four++) {
             let j = four * 4u;
@@ -103,7 +98,7 @@ fn multiply(first: u32) {
 
 fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
     var visible = 0xffffffffu;
-    if MARKS_HIDDEN {
+    if is_set(MARKS_HIDDEN) {
         visible = visible_keys(sequence, row, first_key);
     }
     let slope = alibi_slope(row);
@@ -121,7 +116,7 @@ fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
         // No visible score may look like the mark of a hidden one.
         let is_nan = (bitcast<vec4<u32>>(score) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
         let bits = select(bitcast<vec4<u32>>(score), vec4(NAN_BITS), is_nan);
-        let stored = select(vec4(HIDDEN_BITS), bits, four_visible(visible, four));
+        let stored = select(vec4(params.hidden_bits), bits, four_visible(visible, four));
         for (var c = 0u; c < 4u; c++) {
             if four * 4u + c < count {
                 weights[start + four * 4u + c] = stored[c];

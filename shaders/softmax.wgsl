@@ -4,9 +4,6 @@
 // of exponentials, weights.
 
 const THREADS = 64u;
-const HIDDEN_BITS = 0xff800000u;
-const HAS_LSE = false;
-const HAS_SINKS = false;
 
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
@@ -29,7 +26,7 @@ fn softmax(
     var seen = 0u;
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
-        let shown = bits != HIDDEN_BITS;
+        let shown = bits != params.hidden_bits;
         seen |= select(0u, 1u, shown);
         highest = max(highest, select(LOWEST, bitcast<f32>(bits), shown));
     }
@@ -51,7 +48,7 @@ fn softmax(
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
         let term = exponential(bitcast<f32>(bits) - m);
-        sum.rest += select(term, 0.0, bits == HIDDEN_BITS);
+        sum.rest += select(term, 0.0, bits == params.hidden_bits);
         if settles_after(j / THREADS, 1u) {
             sum = settle(sum.total, sum.rest);
         }
@@ -70,9 +67,9 @@ fn softmax(
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
         let weight = exponential(bitcast<f32>(bits) - total.m) * factor;
-        weights[start + j] = select(bitcast<u32>(weight), 0u, bits == HIDDEN_BITS);
+        weights[start + j] = select(bitcast<u32>(weight), 0u, bits == params.hidden_bits);
     }
-    if HAS_LSE && lane == 0u {
+    if is_set(HAS_LSE) && lane == 0u {
         lse[row_start(params.lse, row)] = lse_bits(total.m, total.l, total.empty);
     }
 }

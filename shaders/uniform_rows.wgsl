@@ -2,8 +2,6 @@
 // workgroup owns one row, and leaves at once unless its lse is that of an empty one.
 
 const THREADS = 64u;
-const VALUE_DIM = 64u;
-const HAS_WEIGHTS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -26,8 +24,8 @@ fn uniform_rows(
     }
     let weight = 1.0 / f32(params.kv_len);
     let value_start = head_start(params.value, sequence, row.head / params.group);
-    for (var column = lane * 4u; column < VALUE_DIM; column += THREADS * 4u) {
-        let left = columns_left(VALUE_DIM, column);
+    for (var column = lane * 4u; column < params.value_dim; column += THREADS * 4u) {
+        let left = columns_left(params.value_dim, column);
         var sum = SettledColumns(vec4(0.0), vec4(0.0));
         for (var j = 0u; j < params.kv_len; j++) {
             sum.rest += load_value(value_start + j * params.value.row + column, left);
@@ -37,7 +35,7 @@ fn uniform_rows(
         }
         store_out(row_start(params.out, row) + column, left, (sum.total + sum.rest) * weight);
     }
-    if HAS_WEIGHTS {
+    if is_set(HAS_WEIGHTS) {
         for (var j = lane; j < params.kv_len; j += THREADS) {
             weights[row_start(params.scores, row) + j] = weight;
         }

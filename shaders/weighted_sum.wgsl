@@ -6,7 +6,6 @@
 // Visibility is decided anew, not read from the weights: a hidden value must not leak, while a visible
 // NaN shows even where its weight has vanished.
 
-const VALUE_DIM = 64u;
 // Columns of a tile, a multiple of 4.
 const COLUMNS = 32u;
 // Invocations of a workgroup; rows of each; keys of a tile, a multiple of 4.
@@ -14,10 +13,6 @@ const THREADS = 64u;
 const ROWS_EACH = 2u;
 const KEYS = 32u;
 const HAS_BIAS = false;
-const HAS_MASK = false;
-const HAS_SEGMENTS = false;
-// Whether lengths come from a buffer: locate_device.wgsl then takes the place of locate_same.wgsl.
-const HAS_LENS = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -30,7 +25,6 @@ alias StoredOut = f32;
 
 // use params, sequence, rows, row_tile, tile, finite, visibility, settle, load(value), store(out)
 
-const COLUMN_TILES = (VALUE_DIM + COLUMNS - 1u) / COLUMNS;
 const FOURS = COLUMNS / 4u;
 const ROWS = THREADS * ROWS_EACH;
 
@@ -49,8 +43,9 @@ fn weighted_sum(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let sequence = locate_sequence(workgroup);
-    let kv_head = workgroup.y / COLUMN_TILES;
-    let first_column = workgroup.y % COLUMN_TILES * COLUMNS;
+    let column_tiles = (params.value_dim + COLUMNS - 1u) / COLUMNS;
+    let kv_head = workgroup.y / column_tiles;
+    let first_column = workgroup.y % column_tiles * COLUMNS;
     let first_row = first_row_of(workgroup, sequence);
     let first_query = locate_row(first_row, sequence, kv_head).query;
     let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
@@ -91,7 +86,8 @@ fn weighted_sum(
                 add_visible_values(first_key, j);
             }
         }
-        if settles_after(at, KEYS) {
+        // A running sum takes four keys as one term.
+        if settles_after(at / 4u, KEYS / 4u) {
             settle_sums();
         }
         workgroupBarrier();
@@ -102,7 +98,7 @@ fn weighted_sum(
         for (var four = 0u; four < FOURS; four++) {
             let column = first_column + four * 4u;
             let columns = settled_sums[r][four] + sums[r][four];
-            store_out(start + column, select(0u, columns_left(VALUE_DIM, column), row.live), columns);
+            store_out(start + column, select(0u, columns_left(params.value_dim, column), row.live), columns);
         }
     }
 }
@@ -123,7 +119,7 @@ fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
         let j = slot / FOURS;
         let column = first_column + slot % FOURS * 4u;
         let start = value_start + min(j, last) * params.value.row;
-        let columns = load_value(start + column, columns_left(VALUE_DIM, column));
+        let columns = load_value(start + column, columns_left(params.value_dim, column));
         tile[j][slot % FOURS] = columns;
         if !are_finite(columns) {
             atomicStore(&has_nonfinite, 1u);

@@ -31,6 +31,9 @@ fn file(entry: Entry) -> &'static str {
     }
 }
 
+/// Binding of the small tensors, lengths among them.
+const SMALL: u32 = 8;
+
 /// The text of a shared part.
 fn part(name: &str, variant: &Variant) -> Option<&'static str> {
     let storage = if name == "store" { variant.out } else { variant.storage };
@@ -41,15 +44,11 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("locate", _) if variant.is_ragged() => {
             include_str!("../shaders/shared/locate_ragged.wgsl")
         }
-        ("locate", _) if variant.has_lens() => {
-            include_str!("../shaders/shared/locate_device.wgsl")
+        ("locate", _) if variant.entry.bindings().contains_key(&SMALL) => {
+            include_str!("../shaders/shared/locate_lens.wgsl")
         }
         ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),
         ("tile", _) => include_str!("../shaders/shared/tile.wgsl"),
-        ("locate_tile", _) if variant.is_paged() => {
-            include_str!("../shaders/shared/tile_paged.wgsl")
-        }
-        ("locate_tile", _) => include_str!("../shaders/shared/tile_contiguous.wgsl"),
         ("params", _) => include_str!("../shaders/shared/params.wgsl"),
         ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
         ("row_tile", _) => include_str!("../shaders/shared/row_tile.wgsl"),

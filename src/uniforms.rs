@@ -8,7 +8,7 @@ use crate::pipeline::lock;
 use std::sync::{Arc, Mutex};
 
 /// Bytes of the largest uniform block of any shader, tables aside.
-pub(crate) const MOST_PARAMS: u32 = 288;
+pub(crate) const MOST_PARAMS: u32 = 304;
 
 /// Slots of one size on one device: pages of them, added when all are in use.
 #[derive(Debug)]

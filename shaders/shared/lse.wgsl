@@ -2,7 +2,7 @@
 // use params, softmax_state, sink
 
 fn store_lse(at: u32, total: Total) {
-    if STORES_SUMS {
+    if is_set(STORES_SUMS) {
         lse[at] = select(bitcast<u32>(total.m), MINUS_INFINITY_BITS, total.empty);
         lse[at + 1u] = bitcast<u32>(total.l);
     } else {

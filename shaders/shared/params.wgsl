@@ -58,6 +58,37 @@ struct Params {
     softcap: f32,
     // Of the output, where it is packed.
     words: u32,
+    // What a call has, as the bits below.
+    flags: u32,
+    // Columns of keys (hidden ones in additive attention) and of values, for kernels of which a column is no register.
+    head_dim: u32,
+    value_dim: u32,
+    // What stands in place of a hidden score.
+    hidden_bits: u32,
+}
+
+// Bits of `flags`: what is asked of outside the loop over keys needs no shader of its own. The same as in
+// src/plan/params.rs.
+const HAS_LSE = 1u;
+// Whether maximum and sum stand in place of lse, for attention_combine.wgsl or attention_weights.wgsl.
+const STORES_SUMS = 2u;
+const HAS_SINKS = 4u;
+// Whether lengths come from a buffer.
+const HAS_LENS = 8u;
+const HAS_MASK = 16u;
+const HAS_SEGMENTS = 32u;
+// Whether keys and values lie in pages.
+const HAS_PAGES = 64u;
+// Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
+const READS_SUMS = 128u;
+// Whether scores are stored, for the softmax that turns them into weights.
+const STORES_SCORES = 256u;
+const MARKS_HIDDEN = 512u;
+const HAS_WEIGHTS = 1024u;
+
+// Whether any of these bits is set.
+fn is_set(bits: u32) -> bool {
+    return (params.flags & bits) != 0u;
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -13,7 +13,7 @@ struct Total {
 }
 
 fn with_sink(row: Row, m: f32, l: f32, empty: bool) -> Total {
-    if !HAS_SINKS {
+    if !is_set(HAS_SINKS) {
         return Total(m, l, 1.0, empty);
     }
     let bits = aux[params.sinks_offset + row.head];

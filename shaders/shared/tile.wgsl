@@ -1,10 +1,21 @@
 // Where the keys and values of a tile lie.
-// use rows, locate_tile
+// use params, sequence, rows
 
 // Of the tensor's first axis and of its rows: where the tile's first key lies. The others follow it.
 struct TilePlace {
     batch: u32,
     row: u32,
+}
+
+// The keys of a sequence follow one another, or lie in pages that a table names: a tile never reaches from one into the
+// next. A number past the last page is taken for the last one.
+// Source of pages: Kwon et al. 2023, arXiv 2309.06180, section 4.1.
+fn locate_tile(sequence: Sequence, first_key: u32) -> TilePlace {
+    if is_set(HAS_PAGES) {
+        let entry = params.pages_offset + sequence.batch * params.pages_batch + first_key / params.page_len;
+        return TilePlace(min(aux[entry], params.last_page), first_key % params.page_len);
+    }
+    return TilePlace(sequence.batch, sequence.first_key + first_key);
 }
 
 fn tile_start(view: View, place: TilePlace, kv_head: u32) -> u32 {

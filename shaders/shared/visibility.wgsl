@@ -36,7 +36,7 @@ fn share_of(range: KeyRange, split: u32) -> KeyRange {
 // Whether every one of these queries sees every key of the tile.
 fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
-    return !HAS_MASK && !HAS_BIAS && !HAS_SEGMENTS && last_key < sequence.seen_len
+    return !is_set(HAS_MASK) && !HAS_BIAS && !is_set(HAS_SEGMENTS) && last_key < sequence.seen_len
         && (i32(first_key) - i32(last_query) >= sequence.band_lower || last_key < params.kept)
         && i32(last_key) - i32(first_query) <= sequence.band_upper;
 }
@@ -55,13 +55,13 @@ fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(KEYS));
     let kept = min(max(params.kept, first_key) - first_key, KEYS);
     var visible = lowest_bits(u32(end)) & (lowest_bits(kept) | ~lowest_bits(u32(begin)));
-    if HAS_MASK {
+    if is_set(HAS_MASK) {
         visible &= mask_bits(row, first_key);
     }
     if HAS_BIAS {
         visible &= ~infinite_bias_bits(row, first_key);
     }
-    if HAS_SEGMENTS {
+    if is_set(HAS_SEGMENTS) {
         visible &= segment_bits(row, first_key);
     }
     return visible;

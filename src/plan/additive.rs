@@ -1,13 +1,13 @@
 //! Additive attention: projections, then the fused kernel, in parts that a device takes.
 
 use super::dispatch::Window;
-use super::kernels::softmax_variant;
+use super::kernels::{HIDDEN_MARK, softmax_variant};
 use super::launch::Launch;
 use super::linear::LinearPlan;
 use super::params::{Params, ViewParams};
 use super::split::KEYS;
 use super::storage::{Storage, of, starts_on, writing};
-use super::variant::{Constant, Entry, Variant};
+use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{AdditiveProblem, AdditiveShape, Layout, LinearShape, Strides, View};
@@ -210,7 +210,14 @@ fn launch(
     let mut params = Params {
         q_len: narrow(queries.len()),
         kv_len: narrow(s.kv_len),
+        head_dim: narrow(s.hidden_dim),
+        value_dim: narrow(s.value_dim),
+        hidden_bits: HIDDEN_MARK,
         group: 1,
+        flags: [(p.mask.is_some(), Params::HAS_MASK), (s.weights, Params::STORES_SCORES)]
+            .into_iter()
+            .map(|(is_on, flag)| if is_on { flag } else { 0 })
+            .sum(),
         mask_column: p.mask.map_or(0, |mask| mask.column),
         ..Params::default()
     };
@@ -298,17 +305,11 @@ fn launch(
             .filter(|(_, tensor, _)| *tensor == AdditiveTensor::Weights)
             .copied()
             .collect();
-        let variant = softmax_variant(false, false, device);
+        let variant = softmax_variant(device);
         let grid = [narrow(queries.len()), 1, narrow(batches.len())];
         following.push(Launch { variant, params: params.clone(), bound: weights, grid });
     }
-    let constants = [
-        ("HIDDEN_DIM", Constant::Count(narrow(hidden))),
-        ("VALUE_DIM", Constant::Count(narrow(s.value_dim))),
-        ("HAS_MASK", Constant::Flag(s.mask.is_some())),
-        ("STORES_SCORES", Constant::Flag(s.weights)),
-    ];
-    let variant = Variant { entry, storage, out, constants: constants.into() };
+    let variant = Variant { entry, storage, out, constants: [].into() };
     let mut launches = vec![Launch { variant, params, bound, grid }];
     launches.extend(following);
     check_grids(&launches, device)?;

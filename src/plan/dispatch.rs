@@ -155,16 +155,31 @@ pub struct Dispatch {
     pub grid: [u32; 3],
 }
 
+/// What a dispatch writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Results {
+    /// Out, and lse if it is asked for.
+    Final,
+    /// Out, and maximum and sum in place of lse, of which the weights will be made.
+    WithSums,
+    /// The same of one part of the keys, in the operator's own buffers.
+    OfPart,
+}
+
 impl Dispatch {
     /// A dispatch of `variant` for `problem`, with what it binds of the operator's or of scores at `others`.
     pub(super) fn new(
         variant: Variant,
+        results: Results,
         problem: &Problem,
         others: &[(Tensor, View)],
         grid: [u32; 3],
         capabilities: &Capabilities,
     ) -> Self {
         let mut params = Params::new(problem);
+        if results != Results::Final {
+            params.flags |= Params::STORES_SUMS;
+        }
         let mut bound = Vec::new();
         let views = [
             (Tensor::Query, Some(problem.query)),
@@ -178,9 +193,9 @@ impl Dispatch {
         let views = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
         for (tensor, view) in views.chain(auxiliary(problem)).chain(others.iter().copied()) {
             let tensor = match tensor {
-                Tensor::Out if variant.is_split() => Tensor::PartialOut,
-                Tensor::Lse if variant.is_split() => Tensor::PartialLse,
-                Tensor::Lse if variant.stores_sums() => Tensor::Sums,
+                Tensor::Out if results == Results::OfPart => Tensor::PartialOut,
+                Tensor::Lse if results == Results::OfPart => Tensor::PartialLse,
+                Tensor::Lse if results == Results::WithSums => Tensor::Sums,
                 tensor => tensor,
             };
             // What an empty tensor or an unused one would bind is a dummy. Without keys, no page of a pool is read.
@@ -201,16 +216,23 @@ impl Dispatch {
             };
             bound.push(Bound { tensor, view, window });
             let place = ViewParams::within(&view, &window);
+            // Results over parts are read at bindings of their own, and written at those of out and lse.
+            let is_read = number >= Tensor::PartialOut.binding(Entry::AttentionCombine);
             match tensor {
                 Tensor::Query => params.query = place,
                 Tensor::Key => params.key = place,
                 Tensor::Value => params.value = place,
-                Tensor::PartialOut if !variant.is_split() => params.partial_out = place,
-                Tensor::PartialLse if !variant.is_split() => params.partial_lse = place,
-                Tensor::Sums if !variant.stores_sums() => params.partial_lse = place,
+                Tensor::PartialOut if is_read => params.partial_out = place,
+                Tensor::PartialLse | Tensor::Sums if is_read => params.partial_lse = place,
                 Tensor::Out | Tensor::Unpacked | Tensor::PartialOut => params.out = place,
-                Tensor::Lse | Tensor::PartialLse | Tensor::Sums => params.lse = place,
-                Tensor::Mask => (params.mask, params.mask_column) = (place, view.column),
+                Tensor::Lse | Tensor::PartialLse | Tensor::Sums => {
+                    params.lse = place;
+                    params.flags |= Params::HAS_LSE;
+                }
+                Tensor::Mask => {
+                    (params.mask, params.mask_column) = (place, view.column);
+                    params.flags |= Params::HAS_MASK;
+                }
                 Tensor::Bias => (params.bias, params.bias_column) = (place, view.column),
                 Tensor::AlibiSlopes
                 | Tensor::Segments

@@ -1,7 +1,7 @@
 //! The dispatches of each kernel for one part of a problem, as if the device had no limits.
 
-use super::dispatch::{Dispatch, Tensor};
-use super::params::SequenceParams;
+use super::dispatch::{Dispatch, Results, Tensor};
+use super::params::{Params, SequenceParams};
 use super::storage::{self, Storage};
 use super::tiles::{Tiles, softmax_threads};
 use super::variant::{Constant, Entry, Variant};
@@ -61,20 +61,15 @@ pub(super) fn split(
         entry: Entry::AttentionCombine,
         storage,
         out: storage::output(part, capabilities),
-        constants: [
-            ("VALUE_DIM", Constant::Count(part.value_dim)),
-            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
-            ("HAS_SUMS", Constant::Flag(true)),
-            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
-            ("STORES_SUMS", Constant::Flag(part.stores_weights())),
-        ]
-        .into(),
+        constants: [].into(),
     };
     let vectors = part.q_len.saturating_mul(part.value_dim.div_ceil(4));
     let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
     let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
     let others = [(Tensor::PartialOut, all(out)), (Tensor::PartialLse, all(lse))];
-    let mut combine = Dispatch::new(variant, &only_sinks(part), &others, grid, capabilities);
+    let part = &only_sinks(part);
+    let mut combine = Dispatch::new(variant, results(part), part, &others, grid, capabilities);
+    combine.params.flags |= Params::READS_SUMS;
     combine.params.splits = count;
     combine.params.out_split = out.extent;
     combine.params.lse_split = lse.extent;
@@ -109,20 +104,16 @@ fn over_keys(
     let constants = columns
         .into_iter()
         .chain([
-            ("HAS_LSE", Constant::Flag(part.lse.is_some())),
-            ("STORES_SUMS", Constant::Flag(splits.is_some() || part.stores_weights())),
-            ("HAS_SINKS", Constant::Flag(part.sinks.is_some())),
-            ("SPLIT", Constant::Flag(splits.is_some())),
             ("RAGGED", Constant::Flag(part.is_ragged())),
-            ("PAGED", Constant::Flag(part.pages.is_some())),
+            ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ])
         .chain(transforms(part))
-        .chain(masks(part))
         .collect();
     let variant = Variant { entry, storage: storage::input(part, capabilities), out, constants };
     let mut grid = output_grid(part, tiles);
     grid[1] = grid[1].saturating_mul(splits.unwrap_or(1));
-    let mut dispatch = Dispatch::new(variant, part, &[], grid, capabilities);
+    let results = if splits.is_some() { Results::OfPart } else { results(part) };
+    let mut dispatch = Dispatch::new(variant, results, part, &[], grid, capabilities);
     dispatch.params.splits = splits.unwrap_or(1);
     by_sequence(dispatch, part, tiles)
 }
@@ -134,6 +125,11 @@ fn by_sequence(mut dispatch: Dispatch, part: &Problem, tiles: &Tiles) -> Dispatc
         (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
     }
     dispatch
+}
+
+/// What is known of each row once all of its keys are.
+fn results(part: &Problem) -> Results {
+    if part.stores_weights() { Results::WithSums } else { Results::Final }
 }
 
 /// With maximum and sum of each row in place of lse, where the weights will be made of them.
@@ -157,18 +153,16 @@ pub(super) fn weights(part: &Problem, tiles: &Tiles, capabilities: &Capabilities
             .weights_constants(part, capabilities)
             .into_iter()
             .chain([
-                ("HAS_LSE", Constant::Flag(part.lse.is_some())),
                 ("RAGGED", Constant::Flag(part.is_ragged())),
-                ("PAGED", Constant::Flag(part.pages.is_some())),
+                ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
             ])
             .chain(transforms(part))
-            .chain(masks(part))
             .collect(),
     };
     let splits = tiles.weights_splits(part, capabilities);
     let grid = [row_tiles(part, tiles), part.num_kv_heads.saturating_mul(splits), part.batch];
     let others: Vec<_> = target.into_iter().chain([(Tensor::Sums, dense(part, 2))]).collect();
-    let mut dispatch = Dispatch::new(variant, part, &others, grid, capabilities);
+    let mut dispatch = Dispatch::new(variant, Results::Final, part, &others, grid, capabilities);
     dispatch.params.splits = splits;
     by_sequence(dispatch, part, tiles)
 }
@@ -235,7 +229,7 @@ enum Hidden {
 }
 
 /// A NaN that no computed score is: `scores.wgsl` stores visible NaNs with other bits.
-const HIDDEN_MARK: u32 = 0xffff_ffff;
+pub(super) const HIDDEN_MARK: u32 = 0xffff_ffff;
 const MINUS_INFINITY: u32 = 0xff80_0000;
 
 fn scores(
@@ -251,15 +245,12 @@ fn scores(
         storage: storage::input(part, capabilities),
         out: storage::input(part, capabilities),
         constants: [
-            ("MARKS_HIDDEN", Constant::Flag(hidden != Hidden::Unmarked)),
-            ("HIDDEN_BITS", Constant::Count(bits)),
-            ("HEAD_DIM", Constant::Count(part.head_dim)),
             ("STEP", Constant::Count(tiles.head_chunk / 4)),
+            ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ]
         .into_iter()
         .chain(tiles.product_constants())
         .chain(transforms(part))
-        .chain(masks(part))
         .collect(),
     };
     let grid = [
@@ -267,32 +258,29 @@ fn scores(
         part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
         part.batch,
     ];
-    Dispatch::new(variant, part, &[target], grid, capabilities)
+    let mut dispatch = Dispatch::new(variant, Results::Final, part, &[target], grid, capabilities);
+    dispatch.params.hidden_bits = bits;
+    if hidden != Hidden::Unmarked {
+        dispatch.params.flags |= Params::MARKS_HIDDEN;
+    }
+    dispatch
 }
 
 fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
-    let variant = softmax_variant(part.lse.is_some(), part.sinks.is_some(), capabilities);
+    let variant = softmax_variant(capabilities);
     let grid = [part.q_len, part.num_heads, part.batch];
-    Dispatch::new(variant, part, &[weights], grid, capabilities)
+    let mut dispatch = Dispatch::new(variant, Results::Final, part, &[weights], grid, capabilities);
+    dispatch.params.hidden_bits = HIDDEN_MARK;
+    dispatch
 }
 
 /// From scores of which the hidden ones are marked to weights, in place.
-pub(super) fn softmax_variant(
-    has_lse: bool,
-    has_sinks: bool,
-    capabilities: &Capabilities,
-) -> Variant {
+pub(super) fn softmax_variant(capabilities: &Capabilities) -> Variant {
     Variant {
         entry: Entry::Softmax,
         storage: Storage::F32,
         out: Storage::F32,
-        constants: [
-            ("THREADS", Constant::Count(softmax_threads(capabilities))),
-            ("HIDDEN_BITS", Constant::Count(HIDDEN_MARK)),
-            ("HAS_LSE", Constant::Flag(has_lse)),
-            ("HAS_SINKS", Constant::Flag(has_sinks)),
-        ]
-        .into(),
+        constants: [("THREADS", Constant::Count(softmax_threads(capabilities)))].into(),
     }
 }
 
@@ -307,15 +295,15 @@ fn weighted_sum(
         storage: storage::input(part, capabilities),
         out: storage::output(part, capabilities),
         constants: [
-            ("VALUE_DIM", Constant::Count(part.value_dim)),
             ("COLUMNS", Constant::Count(tiles.value_chunk)),
+            ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
         ]
         .into_iter()
         .chain(tiles.product_constants())
-        .chain(masks(part))
         .collect(),
     };
-    Dispatch::new(variant, part, &[weights], output_grid(part, tiles), capabilities)
+    let grid = output_grid(part, tiles);
+    Dispatch::new(variant, Results::Final, part, &[weights], grid, capabilities)
 }
 
 /// A dispatch that writes out, and the one that packs it if it must be.
@@ -329,7 +317,7 @@ fn packed(dispatch: Dispatch, part: &Problem, capabilities: &Capabilities) -> Ve
         out: storage::input(part, capabilities),
         constants: [].into(),
     };
-    let mut pack = Dispatch::new(variant, part, &[], [1; 3], capabilities);
+    let mut pack = Dispatch::new(variant, Results::Final, part, &[], [1; 3], capabilities);
     pack.grid[0] = pack.params.words.div_ceil(PACK_THREADS);
     vec![dispatch, pack]
 }
@@ -364,14 +352,5 @@ fn transforms(part: &Problem) -> [(&'static str, Constant); 3] {
         ("HAS_TINY_SCALE", Constant::Flag(part.has_tiny_scale())),
         ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
         ("HAS_ALIBI", Constant::Flag(part.alibi.is_some())),
-    ]
-}
-
-fn masks(part: &Problem) -> [(&'static str, Constant); 4] {
-    [
-        ("HAS_BIAS", Constant::Flag(part.bias.is_some())),
-        ("HAS_MASK", Constant::Flag(part.mask.is_some())),
-        ("HAS_SEGMENTS", Constant::Flag(part.segments.is_some())),
-        ("HAS_LENS", Constant::Flag(part.lens.is_some())),
     ]
 }

@@ -4,7 +4,7 @@ use super::dispatch::Window;
 use super::launch::Launch;
 use super::params::{Params, ViewParams};
 use super::storage::{self, Storage, of, starts_on};
-use super::variant::{Constant, Entry, Variant};
+use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{MergeProblem, MergeShape, View};
@@ -71,16 +71,8 @@ fn plan(part: &MergeProblem, device: &Capabilities) -> Result<Vec<Launch<MergeTe
     let by_four = part.value_dim.is_multiple_of(4) && starts_on(&part.partial_out, 4);
     let storage = of(part.element, by_four, device);
     let out = storage::writing(storage, !part.value_dim.is_multiple_of(2));
-    let constants = ["HAS_LSE", "HAS_SUMS", "HAS_SINKS", "STORES_SUMS"]
-        .map(|name| (name, Constant::Flag(name == "HAS_LSE")))
-        .into_iter();
-    let value_dim = ("VALUE_DIM", Constant::Count(part.value_dim));
-    let variant = Variant {
-        entry: Entry::AttentionCombine,
-        storage,
-        out,
-        constants: constants.chain([value_dim]).collect(),
-    };
+    let entry = Entry::AttentionCombine;
+    let variant = Variant { entry, storage, out, constants: [].into() };
 
     let mut bound = Vec::new();
     let mut bind = |number, tensor, per_word, view: View| {
@@ -104,6 +96,8 @@ fn plan(part: &MergeProblem, device: &Capabilities) -> Result<Vec<Launch<MergeTe
         out_split: part.out_step,
         lse_split: part.lse_step,
         q_len: part.q_len,
+        value_dim: part.value_dim,
+        flags: Params::HAS_LSE,
         ..Params::default()
     };
     let vectors = part.q_len * part.value_dim.div_ceil(4);

@@ -1,6 +1,6 @@
 //! The dispatches of a multi-head layer: projections, attention, and what stands between them.
 
-use super::dispatch::{Dispatch, Tensor};
+use super::dispatch::{Dispatch, Results, Tensor};
 use super::linear::LinearPlan;
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
@@ -209,7 +209,8 @@ impl HeadMean {
         let entry = Entry::HeadMean;
         let variant = Variant { entry, storage, out: storage, constants: [].into() };
         let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
-        Dispatch::new(variant, part, &weights, [part.q_len, 1, part.batch], capabilities)
+        let grid = [part.q_len, 1, part.batch];
+        Dispatch::new(variant, Results::Final, part, &weights, grid, capabilities)
     }
 }
 

@@ -75,6 +75,10 @@ pub struct Params {
     pub scale: f32,
     pub softcap: f32,
     pub words: u32,
+    pub flags: u32,
+    pub head_dim: u32,
+    pub value_dim: u32,
+    pub hidden_bits: u32,
 }
 
 /// A line of the table of sequences. Mirrors shaders/shared/locate_ragged.wgsl.
@@ -119,6 +123,22 @@ impl SequenceParams {
     }
 }
 
+/// Bits of `flags`, as in shaders/shared/params.wgsl.
+#[expect(missing_docs, reason = "the names are those of shaders/shared/params.wgsl")]
+impl Params {
+    pub const HAS_LSE: u32 = 1;
+    pub const STORES_SUMS: u32 = 2;
+    pub const HAS_SINKS: u32 = 4;
+    pub const HAS_LENS: u32 = 8;
+    pub const HAS_MASK: u32 = 16;
+    pub const HAS_SEGMENTS: u32 = 32;
+    pub const HAS_PAGES: u32 = 64;
+    pub const READS_SUMS: u32 = 128;
+    pub const STORES_SCORES: u32 = 256;
+    pub const MARKS_HIDDEN: u32 = 512;
+    pub const HAS_WEIGHTS: u32 = 1024;
+}
+
 /// By how much a subnormal scale is larger here: transform.wgsl takes it off again.
 const TINY_SCALE: f32 = (1_u64 << 63) as f32;
 
@@ -129,6 +149,9 @@ impl Params {
         Self {
             q_len: problem.q_len,
             kv_len: problem.kv_len,
+            head_dim: problem.head_dim,
+            value_dim: problem.value_dim,
+            splits: 1,
             seen_len: problem.seen_len,
             group: problem.group(),
             band_lower: problem.band.lower,
@@ -153,19 +176,23 @@ impl Params {
             (self.alibi_offset, self.alibi_batch) = within(SmallTensor::AlibiSlopes, slopes);
         }
         if let Some(Segments { query, key }) = problem.segments {
+            self.flags |= Self::HAS_SEGMENTS;
             let within = |view| within(SmallTensor::Segments, view);
             (self.query_segment_offset, self.query_segment_batch) = within(query);
             (self.key_segment_offset, self.key_segment_batch) = within(key);
         }
         if let Some(Lens { view, most, before, moves }) = problem.lens {
+            self.flags |= Self::HAS_LENS;
             let (offset, _) = within(SmallTensor::Lens, view);
             self.lens = LensParams { offset, most, before, moves: moves.into() };
         }
         if let Some(Pages { page_len, count, table }) = problem.pages {
+            self.flags |= Self::HAS_PAGES;
             (self.pages_offset, self.pages_batch) = within(SmallTensor::Pages, table);
             (self.page_len, self.last_page) = (page_len, count.saturating_sub(1));
         }
         if let Some(sinks) = problem.sinks {
+            self.flags |= Self::HAS_SINKS;
             (self.sinks_offset, _) = within(SmallTensor::Sinks, sinks);
         }
     }

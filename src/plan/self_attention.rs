@@ -1,10 +1,11 @@
 //! The dispatches of a self-attention module.
 
-use super::dispatch::{Dispatch, Tensor};
+use super::dispatch::{Dispatch, Results, Tensor};
 use super::linear::LinearPlan;
+use super::params::Params;
 use super::split::split;
 use super::storage;
-use super::variant::{Constant, Entry, Variant};
+use super::variant::{Entry, Variant};
 use super::{Kernel, Plan};
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -99,13 +100,13 @@ fn uniform_rows(part: &Problem, capabilities: &Capabilities) -> Dispatch {
         entry: Entry::UniformRows,
         storage: storage::input(part, capabilities),
         out: storage::output(part, capabilities),
-        constants: [
-            ("VALUE_DIM", Constant::Count(part.value_dim)),
-            ("HAS_WEIGHTS", Constant::Flag(part.weights.is_some())),
-        ]
-        .into(),
+        constants: [].into(),
     };
     let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
     let grid = [part.q_len, part.num_heads, part.batch];
-    Dispatch::new(variant, part, &weights, grid, capabilities)
+    let mut dispatch = Dispatch::new(variant, Results::Final, part, &weights, grid, capabilities);
+    if part.weights.is_some() {
+        dispatch.params.flags |= Params::HAS_WEIGHTS;
+    }
+    dispatch
 }

@@ -194,32 +194,7 @@ impl Variant {
     /// Whether it reads a table of sequences that differ.
     #[must_use]
     pub fn is_ragged(&self) -> bool {
-        self.has("RAGGED")
-    }
-
-    /// Whether it reads lengths from a buffer.
-    pub(crate) fn has_lens(&self) -> bool {
-        self.has("HAS_LENS")
-    }
-
-    /// Whether its keys and values lie in pages.
-    #[must_use]
-    pub fn is_paged(&self) -> bool {
-        self.has("PAGED")
-    }
-
-    /// Whether what it writes is of one part of the keys.
-    pub(super) fn is_split(&self) -> bool {
-        self.has("SPLIT")
-    }
-
-    /// Whether it writes maximum and sum in place of lse.
-    pub(super) fn stores_sums(&self) -> bool {
-        self.has("STORES_SUMS")
-    }
-
-    fn has(&self, flag: &str) -> bool {
-        self.constants.get(flag) == Some(&Constant::Flag(true))
+        self.constants.get("RAGGED") == Some(&Constant::Flag(true))
     }
 }
 

@@ -59,7 +59,7 @@ impl Problem {
         self.lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
     }
 
-    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_device.wgsl computes.
+    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl computes.
     #[must_use]
     pub fn sequence_of(&self, len: u32) -> Sequence {
         let Some(lens) = self.lens else { return self.sequence(0) };

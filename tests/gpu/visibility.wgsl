@@ -6,9 +6,7 @@ const KEYS = 32u;
 // Queries of a workgroup, and tiles of a query in `found`.
 const QUERIES = 8u;
 const TILES = 8u;
-const HAS_MASK = false;
 const HAS_BIAS = false;
-const HAS_SEGMENTS = false;
 
 struct Found {
     bits: atomic<u32>,

@@ -252,23 +252,18 @@ fn a_shader_knows_only_what_concerns_it() {
         (
             Kernel::Forward,
             Entry::AttentionForward,
-            vec!["has_alibi", "has_bias", "has_lse", "has_mask", "has_softcap"],
+            vec!["has_alibi", "has_bias", "has_softcap"],
             "hidden",
         ),
         (
             Kernel::ForwardWide,
             Entry::AttentionForwardWide,
-            vec!["has_alibi", "has_bias", "has_lse", "has_mask", "has_softcap"],
+            vec!["has_alibi", "has_bias", "has_softcap"],
             "hidden",
         ),
-        (
-            Kernel::ThreeStage,
-            Entry::Scores,
-            vec!["has_alibi", "has_bias", "has_mask", "has_softcap"],
-            "value",
-        ),
-        (Kernel::ThreeStage, Entry::Softmax, vec!["has_lse"], "dim"),
-        (Kernel::ThreeStage, Entry::WeightedSum, vec!["has_bias", "has_mask"], "head"),
+        (Kernel::ThreeStage, Entry::Scores, vec!["has_alibi", "has_bias", "has_softcap"], "value"),
+        (Kernel::ThreeStage, Entry::Softmax, vec![], "dim"),
+        (Kernel::ThreeStage, Entry::WeightedSum, vec!["has_bias"], "head"),
     ] {
         let unused = name(&bare, &AttentionOptions::default(), kernel, entry);
         assert!(!unused.contains("has_"), "{unused}");

@@ -59,7 +59,8 @@ fn parameters_lie_where_rust_puts_them() {
     let params = fields!(Params: query key value out lse scores partial_out partial_lse mask bias lens mask_column
         bias_column splits out_split lse_split sequences alibi_offset alibi_batch query_segment_offset
         query_segment_batch key_segment_offset key_segment_batch pages_offset pages_batch page_len last_page sinks_offset
-        q_len kv_len seen_len group band_lower band_upper kept offset scale softcap words);
+        q_len kv_len seen_len group band_lower band_upper kept offset scale softcap words flags
+        head_dim value_dim hidden_bits);
     let view = fields!(ViewParams: offset batch head row);
     let lens = fields!(LensParams: offset most before moves);
     // No field is missing above, and none is followed by padding.

@@ -1,10 +1,11 @@
 //! A plan replayed on the host: every element that a dispatch touches is compared with what the whole
 //! problem says of the same query, so that no part is misplaced, left out or computed twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
 use wgpu_attention::{
     Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Params, Plan, Problem, Segments,
-    SequenceParams, SmallTensor, Tensor, View, ViewParams,
+    SequenceParams, SmallTensor, Tensor, View, ViewParams, assemble,
 };
 
 /// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.
@@ -193,8 +194,33 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
     assert_eq!(bindings.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
 }
 
+/// Whether a constant of the shader is on, or a bit of its params.
 fn reads(dispatch: &Dispatch, flag: &str) -> bool {
-    dispatch.variant.constants.get(flag) == Some(&Constant::Flag(true))
+    let bit = match flag {
+        "HAS_LSE" => Params::HAS_LSE,
+        "STORES_SUMS" => Params::STORES_SUMS,
+        "HAS_SINKS" => Params::HAS_SINKS,
+        "HAS_LENS" => Params::HAS_LENS,
+        "HAS_MASK" => Params::HAS_MASK,
+        "HAS_SEGMENTS" => Params::HAS_SEGMENTS,
+        "HAS_PAGES" => Params::HAS_PAGES,
+        _ => return dispatch.variant.constants.get(flag) == Some(&Constant::Flag(true)),
+    };
+    dispatch.params.flags & bit != 0
+}
+
+/// Whether the shader asks for a flag, on or off.
+fn asks(dispatch: &Dispatch, flag: &str) -> bool {
+    static TEXTS: Mutex<BTreeMap<Entry, String>> = Mutex::new(BTreeMap::new());
+    let mut texts = TEXTS.lock().unwrap();
+    let variant = &dispatch.variant;
+    // They know nothing of single keys.
+    let is_of_rows = matches!(variant.entry, Entry::Softmax | Entry::AttentionCombine);
+    if is_of_rows && !matches!(flag, "HAS_LSE" | "HAS_SINKS") {
+        return false;
+    }
+    let text = texts.entry(variant.entry).or_insert_with(|| assemble(variant));
+    text.contains(&format!("is_set({flag})")) || variant.constants.contains_key(flag)
 }
 
 /// Every tensor that the shader looks at is there, as are the numbers that no part changes.
@@ -212,7 +238,7 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         _ => Tensor::Joined,
     };
     // They share a binding.
-    let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "PAGED", "HAS_SINKS"];
+    let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "HAS_PAGES", "HAS_SINKS"];
     let reads_small = flags.iter().any(|name| reads(dispatch, name));
     for (name, tensor, view, column) in [
         ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
@@ -220,13 +246,15 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
         ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
         ("HAS_LENS", small, p.lens.map(|lens| lens.view).filter(|_| late), 0),
-        ("PAGED", small, p.pages.filter(|_| late).map(|pages| pages.table), 0),
+        ("HAS_PAGES", small, p.pages.filter(|_| late).map(|pages| pages.table), 0),
         ("HAS_SINKS", small, p.sinks, 0),
         ("HAS_LSE", Tensor::Lse, p.lse.filter(|_| !reads(dispatch, "STORES_SUMS")), 0),
     ] {
-        let Some(flag) = dispatch.variant.constants.get(name) else { continue };
+        if !asks(dispatch, name) {
+            continue;
+        }
         let sums = name == "HAS_LSE" && reads(dispatch, "STORES_SUMS");
-        assert_eq!(*flag, Constant::Flag(view.is_some() || sums), "{name}");
+        assert_eq!(reads(dispatch, name), view.is_some() || sums, "{name}");
         let is_bound = find(dispatch, tensor).is_some();
         let is_needed = if tensor == small { reads_small } else { view.is_some() };
         assert_eq!(is_bound, is_needed, "{name}");
@@ -314,7 +342,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
             let first = p.small.first(SmallTensor::Lens) as usize;
             assert_eq!(found, first + lens.view.index(batch, 0, 0, 0), "length of {place:?}");
         }
-        if let Some(pages) = p.pages.filter(|_| reads(dispatch, "PAGED")) {
+        if let Some(pages) = p.pages.filter(|_| reads(dispatch, "HAS_PAGES")) {
             let first = p.small.first(SmallTensor::Pages) as usize;
             let found = at(params.pages_offset, params.pages_batch, own, 0);
             assert_eq!(found, first + pages.table.index(batch, 0, 0, 0), "pages of {place:?}");
@@ -343,8 +371,8 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let known = [(row.sequence, sequence)];
     let lens = [0, 1, p.kv_len / 2, p.kv_len, p.kv_len + 9];
     let of_lens = lens.map(|len| (at_len(dispatch, len), p.sequence_of(len)));
-    let sequences = match dispatch.variant.constants.get("HAS_LENS") {
-        Some(Constant::Flag(true)) => &of_lens[..],
+    let sequences = match reads(dispatch, "HAS_LENS") {
+        true => &of_lens[..],
         // What hides nothing needs no length.
         _ if p.lens.is_some() => &[],
         _ => &known[..],
@@ -363,7 +391,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     }
 }
 
-/// What shaders/shared/locate_device.wgsl makes of a length.
+/// What shaders/shared/locate_lens.wgsl makes of a length.
 pub(crate) fn at_len(dispatch: &Dispatch, len: u32) -> SequenceParams {
     let Params { q_len, kv_len, band_lower, band_upper, offset, lens, .. } = dispatch.params;
     let len = len.min(lens.most);
@@ -428,7 +456,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
             // Their workgroups have 64 invocations.
             Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),
-            Entry::WeightedSum => (chunks(count("VALUE_DIM"), "COLUMNS"), 64 * count("ROWS_EACH")),
+            Entry::WeightedSum => (chunks(params.value_dim, "COLUMNS"), 64 * count("ROWS_EACH")),
             Entry::AttentionForwardWide => {
                 (chunks(count("VALUE_DIM"), "VALUE_CHUNK"), count("ROWS"))
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
-use wgpu_attention::{Constant, Entry, Storage, Variant, assemble};
+use wgpu_attention::{Constant, Entry, Params, Storage, Variant, assemble};
 
 /// The files of a folder below shaders: stem and text.
 fn files(folder: &str) -> Vec<(String, String)> {
@@ -69,7 +69,7 @@ fn every_shared_part_is_used_by_some_shader() {
                     }
                     None if name == "locate" => {
                         used.extend(
-                            ["locate_same", "locate_ragged", "locate_device"].map(str::to_owned),
+                            ["locate_same", "locate_ragged", "locate_lens"].map(str::to_owned),
                         );
                     }
                     None if name == "locate_tile" => {
@@ -127,10 +127,8 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
         let mut bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
-        // They also decide which parts locate a sequence and a tile, and of which types matrices are.
+        // They also decide which part locates a sequence, and of which types matrices are.
         bare.constants.extend(variant.constants.get_key_value("RAGGED"));
-        bare.constants.extend(variant.constants.get_key_value("HAS_LENS"));
-        bare.constants.extend(variant.constants.get_key_value("PAGED"));
         bare.constants.extend(variant.constants.get_key_value("MATRIX_SIZE"));
         let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
@@ -188,5 +186,28 @@ fn shaders_are_plain_wgsl_without_a_preprocessor_or_infinities() {
         }
         assert!(text.lines().all(|line| line.len() <= 120), "{stem}");
         assert!(text.starts_with("// ") && text.ends_with('\n'), "{stem}");
+    }
+}
+
+/// The bits of `flags` in Rust and in WGSL.
+#[test]
+fn flags_are_the_same_bits_on_both_sides() {
+    let text = include_str!("../../shaders/shared/params.wgsl");
+    let bits = [
+        ("HAS_LSE", Params::HAS_LSE),
+        ("STORES_SUMS", Params::STORES_SUMS),
+        ("HAS_SINKS", Params::HAS_SINKS),
+        ("HAS_LENS", Params::HAS_LENS),
+        ("HAS_MASK", Params::HAS_MASK),
+        ("HAS_SEGMENTS", Params::HAS_SEGMENTS),
+        ("HAS_PAGES", Params::HAS_PAGES),
+        ("READS_SUMS", Params::READS_SUMS),
+        ("STORES_SCORES", Params::STORES_SCORES),
+        ("MARKS_HIDDEN", Params::MARKS_HIDDEN),
+        ("HAS_WEIGHTS", Params::HAS_WEIGHTS),
+    ];
+    for (at, (name, bit)) in bits.into_iter().enumerate() {
+        assert_eq!(bit, 1 << at, "{name}");
+        assert!(text.contains(&format!("\nconst {name} = {bit}u;\n")), "{name}");
     }
 }

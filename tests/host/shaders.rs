@@ -331,8 +331,7 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
                 of_entry.iter().map(|variant| variant.constants[name]).collect();
             values.sort_unstable();
             values.dedup();
-            let is_fixed = entry == Entry::Softmax && *name == "HIDDEN_BITS";
-            assert_eq!(values.len() == 1, is_fixed, "{}: {name} {values:?}", entry.name());
+            assert!(values.len() > 1, "{}: {name} {values:?}", entry.name());
         }
         let storages = of_entry.iter().map(|variant| variant.storage);
         let storages: std::collections::BTreeSet<_> = storages.collect();
