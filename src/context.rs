@@ -1,7 +1,7 @@
 //! What the operators of one device share: pipelines, uniform slots, scratch buffers.
 
 use crate::call::{BoundDispatch, Call, Transfer};
-use crate::device::Capabilities;
+use crate::device::{Capabilities, MOST_UNIFORM};
 use crate::error::Error;
 use crate::lost;
 use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 
 #[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
 const TABLE_BYTES: u32 = MOST_SEQUENCES * size_of::<SequenceParams>() as u32;
+
+const _: () = assert!(TABLE_BYTES <= MOST_UNIFORM && MOST_PARAMS <= MOST_UNIFORM);
 
 /// One device and what was made for it so far.
 #[derive(Debug)]
@@ -124,6 +126,25 @@ impl Context {
         }
     }
 
+    /// What has been made so far.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint {
+            pipelines: self.pipelines.len(),
+            uniform_slots: self.uniforms.capacity(),
+            workspace: self.scratches().iter().map(|scratch| scratch.size()).sum(),
+        }
+    }
+
+    /// Gives all scratch buffers back; the next call that needs one makes it anew.
+    pub(crate) fn release_workspace(&self) {
+        self.scratches().iter().for_each(|scratch| *lock(&scratch.0) = None);
+    }
+
+    fn scratches(&self) -> [&Scratch; 6] {
+        let Self { workspace, unpacked, partial_out, partial_lse, sums, small, .. } = self;
+        [workspace, unpacked, partial_out, partial_lse, sums, small]
+    }
+
     /// Bindings of the shader that the step does not have get a dummy.
     fn bind_group<'a>(
         &'a self,
@@ -161,6 +182,17 @@ impl Context {
             entries: &entries,
         })
     }
+}
+
+/// What has been made on a device, see [`Gpu::footprint`](crate::Gpu::footprint).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Compiled pipelines; these depend on head sizes and options, not on lengths.
+    pub pipelines: usize,
+    /// Places for the parameters of dispatches that the GPU has not finished yet.
+    pub uniform_slots: usize,
+    /// Bytes of workspace, which grows to what the largest call needs.
+    pub workspace: u64,
 }
 
 /// One dispatch and what it binds.
@@ -207,5 +239,22 @@ impl Scratch {
             *held = Some(buffer);
         }
         Ok(held.clone())
+    }
+
+    fn size(&self) -> u64 {
+        lock(&self.0).as_ref().map_or(0, wgpu::Buffer::size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::device::HIGHEST_BINDING;
+    use crate::pipeline::TABLE;
+    use crate::plan::Entry;
+
+    #[test]
+    fn no_binding_has_a_higher_number_than_devices_are_asked_for() {
+        let of_shaders = Entry::ALL.into_iter().flat_map(|entry| entry.bindings().into_keys());
+        assert_eq!(of_shaders.chain([TABLE]).max(), Some(HIGHEST_BINDING));
     }
 }

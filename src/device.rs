@@ -18,6 +18,12 @@ pub struct Capabilities {
     pub buffer_size: u64,
     /// Storage buffers bound in one stage.
     pub storage_buffers: u32,
+    /// Bytes one uniform binding may span.
+    pub uniform_binding_size: u32,
+    /// Uniform buffers with dynamic offsets in one pipeline layout.
+    pub dynamic_uniform_buffers: u32,
+    /// Bindings of one group; their numbers are below it.
+    pub bindings_per_group: u32,
     /// Alignment of a storage binding's offset, in bytes.
     pub storage_alignment: u32,
     /// Alignment of a dynamic uniform offset, in bytes.
@@ -83,6 +89,11 @@ impl Matrices {
     }
 }
 
+/// Bytes of the largest uniform block of any shader: the table of sequences.
+pub(crate) const MOST_UNIFORM: u32 = 16 << 10;
+/// The highest number of a binding in any shader.
+pub(crate) const HIGHEST_BINDING: u32 = 13;
+
 /// About a second of an integrated GPU.
 const DISPATCH_WORK: u64 = 1 << 36;
 
@@ -95,6 +106,9 @@ impl Capabilities {
         binding_size: 128 << 20,
         buffer_size: 256 << 20,
         storage_buffers: 8,
+        uniform_binding_size: 64 << 10,
+        dynamic_uniform_buffers: 8,
+        bindings_per_group: 1000,
         storage_alignment: 256,
         uniform_alignment: 256,
         shader_f16: false,
@@ -118,6 +132,10 @@ impl Capabilities {
             binding_size: limits.max_storage_buffer_binding_size,
             buffer_size: limits.max_buffer_size,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            uniform_binding_size: u32::try_from(limits.max_uniform_buffer_binding_size)
+                .unwrap_or(u32::MAX),
+            dynamic_uniform_buffers: limits.max_dynamic_uniform_buffers_per_pipeline_layout,
+            bindings_per_group: limits.max_bindings_per_bind_group,
             storage_alignment: limits.min_storage_buffer_offset_alignment,
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
@@ -142,6 +160,22 @@ impl Capabilities {
         self.masked(&Self { matrices, ..Self::of(device) })
     }
 
+    /// Refuses a device on which no shader's bindings fit: only one that was opened with less than WebGPU's defaults.
+    pub(crate) fn check_bindings(&self) -> Result<(), Error> {
+        for (what, expected, found) in [
+            ("storage buffers per shader stage", 8, self.storage_buffers),
+            ("bytes of one uniform binding", MOST_UNIFORM, self.uniform_binding_size),
+            ("dynamic uniform buffers per pipeline layout", 2, self.dynamic_uniform_buffers),
+            ("bindings of a group", HIGHEST_BINDING + 1, self.bindings_per_group),
+        ] {
+            if found < expected {
+                let (expected, found) = (format!("at least {expected}"), found.to_string());
+                return Err(Error::Unsupported { what, expected, found });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a CPU plays the GPU.
     #[must_use]
     pub fn is_software(&self) -> bool {
@@ -158,6 +192,11 @@ impl Capabilities {
             binding_size: self.binding_size.min(other.binding_size),
             buffer_size: self.buffer_size.min(other.buffer_size),
             storage_buffers: self.storage_buffers.min(other.storage_buffers),
+            uniform_binding_size: self.uniform_binding_size.min(other.uniform_binding_size),
+            dynamic_uniform_buffers: self
+                .dynamic_uniform_buffers
+                .min(other.dynamic_uniform_buffers),
+            bindings_per_group: self.bindings_per_group.min(other.bindings_per_group),
             storage_alignment: self.storage_alignment.max(other.storage_alignment),
             uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
             shader_f16: self.shader_f16 && other.shader_f16,

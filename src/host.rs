@@ -8,7 +8,7 @@ mod merge;
 mod pipeline_cache;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
-use crate::context::Context;
+use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::lost;
@@ -147,6 +147,18 @@ impl Gpu {
     #[must_use]
     pub fn adapter_info(&self) -> wgpu::AdapterInfo {
         self.context.device.adapter_info()
+    }
+
+    /// What has been made so far for this `Gpu` and all that was made from it.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        self.context.footprint()
+    }
+
+    /// Gives back the workspace, which grows to what the largest call so far needed, of all operators and caches made from this
+    /// `Gpu`. A call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and done.
+    pub fn release_workspace(&self) {
+        self.context.release_workspace();
     }
 
     /// An operator on this device that shares its pipelines.

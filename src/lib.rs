@@ -24,6 +24,8 @@
 //! and cache from it ([`Gpu::operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and workspace.
 //! `Attention::new(&device, &queue, ..)` and its like make operators that share nothing.
 //!
+//! An application that passes its own device needs wgpu 30, the same as [`wgpu`] here.
+//!
 //! The layers around it have the same verbs: [`Linear`], [`MultiHeadAttention`] with PyTorch's parameters and
 //! masks, and the [`SelfAttention`] of many tutorials.
 //!
@@ -44,6 +46,18 @@
 //!
 //! [`cpu`] is the reference; [`check`] compares every kernel with it on the machine it runs on.
 //!
+//! # On a device of your own
+//!
+//! - **A lost device** shows as [`Error::Device`] with "the device is lost" ([`Error::is_lost`]) from everything that returns a
+//!   `Result` and asks the device: operators and caches made on it, `prepare`, `bind`, `encode`, `append`, `tune`, one-shots.
+//!   Operators made without a `Result` ([`Linear::new`]) say so at `prepare` or `bind`. [`Call::encode`] asks nothing, and in a
+//!   browser nothing tells. wgpu gives the reason to the device's lost callback, which this library leaves to you.
+//! - **An encoder of another device** is found by wgpu, at `finish`: `encode` returns `Ok`.
+//! - **Workspace** grows to what the largest call needs ([`Plan::workspace`]); [`Gpu::release_workspace`] gives it back.
+//! - **First calls** compile: [`Attention::prepare`] does so ahead, and [`Attention::warm_up`] also runs what drivers compile only
+//!   when it first runs.
+//! - **Buffers** may be larger than their tensors, and their bytes are not looked at: see [`AttentionBuffers::check_exact`].
+//!
 //! # What it computes
 //!
 //! ```text
@@ -56,7 +70,8 @@
 //! ```
 //!
 //! A key is hidden by the mask, by a bias of `-inf`, by causality or by a window; all apply together. A
-//! hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0 and lse `-inf`.
+//! hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0 and lse `-inf`. Values whose weighted sum
+//! passes the largest f32 give infinity.
 
 mod error;
 
@@ -83,6 +98,7 @@ pub mod check;
 pub mod cpu;
 
 pub use call::Call;
+pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
@@ -91,8 +107,8 @@ pub use ops::{
     RotaryBuffers,
 };
 pub use ops::{
-    Attention, AttentionBuffers, Footprint, Linear, LinearBuffers, MultiHeadAttention,
-    MultiHeadBuffers, SelfAttention, SelfAttentionBuffers,
+    Attention, AttentionBuffers, Linear, LinearBuffers, MultiHeadAttention, MultiHeadBuffers,
+    SelfAttention, SelfAttentionBuffers,
 };
 pub use ops::{CacheStep, CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{

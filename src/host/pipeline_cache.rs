@@ -7,7 +7,8 @@ use std::sync::Arc;
 impl Gpu {
     /// What the driver has compiled for this `Gpu` and its operators so far, for [`Gpu::with_pipeline_cache`] of a later run to
     /// start from: keep it in a file, say. None where drivers do not tell: it takes Vulkan, and on a device of yours
-    /// [`wgpu::Features::PIPELINE_CACHE`].
+    /// [`wgpu::Features::PIPELINE_CACHE`]. Mesa's lavapipe gives some 100 bytes that hold nothing: it compiles when a pipeline first
+    /// runs ([`Attention::warm_up`](crate::Attention::warm_up)) and keeps a cache on disk by itself.
     #[must_use]
     pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
         self.context.pipelines.cache_data()

@@ -1,6 +1,6 @@
 //! Additive attention recorded into the caller's encoder.
 
-use super::launch::{bytes, check_buffers, steps};
+use super::launch::{bytes, check_buffers, check_plan, steps};
 use super::linear::{Linear, LinearBuffers};
 use crate::call::Call;
 use crate::context::{Context, Step};
@@ -114,12 +114,9 @@ impl Additive {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
-    /// for a plan of another device.
+    /// for a plan for other capabilities.
     pub fn bind(&self, plan: &AdditivePlan, buffers: &AdditiveBuffers<'_>) -> Result<Call, Error> {
-        if plan.capabilities != self.context.capabilities {
-            let (expected, found) = ("a plan of this operator's device", "one of another device");
-            return Err(Error::invalid("plan", expected, found));
-        }
+        check_plan(&plan.capabilities, &self.context)?;
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
         self.context.bind("additive attention", Vec::new(), &steps)

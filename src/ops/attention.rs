@@ -1,7 +1,8 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
+use super::launch::check_plan;
 use crate::call::{Call, Transfer};
-use crate::context::{Context, Scratch, Step};
+use crate::context::{Context, Footprint, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::lost;
@@ -26,7 +27,8 @@ pub struct Attention {
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
 /// [`wgpu::BufferUsages::STORAGE`].
 ///
-/// Inputs may share a buffer; an output shares with nothing.
+/// Inputs may share a buffer; an output shares with nothing. A buffer may be larger than its tensor: only
+/// [`AttentionBuffers::check_exact`] asks for as many bytes as the plan's tensors have.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionBuffers<'a> {
     /// `[batch, num_heads, q_len, head_dim]` of the shape's element type; 16-bit elements fill whole words,
@@ -65,15 +67,6 @@ pub struct AttentionBuffers<'a> {
     pub capped_scores: Option<&'a wgpu::Buffer>,
     /// f32, sized as `weights`, written.
     pub masked_scores: Option<&'a wgpu::Buffer>,
-}
-
-/// What has been made on a device, see [`Attention::footprint`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Footprint {
-    /// Compiled pipelines; these depend on head sizes and options, not on lengths.
-    pub pipelines: usize,
-    /// Places for the parameters of dispatches that the GPU has not finished yet.
-    pub uniform_slots: usize,
 }
 
 const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
@@ -158,10 +151,13 @@ impl Attention {
     /// What has been made on this operator's device so far: for those who watch that nothing grows.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
-        Footprint {
-            pipelines: self.context.pipelines.len(),
-            uniform_slots: self.context.uniforms.capacity(),
-        }
+        self.context.footprint()
+    }
+
+    /// Gives back the workspace, which grows to what the largest call so far needed, of this operator and of all that share it. A
+    /// call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and done.
+    pub fn release_workspace(&self) {
+        self.context.release_workspace();
     }
 
     /// Records the plan into `encoder`. Any number of plans may go into one encoder.
@@ -182,13 +178,16 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the
-    /// STORAGE usage, or for a plan of another device.
+    /// STORAGE usage, or for a plan with other options or for other capabilities. A buffer may be larger than its tensor, and nothing tells
+    /// what its bytes are: f32 under a plan for f16 is taken. [`AttentionBuffers::check_exact`] finds buffers that were meant for
+    /// another shape. [`Error::Device`] if the device is lost.
     pub fn bind(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Call, Error> {
-        if plan.capabilities != self.context.capabilities {
-            let (expected, found) = ("a plan of this operator's device", "one of another device");
-            return Err(Error::invalid("plan", expected, found));
+        check_plan(&plan.capabilities, &self.context)?;
+        if plan.problem.options != self.options {
+            let expected = format!("a plan with this operator's options, {:?}", self.options);
+            return Err(Error::invalid("plan", expected, format!("{:?}", plan.problem.options)));
         }
-        buffers.validate(&plan.problem)?;
+        buffers.validate(&plan.problem, false)?;
         let copies = self.join(plan, buffers)?;
         let small = copies.first().map(|copy| &copy.target);
         let steps = self.steps(plan, buffers, small)?;
@@ -309,7 +308,16 @@ impl<'a> AttentionBuffers<'a> {
         }
     }
 
-    fn validate(&self, p: &Problem) -> Result<(), Error> {
+    /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
+    /// f16, say, or last frame's shape. For those who keep one buffer a tensor; tensors without elements may have any.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check_exact(&self, plan: &Plan) -> Result<(), Error> {
+        self.validate(&plan.problem, true)
+    }
+
+    fn validate(&self, p: &Problem, exactly: bool) -> Result<(), Error> {
         let inputs = [
             ("query", Tensor::Query, Some(p.query)),
             ("key", Tensor::Key, Some(p.key)),
@@ -336,6 +344,11 @@ impl<'a> AttentionBuffers<'a> {
             let Some(buffer) = check_buffer(name, bytes, self.get(tensor))? else {
                 continue;
             };
+            let bytes = bytes.unwrap_or_default();
+            if exactly && bytes > 0 && buffer.size() != bytes {
+                let expected = format!("a buffer of exactly {bytes} bytes");
+                return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
+            }
             let is_small = p.small.present().any(|small| tensor == small.into());
             if is_small
                 && p.small.are_joined()

@@ -1,12 +1,12 @@
 //! What caches of keys and values share: their buffers, and rows on their way into them.
 
-use super::attention::{AttentionBuffers, Footprint, check_buffer};
+use super::attention::{AttentionBuffers, check_buffer};
 use super::cache::CacheTokens;
 use super::launch::steps;
 use super::rotary::token_steps;
 use crate::buffer::{output, upload};
 use crate::call::Call;
-use crate::context::Context;
+use crate::context::{Context, Footprint};
 use crate::error::Error;
 use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor};
 use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View, places};
@@ -82,10 +82,7 @@ impl CacheStore {
     }
 
     pub(super) fn footprint(&self) -> Footprint {
-        Footprint {
-            pipelines: self.context.pipelines.len(),
-            uniform_slots: self.context.uniforms.capacity(),
-        }
+        self.context.footprint()
     }
 
     /// Compiles what contiguous new tokens need, of one run and, where there may be, of several.

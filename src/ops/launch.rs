@@ -1,7 +1,8 @@
 //! What operations other than attention share: from planned launches and the caller's buffers to steps.
 
 use super::attention::check_buffer;
-use crate::context::Step;
+use crate::context::{Context, Step};
+use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::Launch;
 
@@ -22,6 +23,15 @@ pub(super) fn steps<'a, T: Copy>(
         table: &[],
     };
     launches.iter().map(step).collect()
+}
+
+/// Refuses a plan that was made for what another device can do, or for less of this one. Plans are plain data: what two devices
+/// can do alike is planned alike.
+pub(super) fn check_plan(planned: &Capabilities, context: &Context) -> Result<(), Error> {
+    if *planned == context.capabilities {
+        return Ok(());
+    }
+    Err(Error::invalid("plan", "a plan for this operator's capabilities", "one for others"))
 }
 
 /// A buffer that a call has or not: its name, the bytes it needs if it has it, and what was given.

@@ -1,6 +1,7 @@
 //! A linear layer recorded into the caller's encoder.
 
 use super::attention::check_buffer;
+use super::launch::check_plan;
 use crate::call::Call;
 use crate::context::{Context, Step};
 use crate::device::Capabilities;
@@ -88,12 +89,9 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another device.
+    /// usage, or for a plan for other capabilities.
     pub fn bind(&self, plan: &LinearPlan, buffers: &LinearBuffers<'_>) -> Result<Call, Error> {
-        if plan.capabilities != self.context.capabilities {
-            let (expected, found) = ("a plan of this operator's device", "one of another device");
-            return Err(Error::invalid("plan", expected, found));
-        }
+        check_plan(&plan.capabilities, &self.context)?;
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;
         self.context.bind("linear", Vec::new(), &steps)

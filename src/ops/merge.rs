@@ -1,6 +1,6 @@
 //! Results over parts of the keys merged into the caller's encoder.
 
-use super::launch::{bytes, check_buffers, steps};
+use super::launch::{bytes, check_buffers, check_plan, steps};
 use crate::call::Call;
 use crate::context::Context;
 use crate::device::Capabilities;
@@ -98,13 +98,10 @@ impl Merge {
     /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a buffer that is too small, shared or without the STORAGE usage, or for a plan of another
-    /// device.
+    /// [`Error::Invalid`] for a buffer that is too small, shared or without the STORAGE usage, or for a plan for
+    /// other capabilities.
     pub fn bind(&self, plan: &MergePlan, buffers: &MergeBuffers<'_>) -> Result<Call, Error> {
-        if plan.capabilities != self.context.capabilities {
-            let (expected, found) = ("a plan of this operator's device", "one of another device");
-            return Err(Error::invalid("plan", expected, found));
-        }
+        check_plan(&plan.capabilities, &self.context)?;
         let (p, per_word) = (&plan.problem, plan.problem.element.per_word());
         let MergeBuffers { partial_out, partial_lse, out, lse } = *buffers;
         check_buffers(

@@ -13,9 +13,10 @@ mod positional;
 mod rotary;
 mod self_attention;
 mod tune;
+mod warm_up;
 
 pub use additive::{Additive, AdditiveBuffers};
-pub use attention::{Attention, AttentionBuffers, Footprint};
+pub use attention::{Attention, AttentionBuffers};
 pub use cache::{CacheStep, CacheTokens, KvCache};
 pub use linear::{Linear, LinearBuffers};
 pub use merge::{Merge, MergeBuffers};

@@ -150,7 +150,7 @@ impl MultiHeadAttention {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another layer or device.
+    /// usage, or for a plan of another layer or for other capabilities.
     pub fn bind(
         &self,
         plan: &MultiHeadPlan,
@@ -158,7 +158,11 @@ impl MultiHeadAttention {
     ) -> Result<Call, Error> {
         if plan.capabilities != self.context.capabilities || plan.sizes != self.sizes {
             let expected = "a plan of this operator";
-            return Err(Error::invalid("plan", expected, "one of another layer or device"));
+            return Err(Error::invalid(
+                "plan",
+                expected,
+                "one of another layer or for other capabilities",
+            ));
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;

@@ -1,14 +1,14 @@
 //! A cache of keys and values in pages, filled in the caller's encoder.
 
-use super::attention::{AttentionBuffers, Footprint};
+use super::attention::AttentionBuffers;
 use super::cache::CacheTokens;
 use super::cache_store::{CacheStore, Move, positions};
-use crate::context::Context;
+use crate::context::{Context, Footprint};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{
     AttentionShape, CacheRotary, PagePool, PageTable, PagedCacheShape, PagedKeys, PagedSequence,
-    PresentKeys,
+    PoolExcess, PresentKeys,
 };
 use std::sync::Arc;
 
@@ -19,10 +19,12 @@ use std::sync::Arc;
 /// lie, for the sequences of a [`PagedBatch`]:
 ///
 /// ```no_run
-/// # use wgpu_attention::{Attention, CacheTokens, Error, PagedKvCache, PagedSequence, wgpu};
-/// # fn step(attention: &Attention, cache: &mut PagedKvCache, encoder: &mut wgpu::CommandEncoder, sequences: &[PagedSequence], buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
+/// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, PagedKvCache, PagedSequence, wgpu};
+/// # fn step(gpu: &Gpu, cache: &mut PagedKvCache, encoder: &mut wgpu::CommandEncoder, sequences: &[PagedSequence], buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
+/// let options = AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
+/// let attention = gpu.operator(&options)?;
 /// cache.append(encoder, sequences, &CacheTokens::new(key, value, 1))?;
 /// let batch = cache.batch(encoder, sequences)?;
 /// let plan = attention.plan(&batch.shape(num_heads, 1))?;
@@ -63,7 +65,7 @@ impl PagedKvCache {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a shape or table that cannot be, [`Error::Unsupported`] or [`Error::Device`] if the device has
-    /// no room for it.
+    /// no room for it: all pages of one head have to fit into a binding, and the error says how many do.
     pub fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -80,6 +82,16 @@ impl PagedKvCache {
         rotary: Option<CacheRotary<'_>>,
     ) -> Result<Self, Error> {
         let problem = shape.problem(rotary)?;
+        let Capabilities { binding_size, storage_alignment, .. } = context.capabilities;
+        let refuse = |PoolExcess { expected, pages }| Error::Unsupported {
+            what: "bytes of one storage binding",
+            expected: format!(
+                "at least {expected} for one head of a pool of {} pages",
+                shape.pages
+            ),
+            found: format!("{binding_size}, in which {pages} pages fit"),
+        };
+        shape.check_heads(binding_size, storage_alignment.into()).map_err(refuse)?;
         let store = CacheStore::new(context, problem, rotary)?;
         Ok(Self { store, shape: *shape, pool: PagePool::new(shape)? })
     }
@@ -266,7 +278,8 @@ impl PagedBatch {
     }
 
     /// Attention of `q_len` queries to what the sequences hold; change any field but those of keys and values from there.
-    /// `kv_len` is the longest sequence, `kv_lens` are given if they differ.
+    /// `kv_len` is the longest sequence, `kv_lens` are given if they differ. Causality, windows and ALiBi need
+    /// [`Align::BottomRight`](crate::Align).
     #[must_use]
     pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
         let PagedCacheShape { num_kv_heads, page_len, pages, head_dim, value_dim, element, .. } =
@@ -283,6 +296,7 @@ impl PagedBatch {
             element,
             key,
             value,
+            cached: true,
             pages: Some(PagedKeys { page_len, pages, pages_per_sequence, present }),
             ..AttentionShape::new(self.lens.len(), num_heads, q_len, head_dim)
         }

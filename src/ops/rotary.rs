@@ -102,7 +102,7 @@ impl Rotary {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE usage, or
-    /// for a plan of another operation or device.
+    /// for a plan of another operation or for other capabilities.
     pub fn bind(&self, plan: &TokenPlan, buffers: &RotaryBuffers<'_>) -> Result<Call, Error> {
         check_plan(&self.context, plan, plan.problem.is_rotary())?;
         let tables = [("cos", buffers.cos), ("sin", buffers.sin)];
@@ -123,7 +123,7 @@ pub(super) fn check_plan(context: &Context, plan: &TokenPlan, is_own: bool) -> R
     if is_own && plan.capabilities == context.capabilities {
         return Ok(());
     }
-    let found = if is_own { "one of another device" } else { "one of another operation" };
+    let found = if is_own { "one for other capabilities" } else { "one of another operation" };
     Err(Error::invalid("plan", "a plan of this operator's device", found))
 }
 

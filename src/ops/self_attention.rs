@@ -132,7 +132,7 @@ impl SelfAttention {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the STORAGE
-    /// usage, or for a plan of another module or device.
+    /// usage, or for a plan of another module or for other capabilities.
     pub fn bind(
         &self,
         plan: &SelfAttentionPlan,
@@ -143,7 +143,11 @@ impl SelfAttention {
             && plan.attention.problem.head_dim as usize == self.head_dim;
         if !is_own {
             let expected = "a plan of this operator";
-            return Err(Error::invalid("plan", expected, "one of another module or device"));
+            return Err(Error::invalid(
+                "plan",
+                expected,
+                "one of another module or for other capabilities",
+            ));
         }
         buffers.validate(plan)?;
         let steps = self.steps(plan, buffers)?;

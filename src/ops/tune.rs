@@ -3,11 +3,9 @@
 use super::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
 use crate::error::Error;
-use crate::lost;
-use crate::pipeline::{if_ready, lock, scoped};
+use crate::pipeline::lock;
 use crate::plan::{Entry, ForwardTile, Plan, Tuning, candidates};
 use crate::problem::{AttentionShape, Problem};
-use futures_intrusive::channel::shared::oneshot_channel;
 use std::time::{Duration, Instant};
 
 /// Each candidate is timed so often, by turns.
@@ -91,32 +89,10 @@ impl Attention {
         lock(&self.context.tuning).learn(tuning);
     }
 
-    /// From recording until the device is done. On native the wait blocks, as nothing else would poll the device.
+    /// From recording until the device is done.
     async fn time(&self, call: &Call) -> Result<Duration, Error> {
-        let (device, queue) = (&self.context.device, &self.context.queue);
-        const TIMING: &str = "timing";
-        let mut encoder = device.create_command_encoder(&Default::default());
-        call.encode(&mut encoder);
         let begin = Instant::now();
-        let ((), error) = scoped(device, || drop(queue.submit([encoder.finish()])));
-        if let Some(message) = if_ready(error).flatten() {
-            return Err(lost::failed(device, TIMING, message));
-        }
-        let (sender, receiver) = oneshot_channel();
-        queue.on_submitted_work_done(move || {
-            // The receiver is gone only if the caller dropped the future.
-            let _ = sender.send(());
-        });
-        let failed = |message: String| lost::failed(device, TIMING, message);
-        device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| failed(error.to_string()))?;
-        if receiver.receive().await.is_none() {
-            return Err(failed("wgpu dropped the callback".to_owned()));
-        }
-        let time = begin.elapsed();
-        // Of a device that is lost all work counts as done.
-        lost::check(device, TIMING)?;
-        Ok(time)
+        self.context.run("timing", call).await?;
+        Ok(begin.elapsed())
     }
 }

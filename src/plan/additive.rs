@@ -73,6 +73,7 @@ impl AdditivePlan {
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is too small for.
     pub fn new(shape: &AdditiveShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = AdditiveProblem::new(shape)?;
+        capabilities.check_bindings()?;
         let needs = [
             ("bytes of workgroup memory", WORKGROUP_BYTES, capabilities.workgroup_memory),
             (KEYS, narrow(shape.kv_len), most_keys(shape, capabilities)),

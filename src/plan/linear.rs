@@ -70,6 +70,7 @@ impl LinearPlan {
     /// small for.
     pub fn new(shape: &LinearShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = LinearProblem::new(shape)?;
+        capabilities.check_bindings()?;
         let bytes = BYTES_PER_COLUMN * Tile::new(u32::MAX, capabilities).columns;
         let needs = [
             ("invocations per workgroup", 64, capabilities.workgroup_invocations),

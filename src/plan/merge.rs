@@ -40,6 +40,7 @@ impl MergePlan {
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is too small for.
     pub fn new(shape: &MergeShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = MergeProblem::new(shape)?;
+        capabilities.check_bindings()?;
         let mut launches = Vec::new();
         let mut waiting = vec![problem];
         while let Some(part) = waiting.pop() {

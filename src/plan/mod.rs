@@ -43,7 +43,7 @@ pub use variant::{Access, Constant, Entry, Variant};
 
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::Problem;
+use crate::problem::{Align, AttentionOptions, Problem};
 use std::fmt;
 
 /// A way to compute attention.
@@ -128,14 +128,7 @@ impl Plan {
         kernel: Option<Kernel>,
         tuning: &Tuning,
     ) -> Result<Self, Error> {
-        let needed = Capabilities::PORTABLE.storage_buffers;
-        if capabilities.storage_buffers < needed {
-            return Err(Error::Unsupported {
-                what: "storage buffers per shader stage",
-                expected: format!("at least {needed}"),
-                found: capabilities.storage_buffers.to_string(),
-            });
-        }
+        capabilities.check_bindings()?;
         let most = tiles::most_columns(capabilities);
         let is_wide = problem.head_dim.max(problem.value_dim) > most;
         let (kernel, reason) = choose(&problem, is_wide, capabilities, tuning, kernel)?;
@@ -309,6 +302,7 @@ impl fmt::Display for Plan {
             "columns     {} of head_dim {} and {} of value_dim {} at a time",
             tiles.head_chunk, p.head_dim, tiles.value_chunk, p.value_dim
         )?;
+        writeln!(f, "hidden      {}", hiding(p))?;
         if p.group() > 1 {
             writeln!(f, "rows        {} query heads share each key head's tiles", p.group())?;
         }
@@ -328,4 +322,46 @@ impl fmt::Display for Plan {
             tiles.workgroup_bytes, self.workspace
         )
     }
+}
+
+/// What hides keys from queries, in the words of the options and the shape.
+fn hiding(p: &Problem) -> String {
+    let AttentionOptions { causal, window_left, window_keeps, window_right, align, .. } = p.options;
+    let mut counted = Vec::new();
+    if causal {
+        counted.push("causal".to_owned());
+    }
+    if let Some(left) = window_left {
+        let kept =
+            if window_keeps > 0 { format!(" but the first {window_keeps}") } else { String::new() };
+        counted.push(format!("window_left {left}{kept}"));
+    }
+    counted.extend(window_right.map(|right| format!("window_right {right}")));
+    if !counted.is_empty() {
+        let place = match (
+            align,
+            p.lens.is_some_and(|lens| lens.moves),
+            p.sequences.is_none() && p.pieces.is_none(),
+        ) {
+            (Align::BottomRight, false, true) => format!(" (offset {})", p.offset),
+            _ => String::new(),
+        };
+        counted.push(match align {
+            Align::TopLeft => "counted from the first key".to_owned(),
+            Align::BottomRight => format!("counted from the last key{place}"),
+            Align::Offset(offset) => format!("counted from key {offset}"),
+        });
+    }
+    let named = [
+        ("kv_lens", p.sequences.is_some() && p.pieces.is_none()),
+        ("lens", p.lens.is_some()),
+        ("cu_seqlens", p.pieces.is_some()),
+        ("segments", p.segments.is_some()),
+        ("mask", p.mask.is_some()),
+        ("bias where -inf", p.bias.is_some()),
+    ];
+    let named = named.into_iter().filter(|&(_, is_given)| is_given);
+    let all: Vec<String> =
+        counted.into_iter().chain(named.map(|(name, _)| name.to_owned())).collect();
+    if all.is_empty() { "no key".to_owned() } else { format!("by {}", all.join(", ")) }
 }

@@ -83,6 +83,7 @@ impl TokenPlan {
 
     /// Cuts `problem` into parts that the device takes.
     pub(crate) fn new(problem: TokenProblem, capabilities: &Capabilities) -> Result<Self, Error> {
+        capabilities.check_bindings()?;
         let mut launches = Vec::new();
         let mut waiting = vec![problem];
         while let Some(part) = waiting.pop() {

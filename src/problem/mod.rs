@@ -38,7 +38,7 @@ pub use options::{Align, AttentionOptions};
 pub use pages::{PagedKeys, Pages, PresentKeys};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
-pub(crate) use pool::{PagePool, PageTable};
+pub(crate) use pool::{PagePool, PageTable, PoolExcess};
 pub use pool::{PagedCacheShape, PagedSequence};
 pub use segments::Segments;
 pub use self_attention::{
@@ -60,6 +60,8 @@ use strides::{resolve, resolve_broadcast, resolve_output};
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
+    /// What the scores go through, as asked for.
+    pub options: AttentionOptions,
     /// Number of sequences.
     pub batch: u32,
     /// Number of query heads.
@@ -192,6 +194,7 @@ impl Problem {
                 s.num_kv_heads,
             ));
         }
+        check_align(s, options)?;
         let queries = [s.batch, s.num_heads, s.q_len, s.head_dim];
         let pages = Pages::new(s, options)?;
         let [sequences, len] = match s.pages {
@@ -233,6 +236,7 @@ impl Problem {
         let per_head = [1, s.num_heads, 1, 1];
         let sinks = s.sinks.then(|| resolve("sinks", per_head, Layout::Bhsd)).transpose()?;
         Ok(Self {
+            options: *options,
             batch: length("batch", s.batch)?,
             num_heads: length("num_heads", s.num_heads)?,
             num_kv_heads: length("num_kv_heads", s.num_kv_heads)?,
@@ -304,6 +308,16 @@ impl Problem {
     pub fn stores_weights(&self) -> bool {
         self.kv_len > 0 && self.weights.is_some()
     }
+}
+
+/// With a cache the queries are the last tokens, and stand at the last keys.
+fn check_align(shape: &AttentionShape, options: &AttentionOptions) -> Result<(), Error> {
+    let is_top_left = options.counts(shape) && options.align == Align::TopLeft;
+    if shape.cached && is_top_left {
+        let expected = "Align::BottomRight, as the queries are the last tokens of a cache";
+        return Err(Error::invalid("align", expected, "Align::TopLeft"));
+    }
+    Ok(())
 }
 
 /// A kernel reads the mask's bits of a whole tile of keys at once.

@@ -1,5 +1,7 @@
 //! What the scores go through: scale, softcap, causality, windows.
 
+use super::AttentionShape;
+
 /// Options of attention, independent of each other; every way of hiding a key applies together.
 ///
 /// ```
@@ -32,10 +34,19 @@ pub struct AttentionOptions {
     pub align: Align,
 }
 
+impl AttentionOptions {
+    /// Whether anything depends on which key stands beside which query.
+    pub(crate) fn counts(&self, shape: &AttentionShape) -> bool {
+        let has_window = self.window_left.is_some() || self.window_right.is_some();
+        self.causal || has_window || shape.alibi.is_some()
+    }
+}
+
 /// Which key stands beside which query: query `i` stands at key `i + offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Align {
-    /// Offset 0: the first query stands beside the first key (PyTorch's `is_causal`).
+    /// Offset 0: the first query stands beside the first key (PyTorch's `is_causal`). Refused for the shapes of a cache, whose
+    /// queries are the last tokens.
     #[default]
     TopLeft,
     /// Offset `kv_len - q_len`: the last query stands beside the last key (FlashAttention from 2.1

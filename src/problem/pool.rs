@@ -49,6 +49,40 @@ impl PagedCacheShape {
     }
 }
 
+/// What a pool's keys or values need of a device, where they need more than it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolExcess {
+    /// Bytes that one binding has to span.
+    pub(crate) expected: u64,
+    /// Pages of which there may be as many.
+    pub(crate) pages: usize,
+}
+
+impl PagedCacheShape {
+    /// Attention reads the pool a head at a time at least, through bindings of at most `most` bytes that start at multiples of
+    /// `alignment`: refuses a head's pages that are too many for that.
+    pub(crate) fn check_heads(&self, most: u64, alignment: u64) -> Result<(), PoolExcess> {
+        let row = self.head_dim.max(self.value_dim) as u64;
+        let page = self.page_len as u64 * row * 4 / u64::from(self.element.per_word());
+        let heads = (self.num_kv_heads as u64).min(alignment);
+        // Where a head's pages do not start aligned, the binding starts before them.
+        let bytes = |pages: u64| {
+            let head = pages.saturating_mul(page);
+            let before = (0..heads).map(|h| h.saturating_mul(head) % alignment).max();
+            head.saturating_add(before.unwrap_or_default())
+        };
+        let expected = bytes(self.pages as u64);
+        if expected <= most {
+            return Ok(());
+        }
+        let pages = (0..=most / page).rev().find(|&pages| bytes(pages) <= most);
+        Err(PoolExcess {
+            expected,
+            pages: usize::try_from(pages.unwrap_or_default()).unwrap_or_default(),
+        })
+    }
+}
+
 /// A sequence of a [`PagedKvCache`](crate::PagedKvCache), of the one that made it and no other; once removed it names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PagedSequence(u64);

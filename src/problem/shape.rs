@@ -66,6 +66,10 @@ pub struct AttentionShape {
     pub segments: Option<SegmentLayout>,
     /// Keys and values lie in pages of one pool, which key and value then are; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
+    /// Keys and values are those of a cache, whose last tokens the queries are, as [`KvCache::shape`](crate::KvCache::shape) says.
+    /// Queries that counted from the first key ([`Align::TopLeft`](crate::Align), the default) would not see their own past:
+    /// where causality, a window or ALiBi counts, only another `align` is taken.
+    pub cached: bool,
     /// Attention sinks, a logit for each query head: it joins the sum that the weights of the head's rows are divided by, and has
     /// no value, so that they sum to less than 1: `exp(score_j) / (exp(sink) + sum_j exp(score_j))`.
     ///
@@ -147,6 +151,7 @@ impl AttentionShape {
             alibi: None,
             segments: None,
             pages: None,
+            cached: false,
             sinks: false,
             lse: None,
             weights: None,

@@ -6,8 +6,8 @@ use crate::case::{Case, PLAIN, check_tensor, shape};
 use crate::errors::text;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AlibiLayout, Attention, AttentionBuffers, AttentionShape, BroadcastLayout, Capabilities,
-    Layout, SegmentLayout, wgpu,
+    AlibiLayout, Attention, AttentionBuffers, AttentionOptions, AttentionShape, BroadcastLayout,
+    Capabilities, ElementType, Layout, SegmentLayout, wgpu,
 };
 
 /// A call that asks for everything, and buffers that are right for it.
@@ -223,11 +223,44 @@ fn encode_refuses_a_plan_for_other_capabilities() {
     let mut encoder = call.app.encoder();
     assert_eq!(
         text(call.operator.encode(&mut encoder, &plan, &call.given())),
-        "plan: expected a plan of this operator's device, found one of another device"
+        "plan: expected a plan for this operator's capabilities, found one for others"
     );
     other.encode(&mut encoder, &plan, &call.given()).unwrap();
     call.app.submit(encoder);
     call.check();
+}
+
+#[test]
+fn encode_refuses_plans_with_other_options() {
+    let call = Call::new();
+    let refused = |plan| text(call.operator.bind(plan, &call.given()));
+    let options = AttentionOptions { scale: Some(0.5), ..PLAIN };
+    let other = Attention::new(&call.app.device, &call.app.queue, &options).unwrap();
+    let plan = other.plan(&call.case.shape).unwrap();
+    let found = refused(&plan);
+    assert!(found.starts_with("plan: expected a plan with this operator's options"), "{found}");
+    assert!(found.contains("found AttentionOptions { scale: Some(0.5)"), "{found}");
+    // Another operator with the same options is as good.
+    let same = Attention::new(&call.app.device, &call.app.queue, &PLAIN).unwrap();
+    assert_eq!(refused(&same.plan(&call.case.shape).unwrap()), "no error");
+}
+
+#[test]
+fn buffers_longer_than_their_tensors_are_found_where_one_asks() {
+    let call = Call::new();
+    let plan = call.operator.plan(&call.case.shape).unwrap();
+    call.given().check_exact(&plan).unwrap();
+    let longer = call.app.output(49);
+    let buffers = AttentionBuffers { out: &longer, ..call.given() };
+    call.operator.bind(&plan, &buffers).unwrap();
+    let found = text(buffers.check_exact(&plan));
+    assert_eq!(found, "out: expected a buffer of exactly 192 bytes, found 196 bytes");
+    // Those of f32 are taken for f16, and are twice as long.
+    let shape = AttentionShape { element: ElementType::F16, ..call.case.shape.clone() };
+    let plan = call.operator.plan(&shape).unwrap();
+    call.operator.bind(&plan, &call.given()).unwrap();
+    let found = text(call.given().check_exact(&plan));
+    assert_eq!(found, "query: expected a buffer of exactly 96 bytes, found 192 bytes");
 }
 
 /// wgpu notices; its words come as an error, not as a panic.

@@ -273,7 +273,7 @@ fn buffers_that_do_not_fit_are_refused() {
     let plan = other.rotary_operator().plan(&shape).unwrap();
     let mut encoder = app.device.create_command_encoder(&Default::default());
     let refused = operator.encode(&mut encoder, &plan, &good).unwrap_err().to_string();
-    assert!(refused.contains("another device"), "{refused}");
+    assert!(refused.contains("one for other capabilities"), "{refused}");
     let positional = gpu().positional_operator().plan(&PositionalShape::new(1, 1, 1)).unwrap();
     let refused = operator.encode(&mut encoder, &positional, &good).unwrap_err().to_string();
     assert!(refused.contains("another operation"), "{refused}");

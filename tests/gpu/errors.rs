@@ -1,11 +1,12 @@
 //! Options, shapes and slices that cannot be: an error that names argument, expected and found, no panic, and a
 //! device that goes on working.
 
+use crate::cache::app;
 use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
 use wgpu_attention::{
     AlibiLayout, Align, Attention, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
-    Error, Inputs, Kernel, Layout, Strides,
+    Error, Inputs, Kernel, KvCacheShape, Layout, PagedCacheShape, Strides,
 };
 
 pub(crate) fn text<T>(result: Result<T, Error>) -> String {
@@ -152,4 +153,37 @@ fn one_shots_refuse_slices_of_the_wrong_length() {
     let strided = Layout::Strided(Strides { offset: 2, batch: 0, head: 40, row: 8 });
     let strided = Case { shape: AttentionShape { key: strided, ..bare.shape.clone() }, ..bare };
     refused(&strided, &strided.inputs(), "key: expected at least 82 elements, found 80");
+}
+
+/// The last tokens of a cache, counted from its first key, would not see their past.
+#[test]
+fn options_that_count_from_the_first_key_are_refused_for_the_shapes_of_caches() {
+    let cache = gpu().kv_cache(&KvCacheShape::new(2, 2, 8, 8), None).unwrap();
+    let mut paged = gpu().paged_kv_cache(&PagedCacheShape::new(2, 16, 4, 8), None).unwrap();
+    let sequence = paged.add();
+    let mut encoder = app(gpu()).encoder();
+    let batch = paged.batch(&mut encoder, &[sequence]).unwrap();
+    let alibi = |shape| AttentionShape { alibi: Some(AlibiLayout::PerHead), ..shape };
+    let shapes = [cache.shape(2, 1), cache.step_shape(2, 1), batch.shape(2, 1)];
+    let causal = AttentionOptions { causal: true, ..PLAIN };
+    let counting = [
+        causal,
+        AttentionOptions { window_left: Some(3), ..PLAIN },
+        AttentionOptions { window_right: Some(3), ..PLAIN },
+    ];
+    let plan = |shape: &AttentionShape, options: &AttentionOptions| {
+        gpu().operator(options).unwrap().plan(shape)
+    };
+    let says = "align: expected Align::BottomRight, as the queries are the last tokens of a cache, found Align::TopLeft";
+    for shape in shapes {
+        for options in counting {
+            assert_eq!(text(plan(&shape, &options)), says);
+            for align in [Align::BottomRight, Align::Offset(0)] {
+                assert!(plan(&shape, &AttentionOptions { align, ..options }).is_ok());
+            }
+        }
+        assert!(plan(&shape, &PLAIN).is_ok());
+        assert_eq!(text(plan(&alibi(shape), &PLAIN)), says);
+    }
+    assert!(plan(&shape(1, 2, 1, 5, 8), &causal).is_ok());
 }

@@ -1,11 +1,14 @@
 //! Nothing to do, very much to do, and devices that can do little at a time.
 
+use crate::app::App;
+use crate::cache::app;
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
 use crate::device::gpu;
+use crate::errors::text;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, Gpu, Kernel, Layout,
-    Problem, Strides,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, CacheTokens, Capabilities, Gpu, Kernel,
+    Layout, LinearShape, PagedCacheShape, Problem, Strides, wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
@@ -198,5 +201,67 @@ fn tensors_larger_than_a_binding_come_in_parts() {
             &expected[start..][..len],
             &Bounds::F32,
         );
+    }
+}
+
+#[test]
+fn a_pool_of_which_a_head_is_larger_than_a_binding_is_refused_where_it_is_made() {
+    // A page of a head is 512 bytes; of three heads' pages not all start at a multiple of 2048.
+    let few = Capabilities { binding_size: 6000, storage_alignment: 2048, ..*gpu().capabilities() };
+    let few = gpu().masked(&few);
+    let shape = |pages| PagedCacheShape::new(3, 16, pages, 8);
+    let says = "this device's bytes of one storage binding: expected at least 7680 for one head of \
+                a pool of 13 pages, found 6000, in which 9 pages fit";
+    assert_eq!(text(few.paged_kv_cache(&shape(13), None)), says);
+    for pages in 10..20 {
+        assert!(few.paged_kv_cache(&shape(pages), None).is_err(), "{pages}");
+    }
+    // All that fit are read.
+    let mut cache = few.paged_kv_cache(&shape(9), None).unwrap();
+    let sequence = cache.add();
+    let app = app(&few);
+    let [key, value, query, out] = [16 * 8 * 3; 4].map(|len| app.output(len));
+    let mut encoder = app.encoder();
+    cache.append(&mut encoder, &[sequence], &CacheTokens::new(&key, &value, 16)).unwrap();
+    let batch = cache.batch(&mut encoder, &[sequence]).unwrap();
+    let attention = few.operator(&PLAIN).unwrap();
+    let plan = attention.plan(&batch.shape(3, 1)).unwrap();
+    attention.encode(&mut encoder, &plan, &batch.buffers(&query, &out)).unwrap();
+    app.submit(encoder);
+}
+
+/// A device that was opened with less than WebGPU's defaults.
+#[test]
+fn bindings_that_do_not_fit_are_refused_when_planned() {
+    let shape = AttentionShape::new(1, 2, 9, 8);
+    let adapter = {
+        let app = App::open();
+        let wanted = gpu().adapter_info();
+        let all = pollster::block_on(app.instance.enumerate_adapters(wanted.backend.into()));
+        all.into_iter().find(|adapter| adapter.get_info().name == wanted.name).unwrap()
+    };
+    let plain = wgpu::Limits::default();
+    for (required_limits, says) in [
+        (
+            wgpu::Limits { max_uniform_buffer_binding_size: 256, ..plain.clone() },
+            "bytes of one uniform binding: expected at least 16384, found 256",
+        ),
+        (
+            wgpu::Limits { max_dynamic_uniform_buffers_per_pipeline_layout: 1, ..plain.clone() },
+            "dynamic uniform buffers per pipeline layout: expected at least 2, found 1",
+        ),
+        (
+            wgpu::Limits { max_bindings_per_bind_group: 13, ..plain.clone() },
+            "bindings of a group: expected at least 14, found 13",
+        ),
+    ] {
+        let opened = adapter
+            .request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+        let (device, queue) = pollster::block_on(opened).unwrap();
+        let gpu = Gpu::from_device(&device, &queue);
+        let refused = text(gpu.operator(&PLAIN).unwrap().plan(&shape));
+        assert_eq!(refused, format!("this device's {says}"));
+        let linear = gpu.linear_operator().plan(&LinearShape::new(3, 8, 8));
+        assert_eq!(text(linear), format!("this device's {says}"));
     }
 }

@@ -4,7 +4,10 @@ use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
 use std::collections::HashSet;
 use std::thread;
-use wgpu_attention::{AttentionShape, Capabilities, Error, Gpu, Kernel, Layout, Plan, Variant};
+use wgpu_attention::{
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
+    ElementType, Error, Gpu, Kernel, Layout, PagedKeys, Plan, SegmentLayout, Variant,
+};
 
 /// Three stages, and so three pipelines at least.
 fn case() -> Case {
@@ -123,4 +126,61 @@ fn damaged_or_foreign_cache_data_are_refused() {
     refused(&[&data[..], &[0]].concat());
     refused(&[0; 4096]);
     assert!(gpu.with_pipeline_cache(&data).is_ok());
+}
+
+/// Whatever its shaders read, it finds nothing to do, ends, and leaves the device as it was.
+#[test]
+fn every_kind_of_plan_is_warmed_up() {
+    let stored = Some(Layout::Bhsd);
+    let plain = shape(2, 2, 40, 70, 16);
+    let full = Some(BroadcastLayout::Sizes([2, 2, 40, 70]));
+    let starts = CuSeqlens { query: vec![0, 9, 40], key: vec![0, 30, 70] };
+    let shapes = [
+        plain.clone(),
+        AttentionShape { weights: stored, raw_scores: stored, ..plain.clone() },
+        AttentionShape { weights: stored, kv_lens: Some(vec![70, 3]), ..plain.clone() },
+        AttentionShape { lens: true, sinks: true, ..plain.clone() },
+        AttentionShape { pages: Some(PagedKeys::new(16, 9, 5)), ..plain.clone() },
+        AttentionShape {
+            mask: full,
+            bias: full,
+            alibi: Some(AlibiLayout::PerHead),
+            ..plain.clone()
+        },
+        AttentionShape { segments: Some(SegmentLayout::PerSide), ..plain.clone() },
+        AttentionShape { batch: 1, cu_seqlens: Some(starts), ..plain.clone() },
+        AttentionShape { element: ElementType::F16, ..plain.clone() },
+        AttentionShape { element: ElementType::Bf16, head_dim: 7, value_dim: 5, ..plain },
+    ];
+    let causal = AttentionOptions { causal: true, window_left: Some(20), ..PLAIN };
+    let mut count = 0;
+    for options in [PLAIN, causal] {
+        let operator = gpu().operator(&options).unwrap();
+        for shape in &shapes {
+            for kernel in Kernel::ALL {
+                if let Ok(plan) = operator.plan_kernel(shape, Some(kernel)) {
+                    operator
+                        .warm_up_blocking(&plan)
+                        .unwrap_or_else(|error| panic!("{plan}: {error}"));
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count >= 60, "{count}");
+    case().check_on(gpu());
+}
+
+#[test]
+fn workspace_is_given_back_and_made_anew() {
+    // Scores that nobody keeps.
+    let (gpu, case) = (fresh(), Case::new(shape(1, 2, 9, 20, 8), PLAIN, 1));
+    let expected = case.run(&gpu, Some(Kernel::ThreeStage));
+    let grown = gpu.footprint().workspace;
+    let operator = gpu.operator(&case.options).unwrap();
+    assert_eq!(grown, 2 * 9 * 20 * 4);
+    gpu.release_workspace();
+    assert_eq!((gpu.footprint().workspace, operator.footprint().workspace), (0, 0));
+    assert_eq!(case.run(&gpu, Some(Kernel::ThreeStage)), expected);
+    assert_eq!(gpu.footprint().workspace, grown);
 }

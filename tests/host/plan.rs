@@ -2,8 +2,9 @@
 
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
-    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, Error, Kernel, Layout, Matrices, Plan, Problem, Storage, Tensor,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
+    ElementType, Entry, Error, Kernel, Layout, Matrices, Plan, Problem, SegmentLayout, Storage,
+    Tensor,
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
@@ -285,6 +286,7 @@ fn a_plan_says_what_runs_and_why() {
             "kernel      forward (nothing asks for scores)\n\
              tiles       64 rows x 28 keys; 64 threads, each 1 rows and 4 keys at a time\n\
              columns     64 of head_dim 64 and 64 of value_dim 64 at a time\n\
+             hidden      no key\n\
              rows        2 query heads share each key head's tiles\n\
              dispatches  {} of 4 x 2 x 2 workgroups\n\
              memory      14340 bytes of workgroup memory, 0 bytes of workspace",
@@ -383,4 +385,44 @@ fn tiles_of_matrices_fit_the_workgroup_memory_there_is() {
         assert_eq!((tiles.rows(), tiles.threads), (rows, 2 * rows), "{tiles:?}");
         assert!(tiles.workgroup_bytes <= kib << 10, "{tiles:?}");
     }
+}
+
+#[test]
+fn a_plan_says_what_hides_keys() {
+    let o = AttentionOptions::default;
+    let shape = AttentionShape { kv_len: 90, ..AttentionShape::new(2, 2, 20, 8) };
+    let says = |shape: &AttentionShape, options: &AttentionOptions| {
+        let plan = Plan::new(Problem::new(shape, options).unwrap(), &PORTABLE, None).unwrap();
+        let text = plan.to_string();
+        let line = text.lines().find_map(|line| line.strip_prefix("hidden      "));
+        line.unwrap_or_default().to_owned()
+    };
+    assert_eq!(says(&shape, &o()), "no key");
+    let causal = AttentionOptions { causal: true, ..o() };
+    assert_eq!(says(&shape, &causal), "by causal, counted from the first key");
+    let all = AttentionOptions {
+        window_left: Some(30),
+        window_keeps: 4,
+        window_right: Some(2),
+        align: Align::BottomRight,
+        ..causal
+    };
+    let masked = AttentionShape {
+        mask: Some(BroadcastLayout::Sizes([1, 1, 20, 90])),
+        bias: Some(BroadcastLayout::Sizes([1, 1, 20, 90])),
+        segments: Some(SegmentLayout::PerSide),
+        ..shape.clone()
+    };
+    assert_eq!(
+        says(&masked, &all),
+        "by causal, window_left 30 but the first 4, window_right 2, counted from the last key (offset 70), \
+         segments, mask, bias where -inf"
+    );
+    let window = AttentionOptions { window_left: Some(0), align: Align::Offset(-3), ..o() };
+    let ragged = AttentionShape { kv_lens: Some(vec![90, 7]), ..shape.clone() };
+    assert_eq!(says(&ragged, &window), "by window_left 0, counted from key -3, kv_lens");
+    let bottom = AttentionOptions { align: Align::BottomRight, ..causal };
+    let found = AttentionShape { lens: true, ..shape.clone() };
+    assert_eq!(says(&found, &bottom), "by causal, counted from the last key, lens");
+    assert_eq!(says(&found, &o()), "by lens");
 }

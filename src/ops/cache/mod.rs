@@ -4,10 +4,10 @@ mod step;
 
 pub use step::CacheStep;
 
-use super::attention::{AttentionBuffers, Footprint};
+use super::attention::AttentionBuffers;
 use super::cache_store::{CacheStore, LensChange, Move, positions};
 use crate::buffer::output;
-use crate::context::Context;
+use crate::context::{Context, Footprint};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::{CacheLens, Launch, cache_lens};
@@ -21,13 +21,16 @@ use std::sync::Arc;
 ///
 /// `append` records new tokens into your encoder, behind those that each sequence holds; attention over the cache is
 /// [`Attention`](crate::Attention) with [`KvCache::shape`] and [`KvCache::buffers`]. With
-/// [`Align::BottomRight`](crate::Align) the last query of a sequence stands beside its last key:
+/// [`Align::BottomRight`](crate::Align) the last query of a sequence stands beside its last key; the default,
+/// [`Align::TopLeft`](crate::Align), is refused where it would hide the past from it:
 ///
 /// ```no_run
-/// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
-/// # fn step(attention: &Attention, cache: &mut KvCache, encoder: &mut wgpu::CommandEncoder, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
+/// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, KvCache, wgpu};
+/// # fn step(gpu: &Gpu, cache: &mut KvCache, encoder: &mut wgpu::CommandEncoder, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
+/// let options = AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
+/// let attention = gpu.operator(&options)?;
 /// cache.append(encoder, &CacheTokens::new(key, value, 1))?;
 /// let plan = attention.plan(&cache.shape(num_heads, 1))?;
 /// attention.encode(encoder, &plan, &cache.buffers(query, out))?;
@@ -143,7 +146,8 @@ impl KvCache {
     }
 
     /// Attention of `q_len` queries to what the cache holds now; change any field but those of keys and values from there.
-    /// `kv_len` is the longest sequence, `kv_lens` are given if they differ.
+    /// `kv_len` is the longest sequence, `kv_lens` are given if they differ. Causality, windows and ALiBi need
+    /// [`Align::BottomRight`](crate::Align).
     #[must_use]
     pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
         let CacheProblem { shape, key, value } = &self.store.problem;
@@ -157,6 +161,7 @@ impl KvCache {
             element: shape.element,
             key: key.layout(),
             value: value.layout(),
+            cached: true,
             ..AttentionShape::new(shape.batch, num_heads, q_len, shape.head_dim)
         }
     }
