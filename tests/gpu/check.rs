@@ -3,7 +3,7 @@
 use crate::device::gpu;
 use std::time::Duration;
 use wgpu_attention::check::{CheckOptions, Report, Row, names, run};
-use wgpu_attention::{Gpu, GpuOptions};
+use wgpu_attention::{Gpu, GpuOptions, wgpu};
 
 /// A change to the shaders' text, the cases that have to notice, and the kernels that are tried, each of which it breaks.
 struct Break {
@@ -38,17 +38,26 @@ fn assert_finds(broken: &[Break]) {
 fn cases_shared_out_among_devices_make_the_same_rows_as_on_one() {
     let opened = Gpu::open_blocking(&GpuOptions::default()).unwrap();
     let own = Gpu::from_device(opened.device(), opened.queue());
+    let mut at_once = 0;
     for cases in ["parts", "features"] {
         let options = CheckOptions { quick: true, only: Some(cases), ..CheckOptions::default() };
-        let mut streamed = Vec::new();
-        let shared =
-            run(&opened, &options, &mut |progress| streamed.extend_from_slice(progress.rows));
+        let (mut streamed, mut started, mut done) = (Vec::new(), 0, 0);
+        let shared = run(&opened, &options, &mut |progress| {
+            started += usize::from(progress.done == done);
+            done = progress.done;
+            at_once = at_once.max(started - done);
+            streamed.extend_from_slice(progress.rows);
+        });
         let shared = shared.unwrap();
         assert!(shared.passed() && !shared.rows.is_empty(), "{shared:#?}");
         streamed.sort_by(|a: &Row, b: &Row| a.kernel.cmp(&b.kernel));
         assert_eq!(shared.rows, streamed);
         assert_eq!(run(&own, &options, &mut |_| {}).unwrap(), shared);
     }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let is_gl = opened.adapter_info().backend == wgpu::Backend::Gl;
+    let expected = if is_gl { 1 } else { cores.min(2) };
+    assert!((expected..=cores).contains(&at_once), "{at_once} cases at once");
 }
 
 #[test]
