@@ -98,7 +98,9 @@ impl Attention {
         let mut encoder = device.create_command_encoder(&Default::default());
         call.encode(&mut encoder);
         let begin = Instant::now();
-        let ((), error) = scoped(device, || drop(queue.submit([encoder.finish()])));
+        let ((), error) = scoped(device, || {
+            queue.submit([encoder.finish()]);
+        });
         if let Some(message) = if_ready(error).flatten() {
             return Err(lost::failed(device, TIMING, message));
         }
