@@ -20,7 +20,8 @@ fn is_undefined(m: f32, l: f32) -> bool {
 
 // What makes weights of exponentials.
 fn inverse_sum(m: f32, l: f32) -> f32 {
-    return select(1.0 / l, bitcast<f32>(NAN_BITS), is_undefined(m, l));
+    // Of bits that no compiler knows: WGSL has no constant NaN.
+    return select(1.0 / l, bitcast<f32>(bitcast<u32>(l) | NAN_BITS), is_undefined(m, l));
 }
 
 fn lse_bits(m: f32, l: f32, empty: bool) -> u32 {

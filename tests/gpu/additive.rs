@@ -84,8 +84,16 @@ fn differs<T: Element>(
 }
 
 fn verdict<T: Element>(gpu: &Gpu, shape: &AdditiveShape, seed: u64) -> Result<(), String> {
+    verdict_of(gpu, shape, &Tensors::<T>::random(shape, seed), seed)
+}
+
+fn verdict_of<T: Element>(
+    gpu: &Gpu,
+    shape: &AdditiveShape,
+    tensors: &Tensors<T>,
+    seed: u64,
+) -> Result<(), String> {
     let shape = &AdditiveShape { element: T::TYPE, ..*shape };
-    let tensors = Tensors::<T>::random(shape, seed);
     let what = format!("seed {seed}, {shape:?}");
     let expected = cpu::additive(shape, &tensors.inputs());
     let expected = expected.map_err(|error| format!("{what}: {error}"))?;
@@ -268,6 +276,24 @@ fn two_plans_in_one_encoder_keep_apart() {
     }
 }
 
+/// Scores from -18 to 18, larger with each key: the running maximum follows in every tile.
+fn rising(gpu: &Gpu) -> Result<(), String> {
+    let shape = AdditiveShape::new(1, [9, 100], [3, 5, 7], 6);
+    let mut tensors = Tensors::<f32>::random(&shape, 1);
+    tensors.w_q.fill(0.0);
+    tensors.w_k.fill(0.2);
+    tensors.w_v.fill(4.0);
+    for (j, key) in tensors.key.chunks_mut(5).enumerate() {
+        key.fill(j as f32 * 0.02 - 1.0);
+    }
+    verdict_of(gpu, &shape, &tensors, 1)
+}
+
+#[test]
+fn a_maximum_that_grows_from_tile_to_tile_is_followed() {
+    assert_eq!(rising(gpu()), Ok(()));
+}
+
 /// The tests above would notice.
 #[test]
 #[ignore = "planted faults: tests of the tests"]
@@ -278,9 +304,8 @@ fn a_kernel_that_is_broken_is_found() {
         ..AdditiveShape::new(2, [20, 70], [3, 5, 7], 70)
     };
     for (find, replacement) in [
-        ("acc[r] *= rescales[r];", ""),
         ("select(far, near, abs(x) < vec4(0.5))", "near"),
-        ("select(0.0, exponential(scores[r * KEYS + j] - highest), shown)", "1.0"),
+        ("select(0.0, exponential(scores[r * KEYS + j] - m), shown)", "1.0"),
         ("bits &= mask_bits(row, first_key);", ""),
         ("select(HIDDEN_BITS, number, shown)", "number"),
         ("column < HIDDEN_DIM; column += CHUNK * 4u", "column < 64u; column += CHUNK * 4u"),
@@ -288,4 +313,6 @@ fn a_kernel_that_is_broken_is_found() {
         let broken = gpu().broken(find, replacement);
         assert!(verdict::<f32>(&broken, &shape, 9).is_err(), "{find}");
     }
+    let (find, replacement) = ("rescales[r] = rescale;", "rescales[r] = 1.0;");
+    assert!(rising(&gpu().broken(find, replacement)).is_err(), "{find}");
 }

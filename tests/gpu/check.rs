@@ -102,8 +102,8 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
             kernels: &["forward"],
         },
         Break {
-            find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
-            replacement: "sum += term;",
+            find: "sum.rest += select(term, 0.0, bits == HIDDEN_BITS);",
+            replacement: "sum.rest += term;",
             cases: "causal",
             kernels: &["three-stage"],
         },
@@ -327,7 +327,12 @@ fn caches_that_are_wrong_are_found() {
 fn additive_attention_that_is_wrong_is_found() {
     let kernels = &["additive"][..];
     assert_finds(&[
-        Break { find: "acc[r] *= rescales[r];", replacement: "", cases: "additive dims", kernels },
+        Break {
+            find: "sum.rest += weight;",
+            replacement: "sum.rest += 0.99 * weight;",
+            cases: "additive dims",
+            kernels,
+        },
         Break {
             find: "bits &= mask_bits(row, first_key);",
             replacement: "",
@@ -335,8 +340,8 @@ fn additive_attention_that_is_wrong_is_found() {
             kernels,
         },
         Break {
-            find: "sum += select(term, 0.0, bits == HIDDEN_BITS);",
-            replacement: "sum += 0.5 * term;",
+            find: "sum.rest += select(term, 0.0, bits == HIDDEN_BITS);",
+            replacement: "sum.rest += 0.5 * term;",
             cases: "additive weights",
             kernels,
         },

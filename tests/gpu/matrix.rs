@@ -293,7 +293,11 @@ fn faults_of_the_running_sums_are_found() {
         key.fill(j as f32 * 0.1);
     }
     finds(&rising, "scores[at] * factors[r]", "scores[at]");
-    finds(&rising, "rounded_l *= rescale", "rounded_l *= 1.0");
+    finds(
+        &rising,
+        "rounded_l.total * rescale, rounded_l.rest * rescale",
+        "rounded_l.total, rounded_l.rest",
+    );
     finds(&rising, "atomicOr(&reasons, GROWN)", "");
 }
 

@@ -235,7 +235,7 @@ fn a_merge_that_is_broken_is_found() {
     let split = Split { shape, parts: 3, part_of: vec![0, 2, 0, 2, 2, 0, 0, 0, 2], seed: 5 };
     split.check::<f32>(gpu()).unwrap();
     for (find, replacement) in [
-        ("columns += weight * load", "columns += load"),
+        ("columns.rest + weight * partial", "columns.rest + partial"),
         ("part * params.lse_split", "part"),
         ("lse_bits(total.m, total.l, total.empty)", "lse_bits(total.m, 1.0, total.empty)"),
     ] {

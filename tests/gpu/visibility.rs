@@ -10,7 +10,7 @@ use wgpu_attention::{Align, AttentionOptions, Params, Problem, Sequence, Sequenc
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 /// As in visibility.wgsl.
-const QUERIES: usize = 8;
+const QUERIES: u32 = 8;
 const TILES: usize = 8;
 const KEYS: usize = 32;
 /// Lines of the shader's table.
@@ -30,13 +30,13 @@ const TEXT: &str = concat!(
 /// One sequence: its queries, and which keys they see.
 #[derive(Debug)]
 struct Band {
-    q_len: usize,
+    q_len: u32,
     sequence: Sequence,
 }
 
 fn band(q_len: usize, kv_len: usize, options: AttentionOptions) -> Band {
     let problem = Problem::new(&shape(1, 1, q_len, kv_len, 8), &options).unwrap();
-    Band { q_len, sequence: problem.sequence(0) }
+    Band { q_len: problem.q_len, sequence: problem.sequence(0) }
 }
 
 /// The shader with its pipeline, on a device of core WebGPU.
@@ -72,16 +72,16 @@ impl Shader {
                 first_tile: tiles,
                 first_query: queries,
                 first_key: 0,
-                q_len: *q_len as u32,
+                q_len: *q_len,
                 seen_len,
                 band_lower: band.lower,
                 band_upper: band.upper,
                 offset,
             });
-            tiles += q_len.div_ceil(QUERIES) as u32;
-            queries += *q_len as u32;
+            tiles += q_len.div_ceil(QUERIES);
+            queries += q_len;
         }
-        let sequences = table.len() as u32;
+        let sequences = u32::try_from(table.len()).unwrap();
         table.resize(LINES, SequenceParams::default());
         // The same for all bands of a call.
         let kept = bands[0].sequence.band.kept;
@@ -126,7 +126,7 @@ impl Shader {
         let found = self.found(bands, splits);
         let mut rows = found.chunks(TILES);
         for band in bands {
-            for (i, row) in rows.by_ref().take(band.q_len).enumerate() {
+            for (i, row) in rows.by_ref().take(band.q_len as usize).enumerate() {
                 for j in 0..TILES * KEYS {
                     let [bits, times] = row[j / KEYS];
                     let expected = band.sequence.contains(i, j);
