@@ -307,8 +307,8 @@ fn a_kernel_that_is_broken_is_found() {
         ("select(far, near, abs(x) < vec4(0.5))", "near"),
         ("select(0.0, exponential(scores[r * KEYS + j] - m), shown)", "1.0"),
         ("bits &= mask_bits(row, first_key);", ""),
-        ("select(HIDDEN_BITS, number, shown)", "number"),
-        ("column < HIDDEN_DIM; column += CHUNK * 4u", "column < 64u; column += CHUNK * 4u"),
+        ("select(params.hidden_bits, number, shown)", "number"),
+        ("column < params.head_dim; column += CHUNK * 4u", "column < 64u; column += CHUNK * 4u"),
     ] {
         let broken = gpu().broken(find, replacement);
         assert!(verdict::<f32>(&broken, &shape, 9).is_err(), "{find}");

@@ -102,7 +102,7 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
             kernels: &["forward"],
         },
         Break {
-            find: "sum.rest += select(term, 0.0, bits == HIDDEN_BITS);",
+            find: "sum.rest += select(term, 0.0, bits == params.hidden_bits);",
             replacement: "sum.rest += term;",
             cases: "causal",
             kernels: &["three-stage"],
@@ -340,7 +340,7 @@ fn additive_attention_that_is_wrong_is_found() {
             kernels,
         },
         Break {
-            find: "sum.rest += select(term, 0.0, bits == HIDDEN_BITS);",
+            find: "sum.rest += select(term, 0.0, bits == params.hidden_bits);",
             replacement: "sum.rest += 0.5 * term;",
             cases: "additive weights",
             kernels,
