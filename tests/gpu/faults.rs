@@ -41,7 +41,7 @@ fn faults_of_the_band_are_found() {
     finds(&plain(CAUSAL), "sequence.band_upper + 1", "sequence.band_upper");
     finds(&plain(PLAIN), "seen_len - 1u", "seen_len - 2u");
     let window = AttentionOptions { window_left: Some(3), ..PLAIN };
-    finds(&plain(window), "sequence.band_lower", "(sequence.band_lower + 1)");
+    finds(&plain(window), "diagonal + sequence.band_lower", "diagonal + sequence.band_lower + 1");
     let keeps = AttentionOptions { window_keeps: 5, align: Align::Offset(100), ..window };
     let far = Case::new(shape(1, 2, 9, 150, 8), keeps, 1);
     finds(&far, "max(params.kept, first_key) - first_key", "0u");
