@@ -1,17 +1,7 @@
 // All sequences are alike, but for their lengths if those are in a buffer: then they are planned for without them.
 
 fn locate_sequence(workgroup: vec3<u32>) -> Sequence {
-    var sequence = Sequence(
-        workgroup.z,
-        0u,
-        0u,
-        0u,
-        params.q_len,
-        params.seen_len,
-        params.band_lower,
-        params.band_upper,
-        params.offset,
-    );
+    var sequence = planned_sequence(workgroup);
     if is_set(HAS_LENS) {
         let len = min(aux[params.lens.offset + workgroup.z], params.lens.most);
         let moved = i32(len * params.lens.moves);

@@ -18,3 +18,18 @@ struct Sequence {
     band_upper: i32,
     offset: i32,
 }
+
+// The sequence of a workgroup where all are alike.
+fn planned_sequence(workgroup: vec3<u32>) -> Sequence {
+    return Sequence(
+        workgroup.z,
+        0u,
+        0u,
+        0u,
+        params.q_len,
+        params.seen_len,
+        params.band_lower,
+        params.band_upper,
+        params.offset,
+    );
+}

@@ -75,6 +75,21 @@ fn check_on(case: &Case, gpu: &Gpu) {
     verdict(case, gpu).unwrap_or_else(|message| panic!("{message}"));
 }
 
+/// One key far above the others, which weigh about as much together, and whose weights are below the normal f16.
+#[test]
+#[ignore = "needs cooperative matrices"]
+fn rows_of_65536_keys_are_right() {
+    for first in [6.0_f32, 3.0, 0.17] {
+        let mut case = Case::new(small(1, 9, 65_536), PLAIN, 1);
+        case.tensors.query.fill(1.0);
+        case.tensors.key.fill(0.0);
+        // Of 32 columns, a score of about twice as much.
+        case.tensors.key[..32].fill(first * 0.35);
+        case.tensors.value.iter_mut().for_each(|x| *x = 1.0 + *x / 2.0);
+        check_on(&case, gpu());
+    }
+}
+
 #[test]
 #[ignore = "needs cooperative matrices"]
 fn lengths_around_the_edges_of_tiles_are_right() {

@@ -463,3 +463,22 @@ fn checked() -> BoundsCheckPolicies {
     let restrict = BoundsCheckPolicy::Restrict;
     BoundsCheckPolicies { index: restrict, buffer: restrict, ..BoundsCheckPolicies::default() }
 }
+
+/// `%` and `/` of negative numbers differ between drivers: the GL of software adapters gave other values than Vulkan.
+#[test]
+fn no_shader_divides_or_takes_the_remainder_of_a_signed_integer() {
+    use naga::{BinaryOperator::Divide, BinaryOperator::Modulo, Expression, ScalarKind};
+    for Shader { variant, module, info, .. } in SHADERS.iter() {
+        let functions = module.functions.iter().map(|(at, function)| (&info[at], function));
+        let entries = (0..).zip(&module.entry_points);
+        let entries = entries.map(|(at, entry)| (info.get_entry_point(at), &entry.function));
+        for (info, function) in functions.chain(entries) {
+            for (at, expression) in function.expressions.iter() {
+                if let Expression::Binary { op: Divide | Modulo, .. } = expression {
+                    let kind = info[at].ty.inner_with(&module.types).scalar_kind();
+                    assert_ne!(kind, Some(ScalarKind::Sint), "{variant}: {:?}", function.name);
+                }
+            }
+        }
+    }
+}
