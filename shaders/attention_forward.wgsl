@@ -97,7 +97,7 @@ fn attention_forward(
         }
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             outs[d * ROWS_EACH + r] = vec4(0.0);
-            settled_outs[d * ROWS_EACH + r] = vec4(0.0);
+            settled_outs[apart(d * ROWS_EACH + r)] = vec4(0.0);
         }
         m[r] = LOWEST;
         l[r] = 0.0;
@@ -127,17 +127,21 @@ fn attention_forward(
         let empty = seen[r] == 0u;
         let total = with_sink(row, m[r], settled_l[r] + l[r], empty);
         let factor = total.rescale * inverse_sum(total.m, total.l);
-        let start = row_start(params.out, row) + split * params.out_split;
         for (var d = 0u; d < VALUE_VECTORS; d++) {
-            let sum = settled_outs[d * ROWS_EACH + r] + outs[d * ROWS_EACH + r];
+            let sum = settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
             queries[d * ROWS_EACH + r] = select(sum * factor, vec4(0.0), empty);
-        }
-        for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
-            let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
-            store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
         }
         if is_set(HAS_LSE) && row.live {
             store_lse(row_start(params.lse, row) + split * params.lse_split, total);
+        }
+    }
+    // A loop of its own, for compilers that unroll no longer one.
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let row = rows[r];
+        let start = row_start(params.out, row) + split * params.out_split;
+        for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
+            let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
+            store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
         }
     }
 }
@@ -255,7 +259,7 @@ fn raise_maximum() {
             settled_l[r] *= rescale;
             for (var d = 0u; d < VALUE_VECTORS; d++) {
                 outs[d * ROWS_EACH + r] *= rescale;
-                settled_outs[d * ROWS_EACH + r] *= rescale;
+                settled_outs[apart(d * ROWS_EACH + r)] *= rescale;
             }
         }
     }
@@ -267,10 +271,27 @@ fn settle_sums() {
         settled_l[r] = sum.total;
         l[r] = sum.rest;
     }
-    for (var slot = 0u; slot < VALUE_VECTORS * ROWS_EACH; slot++) {
-        let columns = settle_columns(settled_outs[slot], outs[slot]);
-        settled_outs[slot] = columns.total;
-        outs[slot] = columns.rest;
+    settle_part(0u);
+    if VALUE_PARTS > 1u {
+        settle_part(VALUE_PART);
+    }
+    if VALUE_PARTS > 2u {
+        settle_part(2u * VALUE_PART);
+    }
+    if VALUE_PARTS > 3u {
+        settle_part(3u * VALUE_PART);
+    }
+}
+
+fn settle_part(first: u32) {
+    for (var step = 0u; step < VALUE_PART; step++) {
+        let d = min(first + step, VALUE_VECTORS - 1u);
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            let slot = d * ROWS_EACH + r;
+            let columns = settle_columns(settled_outs[apart(slot)], outs[slot]);
+            settled_outs[apart(slot)] = columns.total;
+            outs[slot] = columns.rest;
+        }
     }
 }
 
@@ -280,4 +301,13 @@ fn highest(r: u32) -> f32 {
         result = max(result, terms[c * ROWS_EACH + r]);
     }
     return result;
+}
+
+// The same place, which a GPU's compiler cannot know: no length has this bit. So totals, rarely touched, stay in memory
+// and leave the registers to the loop over keys.
+fn apart(slot: u32) -> u32 {
+    if !SOFTWARE {
+        return slot + (params.kv_len >> 31u);
+    }
+    return slot;
 }
