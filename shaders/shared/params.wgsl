@@ -67,8 +67,8 @@ struct Params {
     hidden_bits: u32,
 }
 
-// Bits of `flags`: what is asked of outside the loop over keys needs no shader of its own. The same as in
-// src/plan/params.rs.
+// Bits of `flags`, the same as in src/plan/params.rs: what the loop over keys does not ask is a bit here, not a variant
+// of the shader.
 const HAS_LSE = 1u;
 // Whether maximum and sum stand in place of lse, for attention_combine.wgsl or attention_weights.wgsl.
 const STORES_SUMS = 2u;

@@ -15,7 +15,7 @@ fn settles_after(first: u32, step: u32) -> bool {
     return first % SETTLE_TERMS + step >= SETTLE_TERMS;
 }
 
-// A total, and what it is too small by: the running sum starts with that. A total that is infinite or NaN stays so.
+// A total and its rounding error, with which the next running sum starts. A total that is infinite or NaN stays so.
 struct Settled {
     total: f32,
     rest: f32,
@@ -32,7 +32,7 @@ struct SettledColumns {
 }
 
 fn settle_columns(total: vec4<f32>, running: vec4<f32>) -> SettledColumns {
-    // No length has this bit. Compilers, which do not know, would take `sum - total` for `running`.
+    // kv_len is below 2^31, so this changes nothing; it keeps compilers from simplifying `sum - total` to `running`.
     let bits = bitcast<vec4<u32>>(total + running) ^ vec4(params.kv_len >> 31u);
     let sum = bitcast<vec4<f32>>(bits);
     let is_finite = (bits & vec4(INFINITY_BITS)) != vec4(INFINITY_BITS);

@@ -20,6 +20,10 @@ fn with_sink(row: Row, m: f32, l: f32, empty: bool) -> Total {
     let finite = (bits & INFINITY_BITS) != INFINITY_BITS;
     // A sink of -inf is as if there were none.
     let absent = bits == MINUS_INFINITY_BITS;
+    // Of a row that sees no key the sink is all there is.
+    if empty && bits == INFINITY_BITS {
+        return Total(bitcast<f32>(bits), 1.0, 1.0, false);
+    }
     let sink = select(LOWEST, bitcast<f32>(bits), finite);
     let new_m = max(m, sink);
     let rescale = exponential(m - new_m);

@@ -200,8 +200,9 @@ fn attend(problem: &Problem, mut task: Task<'_>) {
     let mut weights: Vec<f64> = scores.iter().enumerate().map(exponential).collect();
     let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
     if let Some([lse]) = task.lse.as_deref_mut() {
-        // With no key and no sink both terms are -inf.
-        *lse = max + sum.ln();
+        // With no key the sink is all there is, infinite or not.
+        let alone = sink.unwrap_or(f64::NEG_INFINITY);
+        *lse = if visible.contains(&true) { max + sum.ln() } else { alone };
     }
     for (j, weight) in weights.iter_mut().enumerate().filter(|&(j, _)| visible[j]) {
         *weight /= sum;

@@ -109,8 +109,10 @@ pub fn softmax(
                 if score == f32::NEG_INFINITY { 0.0 } else { exponential(score) / sum }
             }),
         );
-        // With no key and no sink both terms are -inf.
-        lse.push(max + sum.ln());
+        // With no key the sink is all there is, infinite or not.
+        let alone = row.sink().unwrap_or(f32::NEG_INFINITY);
+        let is_alone = scores.iter().all(|score| *score == f32::NEG_INFINITY);
+        lse.push(if is_alone { alone } else { max + sum.ln() });
     }
     Ok(Softmax { weights, lse })
 }

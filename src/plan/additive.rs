@@ -74,9 +74,11 @@ impl AdditivePlan {
     pub fn new(shape: &AdditiveShape, capabilities: &Capabilities) -> Result<Self, Error> {
         let problem = AdditiveProblem::new(shape)?;
         capabilities.check_bindings()?;
+        // No shape has fewer keys than a tile.
+        let most_keys = most_keys(shape, capabilities).max(32);
         let needs = [
             ("bytes of workgroup memory", WORKGROUP_BYTES, capabilities.workgroup_memory),
-            (KEYS, narrow(shape.kv_len), most_keys(shape, capabilities)),
+            (KEYS, narrow(shape.kv_len), most_keys),
         ];
         for (what, expected, found) in needs {
             if expected > found {

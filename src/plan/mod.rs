@@ -162,8 +162,8 @@ impl Plan {
         };
         let most_keys = match is_fused {
             true => most_keys(entry, &fused_tiles, &problem, capabilities),
-            // Each of three stages takes less than a turn a key.
-            false => capabilities.loop_turns,
+            // Each of three stages takes less than a turn a key, and what decides visibility.
+            false => capabilities.loop_turns / (1 + tiles.visibility_turns(&problem)),
         };
         let parts = split::split(&problem, is_fused, most_keys, capabilities, |part, chunks| {
             if !is_fused && part.kv_len > 0 {

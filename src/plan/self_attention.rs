@@ -39,8 +39,10 @@ impl SelfAttentionPlan {
         // A masked score is so low that its weight is 0, unless all of a row are: then all are the same.
         if attention.problem.mask.is_some() && attention.problem.kv_len > 0 {
             let plan = |part: &Problem, _| vec![uniform_rows(part, capabilities)];
-            let parts =
-                split(&attention.problem, false, capabilities.loop_turns, capabilities, plan)?;
+            // A turn a key for each of the columns that an invocation sums, and for its weights.
+            let columns = attention.problem.value_dim.div_ceil(4 * UNIFORM_ROWS_THREADS);
+            let most_keys = capabilities.loop_turns / (1 + columns);
+            let parts = split(&attention.problem, false, most_keys, capabilities, plan)?;
             attention.dispatches.extend(parts.into_iter().flat_map(|part| part.dispatches));
         }
         let linear = |shape: &LinearShape| LinearPlan::new(shape, capabilities);
@@ -94,6 +96,9 @@ impl SelfAttentionPlan {
         variants
     }
 }
+
+/// The default of uniform_rows.wgsl.
+const UNIFORM_ROWS_THREADS: u32 = 64;
 
 fn uniform_rows(part: &Problem, capabilities: &Capabilities) -> Dispatch {
     let variant = Variant {

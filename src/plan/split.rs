@@ -27,7 +27,7 @@ const MOST_DISPATCHES: usize = 1 << 14;
 /// which that takes long. Halving makes up to twice as many, of up to seven dispatches.
 const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
 
-/// What a driver that stops long loops is short of.
+/// The limit that is named where a driver stops long loops.
 pub(super) const KEYS: &str = "keys of a row before the driver stops a loop";
 
 /// Why a part does not fit.
@@ -159,7 +159,11 @@ fn too_long(part: &Problem, most: u64) -> Option<Excess> {
 
 /// More keys of a row in one chunk than its loops go through.
 fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
-    let reach = part.lines().map(|line| line.sequence.reach()).max().unwrap_or_default();
+    if part.kv_len <= found {
+        return None;
+    }
+    let reaches = part.counted_lines().map(|(_, line)| line.sequence.reach());
+    let reach = reaches.max().unwrap_or_default();
     let step = part.pages.map_or(1, |pages| pages.page_len);
     let expected = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
     (expected > found).then_some(Excess::Keys { expected, found })
@@ -200,7 +204,8 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     let count = part.sequence_count();
     match excess {
-        Excess::Keys { .. } => None,
+        // A packed sequence is cut along its keys once it is alone.
+        Excess::Keys { .. } => part.pieces.is_some().then_some(Axis::Batch),
         Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
             (part.num_kv_heads > 1).then_some(Axis::Heads)
         }

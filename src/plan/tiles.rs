@@ -263,8 +263,14 @@ impl Tiles {
         Ok(Self { keys, workgroup_bytes, ..self })
     }
 
+    /// Turns of loops for each key of a tile to see which rows it is visible to, where biases or segments decide.
+    pub(super) fn visibility_turns(&self, problem: &Problem) -> u32 {
+        let tensors = u32::from(problem.bias.is_some()) + u32::from(problem.segments.is_some());
+        tensors * self.rows_each
+    }
+
     /// Turns of loops that an invocation takes for a tile of keys, at most: what is staged, then a turn for each vector of a
-    /// key and value where loops over columns are not unrolled, and two a key for visibility.
+    /// key and value where loops over columns are not unrolled, and three a key beside visibility.
     pub(super) fn turns_per_tile(&self, problem: &Problem, entry: Entry) -> u32 {
         let vectors = problem.head_dim.div_ceil(4) + self.value_chunk.div_ceil(4);
         let staging = (self.keys * vectors).div_ceil(self.threads);
@@ -272,7 +278,7 @@ impl Tiles {
             Entry::AttentionForwardWide => self.keys / 4 * vectors,
             _ => 0,
         };
-        staging + products + 2 * self.keys
+        staging + products + (3 + self.visibility_turns(problem)) * self.keys
     }
 
     /// Rows of a workgroup.

@@ -2,15 +2,15 @@
 //!
 //! Equal terms lose the same bits each time they are added to a long sum; random ones hide it.
 
-use crate::case::{Case, PLAIN, check_tensor, shape};
+use crate::case::{Case, PLAIN, check_tensor, full, shape};
 use crate::data::numbers;
 use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AdditiveInputs, AdditiveShape, AttentionShape, BroadcastLayout, Capabilities, Dispatch, Entry,
-    Inputs, Kernel, Layout, Plan, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
-    cpu,
+    AdditiveInputs, AdditiveShape, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
+    Dispatch, Entry, Inputs, Kernel, Layout, PagedKeys, Plan, SelfAttentionInputs,
+    SelfAttentionShape, SelfAttentionWeights, cpu,
 };
 
 /// What f32 reaches at any length.
@@ -55,12 +55,25 @@ fn weights_of_16384_keys_are_exact() {
 fn rows_cut_along_their_keys_are_exact() {
     let stops = gpu().masked(&Capabilities { loop_turns: 4_000, ..*gpu().capabilities() });
     let even = |shape| even(shape, 0.17);
+    let cu_seqlens = CuSeqlens { query: vec![0, 9, 12, 40], key: vec![0, 1_500, 1_500, 2_000] };
+    let base = || shape(1, 1, 40, 2_000, 4);
+    let packed = AttentionShape { cu_seqlens: Some(cu_seqlens), ..base() };
+    let lens = AttentionShape { kv_lens: Some(vec![1_700]), ..base() };
+    let on_gpu = AttentionShape { lens: true, ..base() };
+    let biased = AttentionShape { bias: Some(full(&base())), ..base() };
+    let pages = Some(PagedKeys::new(16, 125, 125));
+    let paged = AttentionShape { pages, ..base() };
     let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 1, 9, 2_000, 4) };
     for (case, kernel) in [
         (even(shape(1, 1, 40, 2_000, 4)), Kernel::Forward),
         (even(shape(1, 1, 40, 2_000, 4)), Kernel::ForwardWide),
         (even(shape(1, 1, 2, 2_000, 4)), Kernel::Decode),
         (even(weighed), Kernel::Forward),
+        (even(packed.with_layout(Layout::Bshd)), Kernel::Forward),
+        (even(lens), Kernel::Forward),
+        (even(on_gpu), Kernel::Forward),
+        (even(biased), Kernel::Forward),
+        (Case::new(paged, PLAIN, 1), Kernel::Forward),
     ] {
         let plan = Plan::new(case.problem(), stops.capabilities(), Some(kernel)).unwrap();
         let merges = |step: &Dispatch| step.variant.entry == Entry::AttentionCombine;

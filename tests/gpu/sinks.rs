@@ -40,10 +40,14 @@ fn sinks_of_any_size_are_right_beside_rows_that_see_no_key() {
 #[test]
 fn a_sink_that_is_no_number_shows_in_its_head_and_nowhere_else() {
     for poison in [f32::NAN, f32::from_bits(u32::MAX), f32::INFINITY] {
-        for (q_len, kv_len) in [(40, 33), (3, 600)] {
+        for (q_len, kv_len) in [(40, 33), (3, 600), (3, 0)] {
             let mut case = with_sinks(shape(1, 3, q_len, kv_len, 8), CAUSAL, 1);
             case.sinks = Some(vec![0.5, poison, -0.5]);
             case.check();
+            // Beside the weights lse is made of a row's maximum and sum.
+            let weights = Some(Layout::Bhsd);
+            let weighed = AttentionShape { weights, ..case.shape.clone() };
+            Case { shape: weighed, ..case.clone() }.check();
             let nans = case.expected().out.iter().filter(|x| x.is_nan()).count();
             assert_eq!(nans, q_len.min(kv_len) * 8, "the rows of one head that see a key");
         }
