@@ -70,7 +70,8 @@ pub struct Progress<'a> {
     pub total: usize,
     /// What was started or done just now.
     pub name: &'a str,
-    /// The rows that this completes, as they will stand in the report.
+    /// The rows that this completes, as they will stand in the report; in the end also those that
+    /// [`CheckOptions::limit`] cut off.
     pub rows: &'a [Row],
 }
 
@@ -164,7 +165,13 @@ pub fn run(
     let mut rows = Vec::new();
     let mut first = 0;
     for group in &groups {
-        rows.extend(merged(&found[first..first + group.tasks.len()]));
+        let found = &found[first..first + group.tasks.len()];
+        let of_group = merged(found);
+        // A group without an end has not been told of.
+        if !of_group.is_empty() && found.iter().any(Option::is_none) {
+            progress(Progress { done, total, name: group.name, rows: &of_group });
+        }
+        rows.extend(of_group);
         first += group.tasks.len();
     }
     // Rows of one kernel stand together, each kind of case where it first came up.

@@ -72,6 +72,26 @@ fn cases_that_there_was_no_time_for_are_counted_and_pass_nothing() {
     assert!(names(true).cases.contains(&"parts") && !names(true).cases.contains(&"head_dim 72"));
 }
 
+/// The first case of many takes all the time there is.
+#[test]
+fn a_fault_in_what_the_limit_cuts_off_is_told_of() {
+    let broken = gpu().broken("fn exponential(x: f32)", "fn exponential(x: u32)");
+    let limit = Duration::from_secs(1);
+    let only = Some("bias");
+    let options = CheckOptions { quick: true, only, limit: Some(limit), ..Default::default() };
+    let (mut told, mut started) = (Vec::new(), false);
+    let report = run(&broken, &options, &mut |progress| {
+        if !std::mem::replace(&mut started, true) {
+            std::thread::sleep(limit);
+        }
+        told.extend_from_slice(progress.rows);
+    });
+    let report = report.unwrap();
+    assert!(report.left_out > 0 && report.failed(), "{report:#?}");
+    told.sort_by(|a: &Row, b: &Row| a.kernel.cmp(&b.kernel));
+    assert_eq!(told, report.rows);
+}
+
 #[test]
 #[ignore = "planted faults: tests of the tests"]
 fn a_change_to_text_that_no_shader_has_passes() {
