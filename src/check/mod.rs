@@ -136,7 +136,7 @@ impl Report {
 /// ```
 ///
 /// # Errors
-/// [`Error::Unsupported`] if the device is too small for any kernel.
+/// [`Error::Unsupported`] if the device is too small for any kernel; [`Error::Device`] if it is lost.
 pub fn run(
     gpu: &Gpu,
     options: &CheckOptions<'_>,

@@ -111,7 +111,12 @@ impl<'a> Trial<'a> {
             tried.push((steps, dispatches));
             let kernel = format!("{kernel}{}", tier.name);
             if self.kernels.is_empty() || self.kernels.contains(&&*kernel) {
-                record(&mut self.rows, kernel, call, run(&tier.gpu));
+                let found = run(&tier.gpu);
+                // No fault of the kernel's.
+                if found.as_ref().is_err_and(Error::is_lost) {
+                    return found.map(drop);
+                }
+                record(&mut self.rows, kernel, call, found);
             }
         }
         Ok(())

@@ -3,11 +3,11 @@
 use crate::app::App;
 use crate::case::{Case, PLAIN, shape};
 use std::time::{Duration, Instant};
-use wgpu_attention::check::Bounds;
+use wgpu_attention::check::{Bounds, CheckOptions, run};
 use wgpu_attention::{
-    Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, Kernel, KvCache,
-    KvCacheShape, Linear, LinearBuffers, LinearShape, Outputs, PagedCacheShape, PagedKvCache,
-    Tuning, wgpu,
+    Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, GpuOptions, Kernel,
+    KvCache, KvCacheShape, Linear, LinearBuffers, LinearShape, Outputs, PagedCacheShape,
+    PagedKvCache, Tuning, wgpu,
 };
 
 fn case() -> Case {
@@ -137,6 +137,22 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     let buffers = LinearBuffers { x, weight, bias: None, out };
     assert!(says_so(layer.encode(&mut encoder, &linear, &buffers)));
     queue.submit([encoder.finish()]);
+}
+
+/// That of the caller alone, or one of those that share the cases.
+#[test]
+fn a_check_on_a_lost_device_is_an_error_and_finds_no_kernel_wrong() {
+    let opened = Gpu::open_blocking(&GpuOptions::default()).unwrap();
+    let own = Gpu::from_device(opened.device(), opened.queue());
+    for (gpu, only) in [(&opened, "lengths"), (&own, "lengths"), (&own, "appended tokens")] {
+        gpu.device().destroy();
+        let options = CheckOptions { quick: true, only: Some(only), ..CheckOptions::default() };
+        let mut wrong = Vec::new();
+        let result = run(gpu, &options, &mut |progress| {
+            wrong.extend(progress.rows.iter().filter(|row| row.failure.is_some()).cloned());
+        });
+        assert!(says_so(result) && wrong.is_empty(), "{only}: {wrong:#?}");
+    }
 }
 
 /// Of a lost device all work counts as done, in no time: tiles would be taken for faster than they are.
