@@ -46,14 +46,15 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         let expected = "auto or gpu: check compares a GPU with the CPU reference";
         return Err(Failure::input("--device", expected, "cpu"));
     }
-    let names = check::names(args.quick);
-    if let Some(only) = args.only.as_deref().filter(|only| !names.cases.contains(only)) {
-        return Err(unknown("--only", &names.cases, only));
-    }
-    let kernels =
-        args.kernel.as_deref().map_or(Ok(Vec::new()), |kernel| kernels(&names, kernel))?;
+    // What no adapter has is refused without one.
+    asked(args, &check::names(args.quick, None))?;
     // There is no falling back here: without an adapter nothing is checked.
-    let gpu = Gpu::open_blocking(&adapter::options(&args.device))?;
+    check_on(&Gpu::open_blocking(&adapter::options(&args.device))?, args)
+}
+
+fn check_on(gpu: &Gpu, args: &CheckArgs) -> Result<(), Failure> {
+    let names = check::names(args.quick, Some(gpu));
+    let kernels = asked(args, &names)?;
     let options = CheckOptions {
         quick: args.quick,
         only: args.only.as_deref(),
@@ -73,7 +74,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let mut total = 0;
     let mut written = Ok(());
     let bar = terminal::progress_bar(0);
-    let report = check::run(&gpu, &options, &mut |progress: Progress<'_>| {
+    let report = check::run(gpu, &options, &mut |progress: Progress<'_>| {
         let is_first = total == 0;
         total = progress.total;
         bar.set_length(progress.total as u64);
@@ -95,6 +96,14 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         table.verdict(&mut out, &report, total)?;
     }
     if report.failed() { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+/// The kernels asked for, if there are such cases and kernels.
+fn asked<'n>(args: &CheckArgs, names: &'n check::Names) -> Result<Vec<&'n str>, Failure> {
+    if let Some(only) = args.only.as_deref().filter(|only| !names.cases.contains(only)) {
+        return Err(unknown("--only", &names.cases, only));
+    }
+    args.kernel.as_deref().map_or(Ok(Vec::new()), |kernel| kernels(names, kernel))
 }
 
 fn unknown(flag: &str, names: &[impl AsRef<str>], found: &str) -> Failure {
@@ -216,10 +225,36 @@ fn to_json(report: &Report) -> Value {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use super::{Table, kernels, nothing, to_json};
+    use super::{CheckArgs, Table, check_on, kernels, nothing, to_json};
     use crate::terminal::Paint;
+    use clap::{Args, FromArgMatches};
     use serde_json::Value;
     use wgpu_attention::check::{Bounds, Names, Report, Row};
+    use wgpu_attention::{Capabilities, Gpu, GpuOptions};
+
+    fn args(flags: &[&str]) -> CheckArgs {
+        let matches = CheckArgs::augment_args(clap::Command::new("check").no_binary_name(true));
+        CheckArgs::from_arg_matches(&matches.get_matches_from(flags)).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_that_the_adapter_cannot_run_is_refused_with_those_that_it_can() {
+        let gpu = Gpu::open_blocking(&GpuOptions::default()).unwrap();
+        let gpu = gpu.masked(&Capabilities::PORTABLE);
+        let refused = check_on(&gpu, &args(&["--quick", "--kernel=forward-matrix"])).unwrap_err();
+        let message = refused.message().unwrap();
+        assert_eq!(refused.exit_code(), 2, "{message}");
+        assert!(message.starts_with("--kernel: expected one of \"forward\", "), "{message}");
+        assert!(message.ends_with(", found \"forward-matrix\""), "{message}");
+    }
+
+    #[test]
+    fn a_device_lost_meanwhile_is_no_wrong_result() {
+        let gpu = Gpu::open_blocking(&GpuOptions::default()).unwrap();
+        gpu.device().destroy();
+        let failure = check_on(&gpu, &args(&["--quick", "--json", "--only=parts"])).unwrap_err();
+        assert_eq!(failure.exit_code(), 3, "{failure:?}");
+    }
 
     fn report(failure: Option<&str>) -> Report {
         let row = |kernel: &str, failure: Option<&str>| Row {

@@ -37,28 +37,31 @@ pub struct CheckOptions<'a> {
 /// What [`CheckOptions::only`] and [`CheckOptions::kernels`] can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Each [`Row::name`], also those that only some adapters have cases of.
+    /// Each [`Row::name`].
     pub cases: Vec<&'static str>,
-    /// Each [`Row::kernel`], also those that only some adapters run.
+    /// Each [`Row::kernel`].
     pub kernels: Vec<String>,
 }
 
-/// The names that a quick or a whole check can have rows of.
+/// The names that a quick or a whole check can have rows of: on `gpu`, or without one on whichever has the most.
 #[must_use]
-pub fn names(quick: bool) -> Names {
+pub fn names(quick: bool, gpu: Option<&Gpu>) -> Names {
     let mut names = Names { cases: Vec::new(), kernels: Vec::new() };
-    for group in groups(quick, true) {
+    for group in groups(quick, gpu.is_none_or(has_matrices)) {
         if !names.cases.contains(&group.name) {
             names.cases.push(group.name);
         }
-        for kernel in TIERS.iter().flat_map(|tier| group.kernels.iter().map(move |k| (k, tier))) {
-            let kernel = format!("{}{}", kernel.0, kernel.1);
+        for kernel in group.kernels {
             if !names.kernels.contains(&kernel) {
                 names.kernels.push(kernel);
             }
         }
     }
     names
+}
+
+fn has_matrices(gpu: &Gpu) -> bool {
+    gpu.capabilities().matrices.is_some()
 }
 
 /// How far a check has got.
@@ -143,7 +146,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, Error> {
     let info = gpu.adapter_info();
-    let mut groups = groups(options.quick, gpu.capabilities().matrices.is_some());
+    let mut groups = groups(options.quick, has_matrices(gpu));
     groups.retain(|group| {
         options.only.is_none_or(|only| only == group.name) && group.has_any_of(options.kernels)
     });
@@ -183,33 +186,36 @@ pub fn run(
 /// The cases of one name that the same kernels compute: together they make their rows.
 struct Group {
     name: &'static str,
-    /// Without the limits they may be held to.
-    kernels: Vec<&'static str>,
+    /// Each [`Row::kernel`] that there may be.
+    kernels: Vec<String>,
     tasks: Vec<Task>,
 }
 
 impl Group {
     /// Whether some of its rows may be of these kernels; none asks for no particular one.
     fn has_any_of(&self, asked: &[&str]) -> bool {
-        let is_of = |asked: &str| {
-            let kernels = self.kernels.iter().filter_map(|kernel| asked.strip_prefix(kernel));
-            kernels.into_iter().any(|limits| TIERS.contains(&limits))
-        };
-        asked.is_empty() || asked.iter().any(|asked| is_of(asked))
+        asked.is_empty() || self.kernels.iter().any(|kernel| asked.contains(&kernel.as_str()))
     }
 }
 
 /// All cases, or those of a quick check; `has_matrices`: of the kernel of cooperative matrices too.
 fn groups(quick: bool, has_matrices: bool) -> Vec<Group> {
-    let attention = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
-    let parts: [(Vec<&'static str>, Vec<Task>); 7] = [
+    let under_all_limits = |kernels: &[&str]| -> Vec<String> {
+        TIERS.iter().flat_map(|tier| kernels.iter().map(move |k| format!("{k}{tier}"))).collect()
+    };
+    let mut attention = under_all_limits(&Kernel::PORTABLE.map(Kernel::name));
+    // Core limits are without matrices.
+    if has_matrices && cfg!(feature = "half") {
+        attention.push(Kernel::ForwardMatrix.name().to_owned());
+    }
+    let parts: [(Vec<String>, Vec<Task>); 7] = [
         (attention, attention::tasks(quick, has_matrices)),
-        (vec!["additive"], additive::tasks(quick)),
-        (vec!["positional", "rotary"], encodings::tasks(quick)),
-        (vec!["multi-head", "self-attention"], layers::tasks(quick)),
-        (vec!["linear"], linear::tasks(quick)),
-        (vec!["merge"], merge::tasks()),
-        (vec!["kv-cache", "paged-kv-cache"], caches::tasks()),
+        (under_all_limits(&["additive"]), additive::tasks(quick)),
+        (under_all_limits(&["positional", "rotary"]), encodings::tasks(quick)),
+        (under_all_limits(&["multi-head", "self-attention"]), layers::tasks(quick)),
+        (under_all_limits(&["linear"]), linear::tasks(quick)),
+        (under_all_limits(&["merge"]), merge::tasks()),
+        (under_all_limits(&["kv-cache", "paged-kv-cache"]), caches::tasks()),
     ];
     let mut all = Vec::new();
     for (kernels, tasks) in parts {

@@ -1,6 +1,6 @@
 //! `check` passes kernels that are right, and names those that are broken on purpose.
 
-use crate::device::gpu;
+use crate::device::{gpu, portable};
 use std::time::Duration;
 use wgpu_attention::check::{CheckOptions, Report, Row, names, run};
 use wgpu_attention::{Gpu, GpuOptions, wgpu};
@@ -69,7 +69,22 @@ fn cases_that_there_was_no_time_for_are_counted_and_pass_nothing() {
     let report = run(gpu(), &options, &mut |_| panic!("a case was started")).unwrap();
     assert_eq!((Some(report.left_out), report.rows.len()), (total, 0));
     assert!(!report.passed() && !report.failed());
-    assert!(names(true).cases.contains(&"parts") && !names(true).cases.contains(&"head_dim 72"));
+    let cases = names(true, None).cases;
+    assert!(cases.contains(&"parts") && !cases.contains(&"head_dim 72"));
+}
+
+#[test]
+fn a_kernel_of_matrices_is_named_where_there_are_some() {
+    const MATRIX: &str = "forward-matrix";
+    let on = |gpu: &Gpu| names(true, Some(gpu)).kernels.iter().any(|kernel| kernel == MATRIX);
+    assert!(!on(portable()), "core WebGPU has none");
+    assert_eq!(on(gpu()), gpu().capabilities().matrices.is_some());
+    let kernels = names(true, None).kernels;
+    let named: Vec<&String> = kernels.iter().filter(|k| k.starts_with(MATRIX)).collect();
+    assert_eq!(named, [MATRIX], "limits that leave no matrices");
+    let options = CheckOptions { quick: true, kernels: &[MATRIX], ..CheckOptions::default() };
+    let report = run(portable(), &options, &mut |_| panic!("a case was started")).unwrap();
+    assert!(report.rows.is_empty() && !report.passed(), "{report:#?}");
 }
 
 /// The first case of many takes all the time there is.
