@@ -109,12 +109,13 @@ impl Gpu {
         Self { context: Arc::new(context), adapter: self.adapter.clone() }
     }
 
-    /// Another device on the same adapter, used in the same way; none where the adapter is not known or opens no other, or
-    /// texts were changed.
+    /// Another device on the same adapter, used in the same way as far as it can; none where the adapter is not known or
+    /// opens no other, or texts were changed.
     pub(crate) fn sibling(&self) -> Option<Self> {
         let adapter = self.adapter.as_ref().filter(|_| !self.context.pipelines.are_edited())?;
         let opened = pollster::block_on(device::open(adapter)).ok()?;
-        let context = Context::new(&opened.device, &opened.queue, self.context.capabilities);
+        let capabilities = self.context.capabilities.masked(&opened.capabilities);
+        let context = Context::new(&opened.device, &opened.queue, capabilities);
         Some(Self { context: Arc::new(context), adapter: Some(adapter.clone()) })
     }
 
@@ -340,5 +341,21 @@ impl Produced {
             capped_scores: next(3)?,
             masked_scores: next(4)?,
         })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::Gpu;
+    use crate::device::{Capabilities, GpuOptions};
+
+    /// As if the first device had been granted more.
+    #[test]
+    fn a_sibling_does_no_more_than_its_own_device_can() {
+        let opened = Gpu::open_blocking(&GpuOptions::default()).unwrap();
+        let more = Capabilities { buffer_size: u64::MAX, ..*opened.capabilities() };
+        let gpu = opened.remade(more, opened.context.pipelines.clone());
+        assert_eq!(gpu.sibling().unwrap().capabilities(), opened.capabilities());
     }
 }

@@ -126,8 +126,8 @@ impl Report {
 ///
 /// They run at the device's best and held to core WebGPU's limits, where that makes a difference,
 /// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not an error.
-/// As compiling takes most of the time, a `Gpu` that opened its adapter itself opens it once more for
-/// each further core and shares the cases out; on a device of yours they run one after the other.
+/// As compiling takes most of the time, a `Gpu` that opened a software adapter itself opens it once more for
+/// each further core and shares the cases out; on a GPU and on a device of yours they run one after the other.
 ///
 /// ```no_run
 /// use wgpu_attention::{Gpu, GpuOptions, check};

@@ -1,6 +1,6 @@
 //! Cases shared out among devices of one adapter.
 //!
-//! Drivers compile for seconds what then runs for milliseconds, and a software adapter does so in its device's only queue.
+//! Drivers compile for seconds what then runs for milliseconds, and a software adapter compiles on one thread per device.
 
 use super::trial::{Task, Trial};
 use super::{CheckOptions, Row};
@@ -42,7 +42,7 @@ impl Queue<'_> {
     }
 }
 
-/// Runs the tasks, on as many devices as there are cores where more can be opened. `tell` hears of each when it is started,
+/// Runs the tasks, on one device for each core where a CPU plays the GPU. `tell` hears of each when it is started,
 /// and again with its rows.
 pub(super) fn run(
     gpu: &Gpu,
@@ -85,10 +85,12 @@ pub(super) fn run(
     failure.map_or(Ok(()), Err)
 }
 
-/// Further devices of the same adapter, one for each core that has none yet.
+/// Further devices of a software adapter, one for each core that has none yet. On a GPU long calls side by side might not
+/// fit its memory.
 fn siblings(gpu: &Gpu, tasks: usize) -> Vec<Gpu> {
+    let info = gpu.adapter_info();
     // OpenGL has one context, and wgpu panics where a thread waits too long for it.
-    if gpu.adapter_info().backend == wgpu::Backend::Gl {
+    if info.device_type != wgpu::DeviceType::Cpu || info.backend == wgpu::Backend::Gl {
         return Vec::new();
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
