@@ -50,7 +50,7 @@ impl Gpu {
     }
 
     /// Uses a device of yours. Operators and caches made by one `Gpu`, or by its clones, share pipelines, tuning and
-    /// workspace: make one for your device, and everything from it.
+    /// workspace: make one `Gpu` for your device and all operators from it.
     ///
     /// ```no_run
     /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, KvCache, KvCacheShape, wgpu};

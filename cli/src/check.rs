@@ -29,7 +29,7 @@ pub(crate) struct CheckArgs {
     /// Only the cases of this name, as the table has it
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     only: Option<String>,
-    /// Only what this kernel computes, under any limits or those that its name says
+    /// Only this kernel, under all limits; "forward, cut" means one of them
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     kernel: Option<String>,
     /// Start no further case after so long, and say how many were left out

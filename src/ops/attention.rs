@@ -72,7 +72,8 @@ pub struct AttentionBuffers<'a> {
 const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
 
 impl Attention {
-    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// An operator on your device, with pipelines and workspace of its own. Operators made from one
+    /// [`Gpu`](crate::Gpu) share theirs.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an option that no shape could make valid, [`Error::Device`] if the device is lost.
@@ -309,7 +310,7 @@ impl<'a> AttentionBuffers<'a> {
     }
 
     /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
-    /// f16, say, or last frame's shape. For those who keep one buffer a tensor; tensors without elements may have any.
+    /// f16, say, or last frame's shape. Use it if each tensor has a buffer of its own. Empty tensors take a buffer of any size.
     ///
     /// # Errors
     /// [`Error::Invalid`].

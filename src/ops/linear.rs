@@ -35,7 +35,8 @@ pub struct LinearBuffers<'a> {
 }
 
 impl Linear {
-    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// An operator on your device, with pipelines and workspace of its own. Operators made from one
+    /// [`Gpu`](crate::Gpu) share theirs.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         let capabilities = Capabilities::of(device);

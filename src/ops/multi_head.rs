@@ -62,7 +62,8 @@ pub struct MultiHeadBuffers<'a> {
 }
 
 impl MultiHeadAttention {
-    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// An operator on your device, with pipelines and workspace of its own. Operators made from one
+    /// [`Gpu`](crate::Gpu) share theirs.
     /// Uploads the parameters.
     ///
     /// # Errors

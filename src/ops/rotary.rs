@@ -39,7 +39,8 @@ pub struct RotaryBuffers<'a> {
 }
 
 impl Rotary {
-    /// An operator on your device, with pipelines and workspace of its own: those of one [`Gpu`](crate::Gpu) share them.
+    /// An operator on your device, with pipelines and workspace of its own. Operators made from one
+    /// [`Gpu`](crate::Gpu) share theirs.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         Self::with_capabilities(device, queue, Capabilities::of(device))

@@ -10,13 +10,13 @@ use crate::uniforms::MOST_PARAMS;
 use crate::{buffer, lost};
 use futures_intrusive::channel::shared::oneshot_channel;
 
-/// Bytes of each buffer that a shader may write here, which are none.
+/// Bytes of each buffer made for what a shader stores here.
 const BYTES: u64 = 256;
 
 impl Attention {
-    /// Compiles the plan's pipelines as [`Attention::prepare`] does, and runs each once on a call of no queries and no keys, with
-    /// buffers of its own: a software adapter, and some drivers, compile a pipeline when it first runs, for seconds. Submits and
-    /// waits; on native the wait blocks.
+    /// Compiles the plan's pipelines as [`Attention::prepare`] does, and runs each once on a call of no keys, with buffers of its
+    /// own: a software adapter, and some drivers, compile a pipeline when it first runs, for seconds. Submits and waits; on
+    /// native the wait blocks.
     ///
     /// ```
     /// use wgpu_attention::{AttentionOptions, AttentionShape, Gpu, GpuOptions};
@@ -43,7 +43,8 @@ impl Attention {
 }
 
 impl Context {
-    /// Runs these shaders with parameters that are all 0: there is nothing to read, to write or to loop over.
+    /// Runs these shaders with parameters that are all 0: there are no keys to loop over. What a shader stores all the same
+    /// stays within buffers made here, as its indices are checked.
     async fn warm_up(&self, variants: &[Variant]) -> Result<(), Error> {
         self.pipelines.prepare(variants).await?;
         let params = [0; MOST_PARAMS as usize];
