@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::case::{Case, PLAIN, shape};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wgpu_attention::check::{Bounds, CheckOptions, run};
 use wgpu_attention::{
     Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, GpuOptions, Kernel,
@@ -166,17 +166,18 @@ fn a_device_lost_while_tiles_are_timed_teaches_nothing() {
     let [query, key, value, out] = &buffers;
     let buffers = AttentionBuffers::new(query, key, value, out);
     let tune = || attention.tune_blocking(&shape, &buffers);
-    tune().unwrap();
-    // All is compiled now: most of it is timing.
-    let begin = Instant::now();
-    tune().unwrap();
-    let (whole, learned) = (begin.elapsed(), attention.tuning());
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(whole.mul_f64(0.3));
-            app.device.destroy();
-        });
-        assert!(says_so(tune()));
-    });
+    let tiles = tune().unwrap().len();
+    let learned = attention.tuning();
+    // All is compiled now. Each tile runs once and then seven times by turns; each run is waited for, once or twice.
+    lose_after(3 * tiles, app.device.clone(), app.queue.clone());
+    assert!(says_so(tune()));
     assert_eq!(attention.tuning(), learned);
+}
+
+/// Destroys the device when it has been waited for so often.
+fn lose_after(waits: usize, device: wgpu::Device, queue: wgpu::Queue) {
+    queue.clone().on_submitted_work_done(move || match waits {
+        0 => device.destroy(),
+        _ => lose_after(waits - 1, device, queue),
+    });
 }
