@@ -25,8 +25,10 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
                 AttentionShape { masked_scores: ASKED, ..o() },
             ]),
         ),
-        ("any batch, heads", any_size()),
-        ("scale, softcap", [any_option(), any_addend()].concat()),
+        ("any batch", any_size()),
+        ("scale, softcap", any_option()),
+        ("sliding windows", any_window()),
+        ("boolean mask", any_addend()),
         ("any strides", any_layout()),
         (
             "f32, f16, bf16",
@@ -36,11 +38,14 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
             ),
         ),
         (
-            "a number of keys per sequence",
-            shapes([AttentionShape { kv_lens: Some(vec![70, 0]), ..o() }]),
+            "key lengths per sequence",
+            shapes([
+                AttentionShape { kv_lens: Some(vec![70, 0]), ..o() },
+                AttentionShape { lens: true, ..o() },
+            ]),
         ),
         (
-            "documents (segment ids",
+            "segment ids",
             shapes(
                 [SegmentLayout::PerSide, SegmentLayout::Shared].map(|segments| AttentionShape {
                     kv_len: 100,
@@ -50,11 +55,11 @@ fn rows() -> Vec<(&'static str, Vec<Call>)> {
             ),
         ),
         ("attention sinks", shapes([AttentionShape { sinks: true, ..o() }])),
-        ("sequences without padding", {
+        ("packed (varlen) batches", {
             let starts = CuSeqlens { query: vec![0, 60, 60, 100], key: vec![0, 1, 40, 70] };
             shapes([AttentionShape { batch: 1, cu_seqlens: Some(starts), lse: ASKED, ..o() }])
         }),
-        ("keys and values in pages", {
+        ("paged keys and values", {
             let pages = Some(PagedKeys::new(16, 9, 5));
             shapes([AttentionShape { pages, lse: ASKED, ..o() }])
         }),
@@ -88,9 +93,18 @@ fn any_option() -> Vec<Call> {
         causal(Align::TopLeft),
         causal(Align::BottomRight),
         causal(Align::Offset(-7)),
-        AttentionOptions { window_left: Some(3), window_right: Some(0), ..plain() },
     ];
     options.map(|options| (ordinary(), options)).to_vec()
+}
+
+fn any_window() -> Vec<Call> {
+    let window = AttentionOptions {
+        window_left: Some(3),
+        window_right: Some(0),
+        ..AttentionOptions::default()
+    };
+    let keeps = AttentionOptions { window_keeps: 4, ..window };
+    [window, keeps].map(|options| (ordinary(), options)).to_vec()
 }
 
 fn any_addend() -> Vec<Call> {
@@ -112,7 +126,7 @@ fn any_layout() -> Vec<Call> {
 }
 
 fn plan((shape, options): &Call, kernel: Kernel) -> Option<Plan> {
-    // As the text under the table says.
+    // As the text below the table says.
     let is_wide = shape.head_dim.max(shape.value_dim) > 128;
     let kernel = if kernel == Kernel::Forward && is_wide { Kernel::ForwardWide } else { kernel };
     Plan::new(Problem::new(shape, options).ok()?, &PORTABLE, Some(kernel)).ok()
@@ -132,10 +146,8 @@ fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
     };
     match plans.as_slice() {
         [plan] if row.starts_with("stores") => match weights(&calls[0]) {
-            Some(_) if plan.workspace == 0 => "only the weights, if you ask for them",
-            Some(whole) if whole.workspace < plan.workspace => {
-                "in chunks, or whole if you ask for it"
-            }
+            Some(_) if plan.workspace == 0 => "only if weights are requested",
+            Some(whole) if whole.workspace < plan.workspace => "in chunks",
             _ => "always",
         },
         [] => "no",
@@ -148,7 +160,7 @@ fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
 #[test]
 fn the_table_of_what_each_kernel_does_is_what_the_planner_does() {
     let readme = include_str!("../../README.md");
-    let section = readme.split("\n## ").find(|part| part.starts_with("What it does")).unwrap();
+    let section = readme.split("\n## ").find(|part| part.starts_with("Features")).unwrap();
     let table: Vec<Vec<&str>> = section
         .lines()
         .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'))
