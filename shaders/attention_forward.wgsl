@@ -67,9 +67,10 @@ var<private> seen: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
-// The sum of weights: of the last few tiles, and of all before.
+// The sum of weights: of the last few tiles, and of all before, under the maximum of when it settled.
 var<private> l: array<f32, ROWS_EACH>;
 var<private> settled_l: array<f32, ROWS_EACH>;
+var<private> settled_m: array<f32, ROWS_EACH>;
 
 @compute @workgroup_size(THREADS)
 fn attention_forward(
@@ -102,6 +103,7 @@ fn attention_forward(
         m[r] = LOWEST;
         l[r] = 0.0;
         settled_l[r] = 0.0;
+        settled_m[r] = LOWEST;
         seen[r] = 0u;
     }
 
@@ -125,10 +127,11 @@ fn attention_forward(
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = rows[r];
         let empty = seen[r] == 0u;
-        let total = with_sink(row, m[r], settled_l[r] + l[r], empty);
+        let since = since_settled(r);
+        let total = with_sink(row, m[r], since * settled_l[r] + l[r], empty);
         let factor = total.rescale * inverse_sum(total.m, total.l);
         for (var d = 0u; d < VALUE_VECTORS; d++) {
-            let sum = settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
+            let sum = since * settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
             queries[d * ROWS_EACH + r] = select(sum * factor, vec4(0.0), empty);
         }
         if is_set(HAS_LSE) && row.live {
@@ -256,21 +259,19 @@ fn raise_maximum() {
             let rescale = exponential(m[r] - new_m);
             m[r] = new_m;
             l[r] *= rescale;
-            settled_l[r] *= rescale;
             for (var d = 0u; d < VALUE_VECTORS; d++) {
                 outs[d * ROWS_EACH + r] *= rescale;
-                settled_outs[apart(d * ROWS_EACH + r)] *= rescale;
             }
         }
     }
 }
 
+// What brings a row's totals under the maximum of now: they follow it only when sums settle.
+fn since_settled(r: u32) -> f32 {
+    return exponential(settled_m[r] - m[r]);
+}
+
 fn settle_sums() {
-    for (var r = 0u; r < ROWS_EACH; r++) {
-        let sum = settle(settled_l[r], l[r]);
-        settled_l[r] = sum.total;
-        l[r] = sum.rest;
-    }
     settle_part(0u);
     if VALUE_PARTS > 1u {
         settle_part(VALUE_PART);
@@ -281,6 +282,12 @@ fn settle_sums() {
     if VALUE_PARTS > 3u {
         settle_part(3u * VALUE_PART);
     }
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let sum = settle(since_settled(r) * settled_l[r], l[r]);
+        settled_l[r] = sum.total;
+        settled_m[r] = m[r];
+        l[r] = sum.rest;
+    }
 }
 
 fn settle_part(first: u32) {
@@ -288,7 +295,7 @@ fn settle_part(first: u32) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         for (var r = 0u; r < ROWS_EACH; r++) {
             let slot = d * ROWS_EACH + r;
-            let columns = settle_columns(settled_outs[apart(slot)], outs[slot]);
+            let columns = settle_columns(since_settled(r) * settled_outs[apart(slot)], outs[slot]);
             settled_outs[apart(slot)] = columns.total;
             outs[slot] = columns.rest;
         }
