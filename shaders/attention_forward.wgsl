@@ -45,7 +45,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
 // use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
-// use slots, settle, key_products, value_sums, next_tile, load(query), load(value), store(out)
+// use slots, key_products, value_sums, row_totals, next_tile, load(query), load(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
@@ -67,10 +67,8 @@ var<private> seen: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
-// The sum of weights: of the last few tiles, and of all before, under the maximum of when it settled.
+// The sum of weights. It and the outputs are of the last few tiles: row_totals.wgsl has those of all before.
 var<private> l: array<f32, ROWS_EACH>;
-var<private> settled_l: array<f32, ROWS_EACH>;
-var<private> settled_m: array<f32, ROWS_EACH>;
 
 @compute @workgroup_size(THREADS)
 fn attention_forward(
@@ -266,55 +264,10 @@ fn raise_maximum() {
     }
 }
 
-// What brings a row's totals under the maximum of now: they follow it only when sums settle.
-fn since_settled(r: u32) -> f32 {
-    return exponential(settled_m[r] - m[r]);
-}
-
-fn settle_sums() {
-    settle_part(0u);
-    if VALUE_PARTS > 1u {
-        settle_part(VALUE_PART);
-    }
-    if VALUE_PARTS > 2u {
-        settle_part(2u * VALUE_PART);
-    }
-    if VALUE_PARTS > 3u {
-        settle_part(3u * VALUE_PART);
-    }
-    for (var r = 0u; r < ROWS_EACH; r++) {
-        let sum = settle(since_settled(r) * settled_l[r], l[r]);
-        settled_l[r] = sum.total;
-        settled_m[r] = m[r];
-        l[r] = sum.rest;
-    }
-}
-
-fn settle_part(first: u32) {
-    for (var step = 0u; step < VALUE_PART; step++) {
-        let d = min(first + step, VALUE_VECTORS - 1u);
-        for (var r = 0u; r < ROWS_EACH; r++) {
-            let slot = d * ROWS_EACH + r;
-            let columns = settle_columns(since_settled(r) * settled_outs[apart(slot)], outs[slot]);
-            settled_outs[apart(slot)] = columns.total;
-            outs[slot] = columns.rest;
-        }
-    }
-}
-
 fn highest(r: u32) -> f32 {
     var result = terms[r];
     for (var c = 1u; c < KEYS_EACH; c++) {
         result = max(result, terms[c * ROWS_EACH + r]);
     }
     return result;
-}
-
-// The same place, which a GPU's compiler cannot know: no length has this bit. So totals, rarely touched, stay in memory
-// and leave the registers to the loop over keys.
-fn apart(slot: u32) -> u32 {
-    if !SOFTWARE {
-        return slot + (params.kv_len >> 31u);
-    }
-    return slot;
 }

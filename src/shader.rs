@@ -63,6 +63,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("key_products", _) => include_str!("../shaders/shared/key_products.wgsl"),
         ("sink", _) => include_str!("../shaders/shared/sink.wgsl"),
         ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
+        ("row_totals", _) => include_str!("../shaders/shared/row_totals.wgsl"),
         ("settle", _) => include_str!("../shaders/shared/settle.wgsl"),
         ("slots", _) => include_str!("../shaders/shared/slots.wgsl"),
         ("next_tile", _) => include_str!("../shaders/shared/next_tile.wgsl"),

@@ -1,9 +1,7 @@
 // Adds the weighted values of KEYS_EACH keys, from j on, to the outputs of this invocation's rows.
 
-// Per row: [vector, row]. Of the last few tiles, and of all before: at least 17, as AMD's compiler keeps fewer in
-// registers whatever their index.
+// Per row: [vector, row].
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
-var<private> settled_outs: array<vec4<f32>, max(VALUE_VECTORS * ROWS_EACH, 17u)>;
 
 // Their values are in `value_tile`, their weights in `terms`: a hidden one has none.
 fn add_values(j: u32) {

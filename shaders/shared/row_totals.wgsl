@@ -1,0 +1,53 @@
+// Totals of this invocation's rows: what their sums of weights and their outputs settle into.
+// use params, softmax_state, settle, value_sums
+
+// The maximum of when they settled; the sum of weights.
+var<private> settled_m: array<f32, ROWS_EACH>;
+var<private> settled_l: array<f32, ROWS_EACH>;
+// As `outs`. At least 17, as AMD's compiler keeps fewer in registers whatever their index.
+var<private> settled_outs: array<vec4<f32>, max(VALUE_VECTORS * ROWS_EACH, 17u)>;
+
+// What brings a row's totals under the maximum of now: they follow it only when sums settle.
+fn since_settled(r: u32) -> f32 {
+    return exponential(settled_m[r] - m[r]);
+}
+
+fn settle_sums() {
+    settle_part(0u);
+    if VALUE_PARTS > 1u {
+        settle_part(VALUE_PART);
+    }
+    if VALUE_PARTS > 2u {
+        settle_part(2u * VALUE_PART);
+    }
+    if VALUE_PARTS > 3u {
+        settle_part(3u * VALUE_PART);
+    }
+    for (var r = 0u; r < ROWS_EACH; r++) {
+        let sum = settle(since_settled(r) * settled_l[r], l[r]);
+        settled_l[r] = sum.total;
+        settled_m[r] = m[r];
+        l[r] = sum.rest;
+    }
+}
+
+fn settle_part(first: u32) {
+    for (var step = 0u; step < VALUE_PART; step++) {
+        let d = min(first + step, VALUE_VECTORS - 1u);
+        for (var r = 0u; r < ROWS_EACH; r++) {
+            let slot = d * ROWS_EACH + r;
+            let columns = settle_columns(since_settled(r) * settled_outs[apart(slot)], outs[slot]);
+            settled_outs[apart(slot)] = columns.total;
+            outs[slot] = columns.rest;
+        }
+    }
+}
+
+// The same place: kv_len is below 2^31. A GPU's compiler cannot know that, so it keeps the totals, which are rarely
+// touched, in memory, and leaves the registers to the loop over keys.
+fn apart(slot: u32) -> u32 {
+    if !SOFTWARE {
+        return slot + (params.kv_len >> 31u);
+    }
+    return slot;
+}
