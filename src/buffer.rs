@@ -3,7 +3,65 @@
 use crate::error::Error;
 use crate::lost;
 use crate::pipeline::{if_ready, scoped};
+use crate::tensor::Tensor;
 use futures_intrusive::channel::shared::oneshot_channel;
+
+/// Where a tensor lies on the device: a buffer, or part of one.
+///
+/// Both `&buffer` and `buffer.slice(..)` turn into one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferRange<'a> {
+    pub(crate) buffer: &'a wgpu::Buffer,
+    /// First byte.
+    pub(crate) offset: u64,
+    /// Number of bytes.
+    pub(crate) size: u64,
+}
+
+impl BufferRange<'_> {
+    /// Whether a byte is in both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.buffer == other.buffer
+            && self.offset < other.offset + other.size
+            && other.offset < self.offset + self.size
+    }
+}
+
+impl<'a> From<&'a wgpu::Buffer> for BufferRange<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        Self { buffer, offset: 0, size: buffer.size() }
+    }
+}
+
+impl<'a> From<wgpu::BufferSlice<'a>> for BufferRange<'a> {
+    fn from(slice: wgpu::BufferSlice<'a>) -> Self {
+        Self { buffer: slice.buffer(), offset: slice.offset(), size: slice.size() }
+    }
+}
+
+/// A layer's parameters on the device.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameters(Vec<(Tensor, wgpu::Buffer)>);
+
+impl Parameters {
+    /// Those that there are, each with its name.
+    pub(crate) fn upload(
+        device: &wgpu::Device,
+        given: &[(Tensor, &'static str, Option<&[f32]>)],
+    ) -> Result<Self, Error> {
+        let mut buffers = Vec::new();
+        for &(tensor, name, slice) in given {
+            if let Some(slice) = slice {
+                buffers.push((tensor, upload(device, name, bytemuck::cast_slice(slice))?));
+            }
+        }
+        Ok(Self(buffers))
+    }
+
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
+        self.0.iter().find(|(own, _)| *own == tensor).map(|(_, buffer)| buffer)
+    }
+}
 
 /// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size that can be bound.
 pub(crate) fn upload(
@@ -96,14 +154,6 @@ pub(crate) fn read<T: bytemuck::Pod>(mapped: &Mapped, len: usize) -> Result<Vec<
     let failed = |error| lost::failed(device, READING, error);
     let bytes = buffer.get_mapped_range(..).map_err(failed)?;
     Ok(bytemuck::cast_slice(&bytes)[..len].to_vec())
-}
-
-/// One bit a flag, lowest first.
-pub(crate) fn pack_bits(flags: &[bool]) -> Vec<u32> {
-    let pack = |word: &[bool]| {
-        word.iter().enumerate().fold(0, |bits, (at, &flag)| bits | (u32::from(flag) << at))
-    };
-    flags.chunks(32).map(pack).collect()
 }
 
 const READING: &str = "reading back";

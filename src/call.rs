@@ -31,6 +31,8 @@ pub(crate) struct BoundDispatch {
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) source: wgpu::Buffer,
+    /// First byte in the source.
+    pub(crate) offset: u64,
     pub(crate) target: wgpu::Buffer,
     /// First byte in the target.
     pub(crate) start: u64,
@@ -53,8 +55,8 @@ impl Call {
         if self.dispatches.is_empty() {
             return;
         }
-        for Transfer { source, target, start, size } in &self.copies {
-            encoder.copy_buffer_to_buffer(source, 0, target, *start, *size);
+        for Transfer { source, offset, target, start, size } in &self.copies {
+            encoder.copy_buffer_to_buffer(source, *offset, target, *start, *size);
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(self.label),

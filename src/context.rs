@@ -1,11 +1,16 @@
 //! What the operators of one device share: pipelines, uniform slots, scratch buffers.
 
+use crate::buffer::BufferRange;
 use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::{Capabilities, MOST_UNIFORM};
 use crate::error::Error;
 use crate::lost;
 use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
-use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
+use crate::plan::{
+    Access, Bound, Dispatch, MOST_SEQUENCES, Params, Program, SequenceParams, Tuning, Window, bytes,
+};
+use crate::shader::{Binding, bindings};
+use crate::tensor::Tensor;
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
 use crate::uploads::Uploads;
 use std::sync::{Arc, Mutex};
@@ -14,6 +19,7 @@ use std::sync::{Arc, Mutex};
 const TABLE_BYTES: u32 = MOST_SEQUENCES * size_of::<SequenceParams>() as u32;
 
 const _: () = assert!(TABLE_BYTES <= MOST_UNIFORM && MOST_PARAMS <= MOST_UNIFORM);
+const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
 
 /// One device and what was made for it so far.
 #[derive(Debug)]
@@ -28,17 +34,8 @@ pub(crate) struct Context {
     tables: Uniforms,
     /// Tables of pages and places.
     pub(crate) uploads: Uploads,
-    /// Scores that nobody keeps.
-    pub(crate) workspace: Scratch,
-    /// Out before it is packed; what reads it leaves it zero.
-    pub(crate) unpacked: Scratch,
-    /// Out, and maximum and sum, over parts of the keys.
-    pub(crate) partial_out: Scratch,
-    pub(crate) partial_lse: Scratch,
-    /// Maximum and sum of each row, of which weights are made.
-    pub(crate) sums: Scratch,
-    /// Small tensors that share a binding.
-    pub(crate) small: Scratch,
+    /// One for each of [`Tensor::OWN`].
+    own: [Scratch; Tensor::OWN.len()],
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
     /// bindings may overlap, one for each binding that may be written.
     unread: wgpu::Buffer,
@@ -84,36 +81,107 @@ impl Context {
             ),
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
             uploads: Uploads::new(device, queue),
-            workspace: Scratch::default(),
-            unpacked: Scratch::default(),
-            partial_out: Scratch::default(),
-            partial_lse: Scratch::default(),
-            sums: Scratch::default(),
-            small: Scratch::default(),
+            own: Default::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],
         }
     }
 
+    /// A program with the buffers that `find` has for its tensors, ready to be recorded.
+    pub(crate) fn bind<'b>(
+        &self,
+        label: &'static str,
+        program: &Program,
+        find: impl Fn(Tensor) -> Option<BufferRange<'b>>,
+    ) -> Result<Call, Error> {
+        // Plans are plain data: what two devices can do alike is planned alike.
+        if program.capabilities != self.capabilities {
+            let expected = "a plan for this operator's capabilities";
+            return Err(Error::invalid("plan", expected, "one for others"));
+        }
+        program.check_buffers(&find, self.capabilities.storage_alignment, false)?;
+        let copies = self.join(program, &find)?;
+        let steps = self.steps(&program.dispatches, find)?;
+        self.call(label, copies, &steps)
+    }
+
+    /// Dispatches with the buffers they bind, the context's own among them.
+    pub(crate) fn steps<'a, 'b>(
+        &self,
+        dispatches: &'a [Dispatch],
+        find: impl Fn(Tensor) -> Option<BufferRange<'b>>,
+    ) -> Result<Vec<Step<'a>>, Error> {
+        let mut own = Vec::new();
+        for tensor in Tensor::OWN {
+            own.push((tensor, self.own(tensor, bytes(dispatches, tensor))?));
+        }
+        let buffer = |bound: &Bound| {
+            let Bound { name, tensor, window, .. } = *bound;
+            if let Some((_, buffer)) = own.iter().find(|(own, _)| *own == tensor) {
+                return Some((name, buffer.clone()?, window));
+            }
+            let BufferRange { buffer, offset, .. } = find(tensor)?;
+            Some((name, buffer.clone(), Window { start: offset + window.start, ..window }))
+        };
+        let step = |dispatch: &'a Dispatch| {
+            let buffers = dispatch.bound.iter().filter_map(buffer).collect();
+            Step { dispatch, buffers }
+        };
+        Ok(dispatches.iter().map(step).collect())
+    }
+
+    /// What has to be copied into one buffer, if a call has several small tensors: shaders have one binding for them.
+    fn join<'b>(
+        &self,
+        program: &Program,
+        find: impl Fn(Tensor) -> Option<BufferRange<'b>>,
+    ) -> Result<Vec<Transfer>, Error> {
+        let tensors = program.small;
+        if !tensors.are_joined() {
+            return Ok(Vec::new());
+        }
+        let bytes = |elements: u32| u64::from(elements) * 4;
+        let whole = Tensor::SMALL.into_iter().map(|tensor| bytes(tensors.len(tensor))).sum();
+        let Some(target) = self.own(Tensor::Joined, whole)? else { return Ok(Vec::new()) };
+        let copy = |tensor| {
+            let BufferRange { buffer, offset, .. } = find(tensor)?;
+            let [start, size] = [tensors.first(tensor), tensors.len(tensor)].map(bytes);
+            let (source, target) = (buffer.clone(), target.clone());
+            Some(Transfer { source, offset, target, start, size })
+        };
+        Ok(tensors.present().filter_map(copy).collect())
+    }
+
+    /// A buffer of our own of at least `size` bytes; none if that is 0.
+    pub(crate) fn own(&self, tensor: Tensor, size: u64) -> Result<Option<wgpu::Buffer>, Error> {
+        let own = Tensor::OWN.into_iter().zip(&self.own).find(|(own, _)| *own == tensor);
+        own.map_or(Ok(None), |(_, scratch)| scratch.get(&self.device, size))
+    }
+
     /// `copies`, then `steps`, ready to be recorded.
-    pub(crate) fn bind(
+    pub(crate) fn call(
         &self,
         label: &'static str,
         copies: Vec<Transfer>,
         steps: &[Step<'_>],
     ) -> Result<Call, Error> {
-        let pipelines = self.pipelines.get(steps.iter().map(|step| step.variant))?;
-        let tables: Vec<&[u8]> =
-            steps.iter().map(|step| step.table).filter(|table| !table.is_empty()).collect();
+        let pipelines = self.pipelines.get(steps.iter().map(|step| &step.dispatch.variant))?;
+        let tables: Vec<&[u8]> = steps
+            .iter()
+            .map(|step| bytemuck::cast_slice(&step.dispatch.table))
+            .filter(|table: &&[u8]| !table.is_empty())
+            .collect();
         let (bound, error) = scoped(&self.device, || {
-            let (lease, slots) = self.uniforms.lease(steps.iter().map(|step| step.params))?;
+            let params = steps.iter().map(|step| step.dispatch.params.as_slice());
+            let (lease, slots) = self.uniforms.lease(params)?;
             let (table_lease, table_slots) = self.tables.lease(tables.into_iter())?;
             let mut table_slots = table_slots.into_iter();
             let dispatch = |((step, pipeline), params): ((&Step<'_>, Arc<Pipeline>), Slot)| {
-                let table = if step.table.is_empty() { None } else { table_slots.next() };
+                let Dispatch { table, grid, .. } = step.dispatch;
+                let table = if table.is_empty() { None } else { table_slots.next() };
                 let group = self.bind_group(step, &pipeline.layout, &params, table.as_ref());
                 let offsets = std::iter::once(&params).chain(&table).map(|slot| slot.offset);
-                BoundDispatch { group, offsets: offsets.collect(), pipeline, grid: step.grid }
+                BoundDispatch { group, offsets: offsets.collect(), pipeline, grid: *grid }
             };
             let dispatches: Vec<_> = steps.iter().zip(pipelines).zip(slots).map(dispatch).collect();
             Some(([lease, table_lease], dispatches))
@@ -131,18 +199,13 @@ impl Context {
         Footprint {
             pipelines: self.pipelines.len(),
             uniform_slots: self.uniforms.capacity(),
-            workspace: self.scratches().iter().map(|scratch| scratch.size()).sum(),
+            workspace: self.own.iter().map(Scratch::size).sum(),
         }
     }
 
     /// Gives all scratch buffers back; the next call that needs one makes it anew.
     pub(crate) fn release_workspace(&self) {
-        self.scratches().iter().for_each(|scratch| *lock(&scratch.0) = None);
-    }
-
-    fn scratches(&self) -> [&Scratch; 6] {
-        let Self { workspace, unpacked, partial_out, partial_lse, sums, small, .. } = self;
-        [workspace, unpacked, partial_out, partial_lse, sums, small]
+        self.own.iter().for_each(|scratch| *lock(&scratch.0) = None);
     }
 
     /// Bindings of the shader that the step does not have get a dummy.
@@ -160,8 +223,8 @@ impl Context {
         };
         let mut entries = vec![uniform(0, params)];
         entries.extend(table.map(|table| uniform(TABLE, table)));
-        for (number, access) in step.variant.entry.bindings() {
-            let found = step.buffers.iter().find(|(binding, _, _)| *binding == number);
+        for &Binding { number, name, access } in bindings(step.dispatch.variant.entry) {
+            let found = step.buffers.iter().find(|(bound, _, _)| *bound == name);
             let binding = match (found, access) {
                 (Some((_, buffer, window)), _) => wgpu::BufferBinding {
                     buffer,
@@ -198,25 +261,19 @@ pub struct Footprint {
 /// One dispatch and what it binds.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
-    pub(crate) variant: &'a Variant,
-    /// The shader's uniform block.
-    pub(crate) params: &'a [u8],
-    /// Binding number, buffer, and which part of it.
-    pub(crate) buffers: Vec<(u32, wgpu::Buffer, Window)>,
-    /// What each sequence is, for a ragged variant.
-    pub(crate) table: &'a [u8],
-    /// Workgroups along each axis.
-    pub(crate) grid: [u32; 3],
+    pub(crate) dispatch: &'a Dispatch,
+    /// What the shader calls it, buffer, and which part of it.
+    pub(crate) buffers: Vec<(&'static str, wgpu::Buffer, Window)>,
 }
 
 /// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue runs them
 /// one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch(Mutex<Option<wgpu::Buffer>>);
+struct Scratch(Mutex<Option<wgpu::Buffer>>);
 
 impl Scratch {
     /// At least `size` bytes; none if that is 0.
-    pub(crate) fn get(
+    fn get(
         &self,
         device: &wgpu::Device,
         size: u64,
@@ -238,7 +295,7 @@ impl Scratch {
             lost::check(device, ALLOCATING)?;
             *held = Some(buffer);
         }
-        Ok(held.clone())
+        Ok(held.clone().filter(|_| size > 0))
     }
 
     fn size(&self) -> u64 {
@@ -251,10 +308,11 @@ mod tests {
     use crate::device::HIGHEST_BINDING;
     use crate::pipeline::TABLE;
     use crate::plan::Entry;
+    use crate::shader::bindings;
 
     #[test]
     fn no_binding_has_a_higher_number_than_devices_are_asked_for() {
-        let of_shaders = Entry::ALL.into_iter().flat_map(|entry| entry.bindings().into_keys());
+        let of_shaders = Entry::ALL.into_iter().flat_map(bindings).map(|binding| binding.number);
         assert_eq!(of_shaders.chain([TABLE]).max(), Some(HIGHEST_BINDING));
     }
 }

@@ -65,6 +65,16 @@ impl Error {
         Self::Invalid { argument, expected: expected.to_string(), found: found.to_string() }
     }
 
+    /// An [`Error::Unsupported`] for a call that needs at least `expected` of what the device has `found` of.
+    pub(crate) fn unsupported(
+        what: &'static str,
+        expected: impl Into<u64>,
+        found: impl Into<u64>,
+    ) -> Self {
+        let (expected, found) = (format!("at least {}", expected.into()), found.into().to_string());
+        Self::Unsupported { what, expected, found }
+    }
+
     /// True if the call itself is at fault, false if the machine is.
     #[must_use]
     pub fn is_invalid(&self) -> bool {

@@ -78,6 +78,7 @@ mod error;
 mod device;
 mod problem;
 mod tables;
+mod tensor;
 
 mod plan;
 mod shader;
@@ -88,6 +89,7 @@ mod lost;
 mod pipeline;
 mod uniforms;
 mod uploads;
+mod verbs;
 
 mod ops;
 

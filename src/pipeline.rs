@@ -238,9 +238,9 @@ fn layout_entries(variant: &Variant) -> Vec<wgpu::BindGroupLayoutEntry> {
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
         count: None,
     };
-    let storage = variant.entry.bindings().into_iter().map(|(binding, access)| {
-        let read_only = access == Access::Read;
-        layout_entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
+    let storage = shader::bindings(variant.entry).iter().map(|binding| {
+        let read_only = binding.access == Access::Read;
+        layout_entry(binding.number, wgpu::BufferBindingType::Storage { read_only }, false)
     });
     let uniform = |binding| layout_entry(binding, wgpu::BufferBindingType::Uniform, true);
     let table = variant.is_ragged().then(|| uniform(TABLE));

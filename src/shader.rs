@@ -4,8 +4,9 @@
 //! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
 //! `load(key)` is the part `load` with its `tensor` renamed to `key`.
 
-use crate::plan::{Constant, Entry, Storage, Variant};
+use crate::plan::{Access, Constant, Entry, Storage, Variant};
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 /// The text of a shader file.
 fn file(entry: Entry) -> &'static str {
@@ -31,8 +32,36 @@ fn file(entry: Entry) -> &'static str {
     }
 }
 
-/// Binding of the small tensors, lengths among them.
-const SMALL: u32 = 8;
+/// A storage buffer that a shader binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its number.
+    pub number: u32,
+    /// What the shader calls it.
+    pub name: &'static str,
+    /// What the shader does with it.
+    pub access: Access,
+}
+
+/// The storage buffers that a shader binds, as its file says; binding 0 is always the uniform block.
+#[must_use]
+pub fn bindings(entry: Entry) -> &'static [Binding] {
+    static ALL: OnceLock<Vec<Vec<Binding>>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let of_file = |entry| file(entry).lines().filter_map(binding).collect();
+        Entry::ALL.into_iter().map(of_file).collect()
+    });
+    &all[entry as usize]
+}
+
+/// What a line such as `@group(0) @binding(1) var<storage, read> query: array<f32>;` declares.
+fn binding(line: &'static str) -> Option<Binding> {
+    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<storage, ")?;
+    let (access, rest) = rest.split_once("> ")?;
+    let (name, _) = rest.split_once(':')?;
+    let access = if access == "read" { Access::Read } else { Access::ReadWrite };
+    Some(Binding { number: number.parse().ok()?, name, access })
+}
 
 /// The text of a shared part.
 fn part(name: &str, variant: &Variant) -> Option<&'static str> {
@@ -44,7 +73,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
         ("locate", _) if variant.is_ragged() => {
             include_str!("../shaders/shared/locate_ragged.wgsl")
         }
-        ("locate", _) if variant.entry.bindings().contains_key(&SMALL) => {
+        ("locate", _) if bindings(variant.entry).iter().any(|binding| binding.name == "aux") => {
             include_str!("../shaders/shared/locate_lens.wgsl")
         }
         ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),

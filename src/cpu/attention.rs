@@ -3,9 +3,11 @@
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
-use super::row::{Row, place, row_count};
+use super::row::{Row, Softmax, place, row_count};
 use crate::error::Error;
-use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem, View};
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
+use crate::tensor::Tensor;
+use std::ops::{Index, IndexMut};
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
@@ -58,46 +60,32 @@ pub fn attention<T: Element>(
     let problem = Problem::new(&shape.with_lens(inputs.lens), options)?;
     let widened = inputs.widen();
     let inputs = &widened.inputs(inputs);
-    let zeros = |view: View| vec![0.0; view.extent as usize];
-    let mut outputs = Outputs {
-        out: zeros(problem.out),
-        lse: problem.lse.map(zeros),
-        weights: problem.weights.map(zeros),
-        raw_scores: problem.raw_scores.map(zeros),
-        capped_scores: problem.capped_scores.map(zeros),
-        masked_scores: problem.masked_scores.map(zeros),
-    };
+    let mut outputs =
+        ByOutput::new(|tensor| Some(vec![0.0; problem.view(tensor)?.extent as usize]));
     for part in problem.uniform() {
         attend_part(&part, inputs, &mut outputs);
     }
-    Ok(outputs)
+    let out = outputs[Tensor::Out].take().unwrap_or_default();
+    Outputs::collect(out, |tensor| Ok(outputs[tensor].take()))
 }
 
 /// The rows of one part of a problem, in their places in the outputs of the whole.
-fn attend_part(part: &Problem, inputs: &Inputs<'_>, outputs: &mut Outputs<f64>) {
-    let (kv_len, value_dim) = (part.kv_len as usize, part.value_dim as usize);
+fn attend_part(part: &Problem, inputs: &Inputs<'_>, outputs: &mut ByOutput<Option<Vec<f64>>>) {
+    let columns = |tensor| part.columns(tensor) as usize;
     let rows = row_count(part);
-    let dense = |view: Option<View>, columns| view.map(|_| vec![0.0; rows * columns]);
-    let mut results = Outputs {
-        out: vec![0.0; rows * value_dim],
-        lse: dense(part.lse, 1),
-        weights: dense(part.weights, kv_len),
-        raw_scores: dense(part.raw_scores, kv_len),
-        capped_scores: dense(part.capped_scores, kv_len),
-        masked_scores: dense(part.masked_scores, kv_len),
-    };
-    for_each(split(part, inputs, &mut results), |task| attend(part, task));
-
-    place(results.out, part, &part.out, value_dim, &mut outputs.out);
-    for (dense, view, columns, placed) in [
-        (results.lse, part.lse, 1, &mut outputs.lse),
-        (results.weights, part.weights, kv_len, &mut outputs.weights),
-        (results.raw_scores, part.raw_scores, kv_len, &mut outputs.raw_scores),
-        (results.capped_scores, part.capped_scores, kv_len, &mut outputs.capped_scores),
-        (results.masked_scores, part.masked_scores, kv_len, &mut outputs.masked_scores),
-    ] {
-        if let (Some(dense), Some(view), Some(placed)) = (dense, view, placed.as_mut()) {
-            place(dense, part, &view, columns, placed);
+    let mut dense =
+        ByOutput::new(|tensor| part.view(tensor).map(|_| vec![0.0; rows * columns(tensor)]));
+    let mut rest = ByOutput(dense.0.each_mut().map(Option::as_deref_mut));
+    let tasks = Row::all(part, inputs).map(|row| Task {
+        row,
+        outputs: ByOutput::new(|tensor| rest[tensor].as_mut()?.split_off_mut(..columns(tensor))),
+    });
+    for_each(tasks.collect(), |task| attend(part, task));
+    for tensor in Tensor::OUTPUTS {
+        if let (Some(view), Some(dense), Some(placed)) =
+            (part.view(tensor), dense[tensor].take(), outputs[tensor].as_mut())
+        {
+            place(dense, part, &view, columns(tensor), placed);
         }
     }
 }
@@ -121,59 +109,42 @@ pub fn attention_rounded<T: Element>(
     options: &AttentionOptions,
     inputs: &Inputs<'_, T>,
 ) -> Result<Outputs<T, f32>, Error> {
-    let exact = attention(shape, options, inputs)?;
-    Ok(Outputs {
-        out: round(exact.out),
-        lse: exact.lse.map(round),
-        weights: exact.weights.map(round),
-        raw_scores: exact.raw_scores.map(round),
-        capped_scores: exact.capped_scores.map(round),
-        masked_scores: exact.masked_scores.map(round),
-    })
+    let mut exact = attention(shape, options, inputs)?;
+    let out = round(std::mem::take(&mut exact.out));
+    Outputs::collect(out, |tensor| Ok(exact.take(tensor).map(round)))
 }
 
 fn round<T: Element>(exact: Vec<f64>) -> Vec<T> {
     exact.into_iter().map(T::from_f64).collect()
 }
 
+/// Something for each of attention's outputs.
+struct ByOutput<T>([T; Tensor::OUTPUTS.len()]);
+
+impl<T> ByOutput<T> {
+    fn new(of: impl FnMut(Tensor) -> T) -> Self {
+        Self(Tensor::OUTPUTS.map(of))
+    }
+}
+
+impl<T> Index<Tensor> for ByOutput<T> {
+    type Output = T;
+
+    fn index(&self, tensor: Tensor) -> &T {
+        &self.0[tensor as usize - Tensor::Out as usize]
+    }
+}
+
+impl<T> IndexMut<Tensor> for ByOutput<T> {
+    fn index_mut(&mut self, tensor: Tensor) -> &mut T {
+        &mut self.0[tensor as usize - Tensor::Out as usize]
+    }
+}
+
 /// One row, and the slices that it fills.
 struct Task<'a> {
     row: Row<'a>,
-    out: &'a mut [f64],
-    lse: Option<&'a mut [f64]>,
-    weights: Option<&'a mut [f64]>,
-    raw_scores: Option<&'a mut [f64]>,
-    capped_scores: Option<&'a mut [f64]>,
-    masked_scores: Option<&'a mut [f64]>,
-}
-
-fn split<'a>(
-    problem: &'a Problem,
-    inputs: &'a Inputs<'a>,
-    results: &'a mut Outputs<f64>,
-) -> Vec<Task<'a>> {
-    let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
-    let mut out = &mut results.out[..];
-    let mut lse = results.lse.as_deref_mut();
-    let mut weights = results.weights.as_deref_mut();
-    let mut raw_scores = results.raw_scores.as_deref_mut();
-    let mut capped_scores = results.capped_scores.as_deref_mut();
-    let mut masked_scores = results.masked_scores.as_deref_mut();
-    Row::all(problem, inputs)
-        .map(|row| Task {
-            row,
-            out: out.split_off_mut(..value_dim).unwrap_or_default(),
-            lse: take(&mut lse, 1),
-            weights: take(&mut weights, kv_len),
-            raw_scores: take(&mut raw_scores, kv_len),
-            capped_scores: take(&mut capped_scores, kv_len),
-            masked_scores: take(&mut masked_scores, kv_len),
-        })
-        .collect()
-}
-
-fn take<'a>(rest: &mut Option<&'a mut [f64]>, columns: usize) -> Option<&'a mut [f64]> {
-    rest.as_mut()?.split_off_mut(..columns)
+    outputs: ByOutput<Option<&'a mut [f64]>>,
 }
 
 #[cfg(feature = "rayon")]
@@ -188,29 +159,22 @@ fn for_each<T>(tasks: Vec<T>, work: impl Fn(T)) {
 
 fn attend(problem: &Problem, mut task: Task<'_>) {
     let scores = score(problem, &mut task);
-    if let Some(masked_scores) = &mut task.masked_scores {
+    let Task { row, mut outputs } = task;
+    if let Some(masked_scores) = &mut outputs[Tensor::MaskedScores] {
         masked_scores.copy_from_slice(&scores);
     }
-    // NaN passes `max` by, and comes back through the exponentials.
-    let sink = task.row.sink().map(f64::from);
-    let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
-    let visible: Vec<bool> = (0..scores.len()).map(|j| task.row.sees(j)).collect();
-    let exponential =
-        |(j, &score): (usize, &f64)| if visible[j] { (score - max).exp() } else { 0.0 };
-    let mut weights: Vec<f64> = scores.iter().enumerate().map(exponential).collect();
-    let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
-    if let Some([lse]) = task.lse.as_deref_mut() {
-        // With no key the sink is all there is, infinite or not.
-        let alone = sink.unwrap_or(f64::NEG_INFINITY);
-        *lse = if visible.contains(&true) { max + sum.ln() } else { alone };
+    let visible: Vec<bool> = (0..scores.len()).map(|j| row.sees(j)).collect();
+    let Softmax { weights, lse } = row.softmax(&scores, &visible);
+    if let Some([place]) = outputs[Tensor::Lse].as_deref_mut() {
+        *place = lse;
     }
-    for (j, weight) in weights.iter_mut().enumerate().filter(|&(j, _)| visible[j]) {
-        *weight /= sum;
-        for (out, &value) in task.out.iter_mut().zip(task.row.value(j)) {
+    let out = outputs[Tensor::Out].as_deref_mut().unwrap_or_default();
+    for (j, weight) in weights.iter().enumerate().filter(|&(j, _)| visible[j]) {
+        for (out, &value) in out.iter_mut().zip(row.value(j)) {
             *out += *weight * f64::from(value);
         }
     }
-    if let Some(stored) = &mut task.weights {
+    if let Some(stored) = &mut outputs[Tensor::Weights] {
         stored.copy_from_slice(&weights);
     }
 }
@@ -220,7 +184,8 @@ fn score(problem: &Problem, task: &mut Task<'_>) -> Vec<f64> {
     let row = task.row;
     let query: Vec<f64> = row.query().iter().copied().map(f64::from).collect();
     let slope = row.slope().map(f64::from);
-    let unmasked = task.raw_scores.is_some() || task.capped_scores.is_some();
+    let early = [Tensor::RawScores, Tensor::CappedScores];
+    let unmasked = early.into_iter().any(|tensor| task.outputs[tensor].is_some());
     let mut scores = vec![f64::NEG_INFINITY; problem.kv_len as usize];
     for (j, masked) in scores.iter_mut().enumerate() {
         let visible = row.sees(j);
@@ -229,11 +194,10 @@ fn score(problem: &Problem, task: &mut Task<'_>) -> Vec<f64> {
         }
         let raw = problem.scale * dot(&query, row.key(j));
         let capped = problem.softcap.map(f64::from).map_or(raw, |cap| cap * (raw / cap).tanh());
-        if let Some(raw_scores) = &mut task.raw_scores {
-            raw_scores[j] = raw;
-        }
-        if let Some(capped_scores) = &mut task.capped_scores {
-            capped_scores[j] = capped;
+        for (tensor, score) in early.into_iter().zip([raw, capped]) {
+            if let Some(scores) = &mut task.outputs[tensor] {
+                scores[j] = score;
+            }
         }
         if visible {
             let bias = row.bias(j).map_or(0.0, f64::from);

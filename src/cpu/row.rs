@@ -1,6 +1,13 @@
 //! One query of one head: what it reads, and which keys it sees.
 
 use crate::problem::{Inputs, Problem, View};
+use crate::tensor::Tensor;
+
+/// A row's weights, one a key, and its lse.
+pub(super) struct Softmax {
+    pub(super) weights: Vec<f64>,
+    pub(super) lse: f64,
+}
 
 /// Query `i` of one head of one sequence.
 #[derive(Clone, Copy)]
@@ -28,28 +35,25 @@ impl<'a> Row<'a> {
 
     /// The query vector `[head_dim]`.
     pub(super) fn query(&self) -> &'a [f32] {
-        let start = self.problem.query.index(self.batch, self.head, self.i, 0);
+        let start = self.problem.query().index(self.batch, self.head, self.i, 0);
         &self.inputs.query[start..][..self.problem.head_dim as usize]
     }
 
     /// The key vector `[head_dim]`.
     pub(super) fn key(&self, j: usize) -> &'a [f32] {
-        let start = self.start(&self.problem.key, j);
+        let start = self.start(&self.problem.key(), j);
         &self.inputs.key[start..][..self.problem.head_dim as usize]
     }
 
     /// The value vector `[value_dim]`.
     pub(super) fn value(&self, j: usize) -> &'a [f32] {
-        let start = self.start(&self.problem.value, j);
+        let start = self.start(&self.problem.value(), j);
         &self.inputs.value[start..][..self.problem.value_dim as usize]
     }
 
     /// Where the vector of key `j` begins: in the sequence's own rows, or in those of a page.
     fn start(&self, view: &View, j: usize) -> usize {
-        let (batch, row) = match (self.problem.pages, self.inputs.pages) {
-            (Some(pages), Some(table)) => pages.place(table, self.batch, j),
-            _ => (self.batch, j),
-        };
+        let [batch, row] = self.problem.key_place(self.inputs.pages, self.batch, j);
         view.index(batch, self.kv_head, row, 0)
     }
 
@@ -62,37 +66,55 @@ impl<'a> Row<'a> {
     }
 
     fn is_of_its_segment(&self, j: usize) -> bool {
-        let (Some(places), Some(ids)) = (&self.problem.segments, self.inputs.segments) else {
-            return true;
+        let id = |tensor, row| {
+            Some(self.inputs.segments?[self.problem.view(tensor)?.index(self.batch, 0, row, 0)])
         };
-        let id = |view: &View, row| ids[view.index(self.batch, 0, row, 0)];
-        id(&places.query, self.i) == id(&places.key, j)
+        id(Tensor::Segments, self.i) == id(Tensor::KeySegments, j)
     }
 
     fn mask(&self, j: usize) -> Option<bool> {
-        self.element(self.inputs.mask, self.problem.mask.as_ref(), j)
+        self.element(self.inputs.mask, Tensor::Mask, j)
     }
 
     /// What is added to the score of key `j`.
     pub(super) fn bias(&self, j: usize) -> Option<f32> {
-        self.element(self.inputs.bias, self.problem.bias.as_ref(), j)
+        self.element(self.inputs.bias, Tensor::Bias, j)
     }
 
-    fn element<T: Copy>(&self, data: Option<&[T]>, view: Option<&View>, j: usize) -> Option<T> {
-        Some(data?[view?.index(self.batch, self.head, self.i, j)])
+    fn element<T: Copy>(&self, data: Option<&[T]>, tensor: Tensor, j: usize) -> Option<T> {
+        Some(data?[self.problem.view(tensor)?.index(self.batch, self.head, self.i, j)])
     }
 
     /// The ALiBi slope of this head.
     pub(super) fn slope(&self) -> Option<f32> {
-        let view = self.problem.alibi.as_ref()?;
+        let view = self.problem.view(Tensor::AlibiSlopes)?;
         Some(self.inputs.alibi_slopes?[view.index(self.batch, self.head, 0, 0)])
     }
 
     /// The sink of this head; none if it is `-inf`, which adds nothing.
-    pub(super) fn sink(&self) -> Option<f32> {
-        let view = self.problem.sinks.as_ref()?;
+    fn sink(&self) -> Option<f64> {
+        let view = self.problem.view(Tensor::Sinks)?;
         let sink = self.inputs.sinks?[view.index(0, self.head, 0, 0)];
-        (sink != f32::NEG_INFINITY).then_some(sink)
+        (sink != f32::NEG_INFINITY).then_some(sink.into())
+    }
+
+    /// What the row's scores become.
+    pub(super) fn softmax(&self, scores: &[f64], visible: &[bool]) -> Softmax {
+        let sink = self.sink();
+        // NaN passes `max` by, and comes back through the exponentials.
+        let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
+        let exponential = |(&score, &is_visible): (&f64, &bool)| {
+            if is_visible { (score - max).exp() } else { 0.0 }
+        };
+        let mut weights: Vec<f64> = scores.iter().zip(visible).map(exponential).collect();
+        let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
+        for (weight, _) in weights.iter_mut().zip(visible).filter(|(_, visible)| **visible) {
+            *weight /= sum;
+        }
+        // With no key the sink is all there is, infinite or not.
+        let alone = sink.unwrap_or(f64::NEG_INFINITY);
+        let lse = if visible.contains(&true) { max + sum.ln() } else { alone };
+        Softmax { weights, lse }
     }
 
     /// `|i + offset - j|`.

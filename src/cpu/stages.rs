@@ -10,7 +10,7 @@
 //! let problem = Problem::new(&AttentionShape::new(1, 1, 2, 1), &AttentionOptions::default())?;
 //! let inputs = Inputs { query: &[0.0, 0.0], key: &[1.0, 2.0], value: &[10.0, 20.0], ..Inputs::default() };
 //! let masked_scores = scores(&problem, &inputs, ScoreStage::Masked)?;
-//! let rows = softmax(&problem, &masked_scores, inputs.sinks)?;
+//! let rows = softmax(&problem, &masked_scores, &inputs)?;
 //! assert_eq!(rows.weights, [0.5; 4]);
 //! assert_eq!(weighted_sum(&problem, &rows.weights, inputs.value)?, [15.0, 15.0]);
 //! # Ok::<(), wgpu_attention::Error>(())
@@ -18,7 +18,8 @@
 
 use super::row::{Row, place, row_count};
 use crate::error::Error;
-use crate::problem::{Inputs, Problem, check_len as check_given};
+use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
+use crate::tensor::Given;
 
 /// How far [`scores`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,42 +78,36 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
     }
 }
 
-/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, with `sinks` `[num_heads]` if the
-/// problem has them.
+/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in f64 and rounded. Of `inputs` only
+/// what joins whole rows is read: [`Inputs::sinks`].
 ///
 /// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or its sink. A NaN or `+inf` makes every other
 /// weight of its row NaN, and its lse too.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or `sinks` not one per head.
+/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or a slice of `inputs` another
+/// length than the problem needs.
 pub fn softmax(
     problem: &Problem,
     masked_scores: &[f32],
-    sinks: Option<&[f32]>,
+    inputs: &Inputs<'_>,
 ) -> Result<Softmax, Error> {
     check_len("masked_scores", masked_scores.len(), score_count(problem)?)?;
-    check_given("sinks", problem.sinks.as_ref(), sinks.map(<[_]>::len))?;
+    for Given { tensor, name, view, .. } in problem.of_rows().given() {
+        if tensor.spec().is_of_rows {
+            check_given(name, view.as_ref(), inputs.get(tensor).map(|data| data.len()))?;
+        }
+    }
     let kv_len = problem.kv_len as usize;
     let mut weights = Vec::with_capacity(masked_scores.len());
     let mut lse = Vec::with_capacity(row_count(problem));
-    let inputs = Inputs { sinks, ..Inputs::default() };
-    for (n, row) in Row::all(problem, &inputs).enumerate() {
+    for (n, row) in Row::all(problem, inputs).enumerate() {
         let scores = &masked_scores[n * kv_len..][..kv_len];
-        let terms = || scores.iter().copied().chain(row.sink());
-        let max = terms().fold(f32::NEG_INFINITY, f32::max);
-        // By select: in a row of nothing but -inf, and in one that holds NaN, the difference is NaN.
-        let exponential =
-            |score: f32| if score == f32::NEG_INFINITY { 0.0 } else { (score - max).exp() };
-        let sum: f32 = terms().map(exponential).sum();
-        weights.extend(
-            scores.iter().map(|&score| {
-                if score == f32::NEG_INFINITY { 0.0 } else { exponential(score) / sum }
-            }),
-        );
-        // With no key the sink is all there is, infinite or not.
-        let alone = row.sink().unwrap_or(f32::NEG_INFINITY);
-        let is_alone = scores.iter().all(|score| *score == f32::NEG_INFINITY);
-        lse.push(if is_alone { alone } else { max + sum.ln() });
+        let visible: Vec<bool> = scores.iter().map(|score| *score != f32::NEG_INFINITY).collect();
+        let scores: Vec<f64> = scores.iter().copied().map(f64::from).collect();
+        let row = row.softmax(&scores, &visible);
+        weights.extend(row.weights.into_iter().map(f32::from_f64));
+        lse.push(f32::from_f64(row.lse));
     }
     Ok(Softmax { weights, lse })
 }
@@ -129,8 +124,9 @@ pub fn softmax(
 pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result<Vec<f32>, Error> {
     check_len("weights", weights.len(), score_count(problem)?)?;
     // A strided value may lie in a longer slice.
-    let needed = problem.value.extent as usize;
-    let found = if problem.value.exact { value.len() } else { value.len().min(needed) };
+    let View { extent, exact, .. } = problem.value();
+    let needed = extent as usize;
+    let found = if exact { value.len() } else { value.len().min(needed) };
     check_len("value", found, needed)?;
     let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
     let mut out = vec![0.0; row_count(problem) * value_dim];
@@ -145,8 +141,9 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
             }
         }
     }
-    let mut placed = vec![0.0; problem.out.extent as usize];
-    place(out, problem, &problem.out, value_dim, &mut placed);
+    let view = problem.out();
+    let mut placed = vec![0.0; view.extent as usize];
+    place(out, problem, &view, value_dim, &mut placed);
     Ok(placed)
 }
 

@@ -1,15 +1,15 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
-use super::launch::check_plan;
-use crate::call::{Call, Transfer};
-use crate::context::{Context, Footprint, Scratch, Step};
+use crate::buffer::BufferRange;
+use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::lost;
 use crate::pipeline::lock;
-use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
-use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments, SmallTensor};
-use crate::uniforms::MOST_PARAMS;
+use crate::plan::{Kernel, Plan};
+use crate::problem::{AttentionOptions, AttentionShape, Problem};
+use crate::tensor::Tensor;
+use crate::verbs::{Operator, verbs};
 use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
@@ -68,8 +68,6 @@ pub struct AttentionBuffers<'a> {
     /// f32, sized as `weights`, written.
     pub masked_scores: Option<&'a wgpu::Buffer>,
 }
-
-const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
 
 impl Attention {
     /// An operator on your device, with pipelines and workspace of its own. Operators made from one
@@ -131,132 +129,26 @@ impl Attention {
         let Context { capabilities, tuning, .. } = &*self.context;
         Plan::tuned(problem, capabilities, kernel, &lock(tuning))
     }
+}
 
-    /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader
-    /// compiler says.
-    ///
-    /// # Errors
-    /// [`Error::Shader`].
-    pub async fn prepare(&self, plan: &Plan) -> Result<(), Error> {
-        self.context.pipelines.prepare(&plan.variants()).await
-    }
+impl Operator for Attention {
+    type Plan = Plan;
+    type Buffers<'a> = AttentionBuffers<'a>;
 
-    /// As [`Attention::prepare`], blocking.
-    ///
-    /// # Errors
-    /// As [`Attention::prepare`].
-    pub fn prepare_blocking(&self, plan: &Plan) -> Result<(), Error> {
-        pollster::block_on(self.prepare(plan))
-    }
-
-    /// What has been made on this operator's device so far: for those who watch that nothing grows.
-    #[must_use]
-    pub fn footprint(&self) -> Footprint {
-        self.context.footprint()
-    }
-
-    /// Gives back the workspace, which grows to what the largest call so far needed, of this operator and of all that share it. A
-    /// call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and done.
-    pub fn release_workspace(&self) {
-        self.context.release_workspace();
-    }
-
-    /// Records the plan into `encoder`. Any number of plans may go into one encoder.
-    ///
-    /// # Errors
-    /// As [`Attention::bind`]; nothing is recorded then.
-    pub fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        plan: &Plan,
-        buffers: &AttentionBuffers<'_>,
-    ) -> Result<(), Error> {
-        self.bind(plan, buffers)?.encode(encoder);
-        Ok(())
-    }
-
-    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a buffer that is missing, not wanted, too small, shared or without the
-    /// STORAGE usage, or for a plan with other options or for other capabilities. A buffer may be larger than its tensor, and nothing tells
-    /// what its bytes are: f32 under a plan for f16 is taken. [`AttentionBuffers::check_exact`] finds buffers that were meant for
-    /// another shape. [`Error::Device`] if the device is lost.
-    pub fn bind(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Call, Error> {
-        check_plan(&plan.capabilities, &self.context)?;
-        if plan.problem.options != self.options {
-            let expected = format!("a plan with this operator's options, {:?}", self.options);
-            return Err(Error::invalid("plan", expected, format!("{:?}", plan.problem.options)));
+    fn check(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.problem.options == self.options {
+            return Ok(());
         }
-        buffers.validate(&plan.problem, false)?;
-        let copies = self.join(plan, buffers)?;
-        let small = copies.first().map(|copy| &copy.target);
-        let steps = self.steps(plan, buffers, small)?;
-        self.context.bind("attention", copies, &steps)
+        let expected = format!("a plan with this operator's options, {:?}", self.options);
+        Err(Error::invalid("plan", expected, format!("{:?}", plan.problem.options)))
     }
 
-    /// What has to be copied into one buffer, if the call has several small tensors: shaders have one binding for them.
-    fn join(&self, plan: &Plan, buffers: &AttentionBuffers<'_>) -> Result<Vec<Transfer>, Error> {
-        let tensors = plan.problem.small;
-        if !tensors.are_joined() {
-            return Ok(Vec::new());
-        }
-        let places: Vec<_> = tensors
-            .present()
-            .map(|tensor| (tensor, [tensors.first(tensor), tensors.len(tensor)]))
-            .collect();
-        let bytes = places.iter().map(|(_, [_, len])| u64::from(*len) * 4).sum();
-        let Context { device, small, .. } = &*self.context;
-        let Some(target) = small.get(device, bytes)? else { return Ok(Vec::new()) };
-        let copy = |(tensor, place): (SmallTensor, [u32; 2])| {
-            let [start, size] = place.map(|elements| u64::from(elements) * 4);
-            let source = buffers.get(tensor.into())?.clone();
-            Some(Transfer { source, target: target.clone(), start, size })
-        };
-        Ok(places.into_iter().filter_map(copy).collect())
-    }
-
-    /// The plan's dispatches with the buffers they bind, the operator's own among them.
-    pub(crate) fn steps<'a>(
-        &self,
-        plan: &'a Plan,
-        buffers: &AttentionBuffers<'_>,
-        small: Option<&wgpu::Buffer>,
-    ) -> Result<Vec<Step<'a>>, Error> {
-        let Context { device, workspace, unpacked, partial_out, partial_lse, sums, .. } =
-            &*self.context;
-        let own =
-            |scratch: &Scratch, tensor| scratch.get(device, largest(&plan.dispatches, tensor));
-        let workspace = own(workspace, Tensor::Workspace)?;
-        let unpacked = own(unpacked, Tensor::Unpacked)?;
-        let partial_out = own(partial_out, Tensor::PartialOut)?;
-        let partial_lse = own(partial_lse, Tensor::PartialLse)?;
-        let sums = own(sums, Tensor::Sums)?;
-        let find = |tensor| match tensor {
-            Tensor::Workspace => workspace.as_ref(),
-            Tensor::Unpacked => unpacked.as_ref(),
-            Tensor::PartialOut => partial_out.as_ref(),
-            Tensor::PartialLse => partial_lse.as_ref(),
-            Tensor::Sums => sums.as_ref(),
-            Tensor::Joined => small,
-            tensor => buffers.get(tensor),
-        };
-        let step = |dispatch: &'a Dispatch| {
-            let buffer = |bound: &Bound| {
-                let number = bound.tensor.binding(dispatch.variant.entry);
-                Some((number, find(bound.tensor)?.clone(), bound.window))
-            };
-            Step {
-                variant: &dispatch.variant,
-                params: bytemuck::bytes_of(&dispatch.params),
-                table: bytemuck::cast_slice(&dispatch.table),
-                buffers: dispatch.bound.iter().filter_map(buffer).collect(),
-                grid: dispatch.grid,
-            }
-        };
-        Ok(plan.dispatches.iter().map(step).collect())
+    fn find<'a>(&'a self, buffers: &AttentionBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
+        buffers.get(tensor)
     }
 }
+
+verbs!(Attention, Plan, AttentionBuffers, "attention");
 
 impl<'a> AttentionBuffers<'a> {
     /// A call without optional tensors; add them by struct update.
@@ -287,13 +179,11 @@ impl<'a> AttentionBuffers<'a> {
         }
     }
 
-    fn get(&self, tensor: Tensor) -> Option<&'a wgpu::Buffer> {
-        match tensor {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
+        let buffer = match tensor {
             Tensor::Query => Some(self.query),
             Tensor::Key => Some(self.key),
             Tensor::Value => Some(self.value),
-            Tensor::Out => Some(self.out),
-            Tensor::Lse => self.lse,
             Tensor::Mask => self.mask,
             Tensor::Bias => self.bias,
             Tensor::AlibiSlopes => self.alibi_slopes,
@@ -301,12 +191,15 @@ impl<'a> AttentionBuffers<'a> {
             Tensor::Lens => self.lens,
             Tensor::Pages => self.pages,
             Tensor::Sinks => self.sinks,
+            Tensor::Out => Some(self.out),
+            Tensor::Lse => self.lse,
             Tensor::Weights => self.weights,
             Tensor::RawScores => self.raw_scores,
             Tensor::CappedScores => self.capped_scores,
             Tensor::MaskedScores => self.masked_scores,
             _ => None,
-        }
+        };
+        buffer.map(BufferRange::from)
     }
 
     /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
@@ -315,87 +208,7 @@ impl<'a> AttentionBuffers<'a> {
     /// # Errors
     /// [`Error::Invalid`].
     pub fn check_exact(&self, plan: &Plan) -> Result<(), Error> {
-        self.validate(&plan.problem, true)
+        let alignment = plan.program.capabilities.storage_alignment;
+        plan.program.check_buffers(|tensor| self.get(tensor), alignment, true)
     }
-
-    fn validate(&self, p: &Problem, exactly: bool) -> Result<(), Error> {
-        let inputs = [
-            ("query", Tensor::Query, Some(p.query)),
-            ("key", Tensor::Key, Some(p.key)),
-            ("value", Tensor::Value, Some(p.value)),
-            ("mask", Tensor::Mask, p.mask),
-            ("bias", Tensor::Bias, p.bias),
-            ("alibi_slopes", Tensor::AlibiSlopes, p.alibi),
-            ("segments", Tensor::Segments, p.segments.as_ref().map(Segments::ids)),
-            ("lens", Tensor::Lens, p.lens.map(|lens| lens.view)),
-            ("pages", Tensor::Pages, p.pages.map(|pages| pages.table)),
-            ("sinks", Tensor::Sinks, p.sinks),
-        ];
-        let outputs = [
-            ("out", Tensor::Out, Some(p.out)),
-            ("lse", Tensor::Lse, p.lse),
-            ("weights", Tensor::Weights, p.weights),
-            ("raw_scores", Tensor::RawScores, p.raw_scores),
-            ("capped_scores", Tensor::CappedScores, p.capped_scores),
-            ("masked_scores", Tensor::MaskedScores, p.masked_scores),
-        ];
-        let mut earlier: Vec<(&str, &wgpu::Buffer)> = Vec::new();
-        for (index, (name, tensor, view)) in inputs.into_iter().chain(outputs).enumerate() {
-            let bytes = view.map(|view| tensor.bytes(p.element, view.extent));
-            let Some(buffer) = check_buffer(name, bytes, self.get(tensor))? else {
-                continue;
-            };
-            let bytes = bytes.unwrap_or_default();
-            if exactly && bytes > 0 && buffer.size() != bytes {
-                let expected = format!("a buffer of exactly {bytes} bytes");
-                return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
-            }
-            let is_small = p.small.present().any(|small| tensor == small.into());
-            if is_small
-                && p.small.are_joined()
-                && !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC)
-            {
-                let found = format!("{:?}", buffer.usage());
-                return Err(Error::invalid(name, "a buffer with usage COPY_SRC", found));
-            }
-            let is_output = index >= inputs.len();
-            if let Some((other, _)) =
-                earlier.iter().find(|(_, other)| is_output && *other == buffer)
-            {
-                return Err(Error::invalid(
-                    name,
-                    "a buffer of its own",
-                    format!("that of {other}"),
-                ));
-            }
-            earlier.push((name, buffer));
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn check_buffer<'a>(
-    name: &'static str,
-    bytes: Option<u64>,
-    buffer: Option<&'a wgpu::Buffer>,
-) -> Result<Option<&'a wgpu::Buffer>, Error> {
-    let (bytes, buffer) = match (bytes, buffer) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => {
-            return Err(Error::invalid(name, "a buffer, as the shape has one", "none"));
-        }
-        (None, Some(_)) => {
-            return Err(Error::invalid(name, "none, as the shape has none", "a buffer"));
-        }
-        (Some(bytes), Some(buffer)) => (bytes, buffer),
-    };
-    if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-        let found = format!("{:?}", buffer.usage());
-        return Err(Error::invalid(name, "a buffer with usage STORAGE", found));
-    }
-    if buffer.size() < bytes {
-        let expected = format!("a buffer of at least {bytes} bytes");
-        return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
-    }
-    Ok(Some(buffer))
 }

@@ -4,7 +4,6 @@ mod additive;
 mod attention;
 mod cache;
 mod cache_store;
-mod launch;
 mod linear;
 mod merge;
 mod multi_head;

@@ -1,12 +1,12 @@
 //! Positional encodings that are added, recorded into the caller's encoder.
 
-use super::rotary::{check_plan, check_token_buffers, token_steps};
-use crate::call::Call;
+use crate::buffer::BufferRange;
 use crate::context::Context;
-use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::{TokenPlan, TokenTensor};
+use crate::plan::PositionalPlan;
 use crate::problem::PositionalShape;
+use crate::tensor::Tensor;
+use crate::verbs::{Operator, constructors, verbs};
 use std::sync::Arc;
 
 /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::sinusoidal) or learned positions.
@@ -33,81 +33,35 @@ pub struct PositionalBuffers<'a> {
     pub out: Option<&'a wgpu::Buffer>,
 }
 
+constructors!(Positional);
+verbs!(Positional, PositionalPlan, PositionalBuffers, "positional");
+
 impl Positional {
-    /// An operator on your device, with pipelines and workspace of its own. Operators made from one
-    /// [`Gpu`](crate::Gpu) share theirs.
-    #[must_use]
-    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        Self::with_capabilities(device, queue, Capabilities::of(device))
-    }
-
-    /// As [`Positional::new`], on no more than `capabilities` of the device.
-    #[must_use]
-    pub fn with_capabilities(
-        device: &wgpu::Device,
-        queue: &wgpu::Queue,
-        capabilities: Capabilities,
-    ) -> Self {
-        let capabilities = capabilities.granted(device);
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities)))
-    }
-
-    pub(crate) fn from_context(context: Arc<Context>) -> Self {
-        Self { context }
-    }
-
     /// Validates `shape` and decides what will run.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is too small for.
-    pub fn plan(&self, shape: &PositionalShape) -> Result<TokenPlan, Error> {
-        TokenPlan::positional(shape, &self.context.capabilities)
+    pub fn plan(&self, shape: &PositionalShape) -> Result<PositionalPlan, Error> {
+        PositionalPlan::new(shape, &self.context.capabilities)
     }
+}
 
-    /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader compiler says.
-    ///
-    /// # Errors
-    /// [`Error::Shader`].
-    pub async fn prepare(&self, plan: &TokenPlan) -> Result<(), Error> {
-        self.context.pipelines.prepare(&plan.variants()).await
-    }
+impl Operator for Positional {
+    type Plan = PositionalPlan;
+    type Buffers<'a> = PositionalBuffers<'a>;
 
-    /// As [`Positional::prepare`], blocking.
-    ///
-    /// # Errors
-    /// As [`Positional::prepare`].
-    pub fn prepare_blocking(&self, plan: &TokenPlan) -> Result<(), Error> {
-        pollster::block_on(self.prepare(plan))
-    }
-
-    /// Records the plan into `encoder`. Any number of plans may go into one encoder.
-    ///
-    /// # Errors
-    /// As [`Positional::bind`]; nothing is recorded then.
-    pub fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        plan: &TokenPlan,
-        buffers: &PositionalBuffers<'_>,
-    ) -> Result<(), Error> {
-        self.bind(plan, buffers)?.encode(encoder);
-        Ok(())
-    }
-
-    /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`].
-    ///
-    /// # Errors
-    /// As [`Rotary::bind`](crate::Rotary::bind).
-    pub fn bind(&self, plan: &TokenPlan, buffers: &PositionalBuffers<'_>) -> Result<Call, Error> {
-        check_plan(&self.context, plan, !plan.problem.is_rotary())?;
-        let PositionalBuffers { x, table, positions, out } = *buffers;
-        check_token_buffers(&plan.problem, x, &[("table", table)], positions, out)?;
-        let steps = token_steps(&self.context, plan, |tensor| match tensor {
-            TokenTensor::X => x,
-            TokenTensor::Out | TokenTensor::Unpacked => out.or(x),
-            TokenTensor::Table | TokenTensor::Sines => Some(table),
-            TokenTensor::Positions => positions,
-        })?;
-        self.context.bind("positional", Vec::new(), &steps)
+    fn find<'a>(
+        &'a self,
+        buffers: &PositionalBuffers<'a>,
+        tensor: Tensor,
+    ) -> Option<BufferRange<'a>> {
+        match tensor {
+            Tensor::X => buffers.x,
+            Tensor::Table => Some(buffers.table),
+            Tensor::Positions => buffers.positions,
+            Tensor::Out => buffers.out,
+            _ => None,
+        }
+        .map(BufferRange::from)
     }
 }

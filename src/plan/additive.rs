@@ -1,49 +1,24 @@
 //! Additive attention: projections, then the fused kernel, in parts that a device takes.
 
-use super::dispatch::Window;
+use super::dispatch::{Bindings, Dispatch};
+use super::fit::{Excess, KEYS, Part, fit, middle};
 use super::kernels::{HIDDEN_MARK, softmax_variant};
-use super::launch::Launch;
 use super::linear::LinearPlan;
-use super::params::{Params, ViewParams};
-use super::split::KEYS;
+use super::params::Params;
+use super::program::Program;
 use super::storage::{Storage, of, starts_on, writing};
 use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{AdditiveProblem, AdditiveShape, Layout, LinearShape, Strides, View};
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// What an additive attention will run; plain data, made in microseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdditivePlan {
     pub(crate) problem: AdditiveProblem,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) parts: Vec<AdditivePart>,
-}
-
-/// Some of the sequences.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct AdditivePart {
-    /// The bias is folded into the queries.
-    pub(crate) queries: LinearPlan,
-    pub(crate) keys: LinearPlan,
-    pub(crate) launches: Vec<Launch<AdditiveTensor>>,
-    /// Bytes of the projections.
-    pub(crate) workspace: u64,
-}
-
-/// A tensor of additive attention, beside those that are projected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AdditiveTensor {
-    /// Projected queries, and behind them the keys; the operator's own buffer.
-    Projected,
-    Value,
-    Factors,
-    Mask,
-    Out,
-    /// Out before it is packed into words that rows share; the operator's own buffer.
-    Unpacked,
-    Weights,
+    pub(crate) program: Program,
 }
 
 /// Queries and columns of a workgroup, as in additive_forward.wgsl, and the bytes of its tiles.
@@ -52,19 +27,6 @@ const COLUMNS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 12_224;
 /// Multiply-adds that a tanh costs.
 const TANH: u64 = 8;
-/// Elements that wait to be packed take no more than this at a time.
-const MOST_UNPACKED: u64 = 64 << 20;
-/// Work alone cuts a call into about this many parts at most.
-const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
-
-/// What a part needs more of than the device has.
-struct Excess {
-    what: &'static str,
-    expected: u64,
-    found: u64,
-    /// Whether fewer queries are of help.
-    of_queries: bool,
-}
 
 impl AdditivePlan {
     /// Validates `shape` and plans it for a device.
@@ -82,41 +44,28 @@ impl AdditivePlan {
         ];
         for (what, expected, found) in needs {
             if expected > found {
-                let (expected, found) = (expected.into(), found.into());
-                return Err(unsupported(&Excess { what, expected, found, of_queries: false }));
+                return Err(Error::unsupported(what, expected, found));
             }
         }
-        let mut parts = Vec::new();
-        let all = 0..shape.batch;
-        let mut waiting = vec![all];
-        while let Some(batches) = waiting.pop() {
-            if batches.is_empty() || shape.q_len == 0 {
-                continue;
-            }
-            match part(&problem, batches.clone(), capabilities)? {
-                Ok(part) => parts.push(part),
-                Err(excess) if batches.len() == 1 => return Err(unsupported(&excess)),
-                Err(_) => {
-                    let middle = batches.start + batches.len() / 2;
-                    waiting.extend([middle..batches.end, batches.start..middle]);
-                }
-            }
+        // So many sequences at a time as their projections have room for.
+        let most = capabilities.buffer_size.min(u64::from(u32::MAX));
+        let longest = shape.q_len.max(shape.kv_len) as u64;
+        let bytes = longest.saturating_mul(shape.hidden_dim as u64).saturating_mul(4).max(1);
+        if bytes > most {
+            return Err(Error::unsupported("bytes of one buffer", bytes, most));
         }
-        Ok(Self { problem, capabilities: *capabilities, parts })
-    }
-
-    /// The shaders it runs, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let of_part = |part: &AdditivePart| {
-            let projections = [part.queries.variants(), part.keys.variants()].concat();
-            let own: Vec<_> = part.launches.iter().map(|launch| launch.variant.clone()).collect();
-            [projections, own].concat()
-        };
-        let mut variants: Vec<Variant> = self.parts.iter().flat_map(of_part).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
+        let step = usize::try_from(most / bytes).unwrap_or(usize::MAX);
+        let mut dispatches = Vec::new();
+        for first in (0..shape.batch).step_by(step).filter(|_| shape.q_len > 0) {
+            let projected = first..shape.batch.min(first.saturating_add(step));
+            dispatches.extend(project(&problem, &projected, capabilities)?);
+            let queries = 0..shape.q_len;
+            let part =
+                AdditivePart { problem: &problem, batches: projected.clone(), projected, queries };
+            dispatches.extend(fit(vec![part], capabilities)?);
+        }
+        let program = Program::new(capabilities, problem.given(), dispatches)?;
+        Ok(Self { problem, program })
     }
 }
 
@@ -129,229 +78,191 @@ fn most_keys(shape: &AdditiveShape, capabilities: &Capabilities) -> u32 {
     }
 }
 
-fn unsupported(excess: &Excess) -> Error {
-    Error::Unsupported {
-        what: excess.what,
-        expected: format!("at least {}", excess.expected),
-        found: excess.found.to_string(),
-    }
-}
-
-/// The sequences `batches`: their projections whole, their queries a range at a time.
-fn part(
+/// The projections of some of the sequences: the bias is folded into the queries.
+fn project(
     p: &AdditiveProblem,
-    batches: Range<usize>,
+    batches: &Range<usize>,
     capabilities: &Capabilities,
-) -> Result<Result<AdditivePart, Excess>, Error> {
+) -> Result<Vec<Dispatch>, Error> {
     let s = &p.shape;
-    // Keys begin where a binding may.
-    let query_elements = batches.len() as u64 * (s.q_len as u64) * s.hidden_dim as u64;
-    let key_offset =
-        query_elements.next_multiple_of(u64::from(capabilities.storage_alignment.max(4)));
-    let elements = key_offset + batches.len() as u64 * s.kv_len as u64 * s.hidden_dim as u64;
-    let workspace = elements * 4;
-    let most = capabilities.buffer_size.min(u64::from(u32::MAX));
-    if workspace > most {
-        let what = "bytes of one buffer";
-        return Ok(Err(Excess { what, expected: workspace, found: most, of_queries: false }));
-    }
-    let [key_offset, hidden] = [to_usize(key_offset), s.hidden_dim];
-    let project = |len: usize, features: usize, offset: usize, bias: bool| {
+    let linear = |len: usize, features: usize, bias: bool| {
+        let offset = batches.start * len * features;
+        let rows = Strides { offset, batch: len * features, head: 0, row: features };
         let shape = LinearShape {
             batch: batches.len(),
             element: s.element,
             out_f32: true,
             bias: bias.then_some(0),
-            x: rows(batches.start * len * features, len, features),
-            out: rows(offset, len, hidden),
-            ..LinearShape::new(len, features, hidden)
+            x: Layout::Strided(rows),
+            ..LinearShape::new(len, features, s.hidden_dim)
         };
-        LinearPlan::new(&shape, capabilities)
+        Ok::<_, Error>(LinearPlan::new(&shape, capabilities)?.program)
     };
-    let queries = project(s.q_len, s.query_dim, 0, s.bias)?;
-    let keys = project(s.kv_len, s.key_dim, key_offset, false)?;
-
-    let mut launches = Vec::new();
-    let all = 0..s.q_len;
-    let mut waiting = vec![all];
-    while let Some(range) = waiting.pop() {
-        match launch(p, &batches, &range, key_offset, capabilities) {
-            Ok(planned) => launches.extend(planned),
-            Err(excess) if excess.of_queries && range.len() > 1 => {
-                let middle = match range.len() / 2 {
-                    half if half >= ROWS as usize => half.next_multiple_of(ROWS as usize),
-                    half => half,
-                };
-                let middle = range.start + middle;
-                waiting.extend([middle..range.end, range.start..middle]);
-            }
-            Err(excess) => return Ok(Err(excess)),
-        }
-    }
-    Ok(Ok(AdditivePart { queries, keys, launches, workspace }))
+    let queries = linear(s.q_len, s.query_dim, s.bias)?.renamed(|tensor| match tensor {
+        Tensor::X => Tensor::Query,
+        Tensor::Weight => Tensor::QueryWeight,
+        Tensor::Bias => Tensor::InBias,
+        Tensor::Out => Tensor::ProjectedQuery,
+        tensor => tensor,
+    });
+    let keys = linear(s.kv_len, s.key_dim, false)?.renamed(|tensor| match tensor {
+        Tensor::X => Tensor::Key,
+        Tensor::Weight => Tensor::KeyWeight,
+        Tensor::Out => Tensor::ProjectedKey,
+        tensor => tensor,
+    });
+    Ok([queries, keys].concat())
 }
 
-/// Contiguous rows from an element on.
-fn rows(offset: usize, len: usize, columns: usize) -> Layout {
-    Layout::Strided(Strides { offset, batch: len * columns, head: 0, row: columns })
+/// Some queries of some sequences, among those that are projected together.
+#[derive(Clone)]
+struct AdditivePart<'a> {
+    problem: &'a AdditiveProblem,
+    projected: Range<usize>,
+    batches: Range<usize>,
+    queries: Range<usize>,
 }
 
-fn to_usize(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-/// Some queries of some sequences, as if there were no limits but those it is refused for.
-fn launch(
-    p: &AdditiveProblem,
-    batches: &Range<usize>,
-    queries: &Range<usize>,
-    key_offset: usize,
-    device: &Capabilities,
-) -> Result<Vec<Launch<AdditiveTensor>>, Excess> {
-    let s = &p.shape;
-    let (storage, out) = storages(p, device);
-    let mut params = Params {
-        q_len: narrow(queries.len()),
-        kv_len: narrow(s.kv_len),
-        head_dim: narrow(s.hidden_dim),
-        value_dim: narrow(s.value_dim),
-        hidden_bits: HIDDEN_MARK,
-        group: 1,
-        flags: [(p.mask.is_some(), Params::HAS_MASK), (s.weights, Params::STORES_SCORES)]
-            .into_iter()
-            .map(|(is_on, flag)| if is_on { flag } else { 0 })
-            .sum(),
-        mask_column: p.mask.map_or(0, |mask| mask.column),
-        ..Params::default()
-    };
-    check_work(s, [batches.len(), queries.len()], device)?;
-    let mut bound = Vec::new();
-    let mut bind = |number, tensor, per_word: u32, view: View, of_queries: bool| {
-        if view.extent == 0 {
-            return Ok((ViewParams::default(), None));
-        }
-        let window = Window::onto(per_word, &view, device);
-        let (expected, found) = (window.size, device.binding_size);
-        if expected > found {
-            let what = "bytes of one storage binding";
-            return Err(Excess { what, expected, found, of_queries });
-        }
-        bound.push((number, tensor, window));
-        Ok((ViewParams::within(&view, &window), Some(window)))
-    };
-    // Projected rows count from the part's first sequence, all others from the call's.
-    let place = |offset: usize, [batch, row]: [usize; 2], of_part: bool, lens: [usize; 2]| {
-        let first = if of_part { 0 } else { batches.start };
-        let [rows, columns] = lens;
-        let offset = offset + first * batch;
-        let last = offset + (batches.len() - 1) * batch + rows.saturating_sub(1) * row + columns;
+impl AdditivePart<'_> {
+    /// Rows from `first` on of each sequence; projected ones count from the first sequence that is projected, all others from
+    /// the call's.
+    fn rows(&self, from: usize, [batch, row]: [usize; 2], first: usize, rows: usize) -> View {
+        let offset = (self.batches.start - from) * batch + first * row;
+        let columns = row.max(1);
+        let last = offset + (self.batches.len() - 1) * batch + rows.saturating_sub(1) * row + columns;
         View {
             offset: narrow(offset),
             batch: narrow(batch),
             head: 0,
             row: narrow(row),
             column: 1,
-            extent: if rows == 0 { 0 } else { narrow(last) },
+            extent: if rows == 0 || row == 0 { 0 } else { narrow(last) },
             exact: true,
         }
-    };
-    let (hidden, lens) = (s.hidden_dim, [queries.len(), s.kv_len]);
-    let per_word = s.element.per_word();
-    let of_queries = |start: usize, columns: usize, of_part: bool| {
-        let strides = [s.q_len * columns, columns];
-        place(start + queries.start * columns, strides, of_part, [lens[0], columns])
-    };
-    let projected = AdditiveTensor::Projected;
-    (params.query, _) = bind(1, projected, 1, of_queries(0, hidden, true), true)?;
-    let view = place(key_offset, [s.kv_len * hidden, hidden], true, [s.kv_len, hidden]);
-    (params.key, _) = bind(2, projected, 1, view, false)?;
-    let strides = [s.kv_len * s.value_dim, s.value_dim];
-    let view = place(0, strides, false, [s.kv_len, s.value_dim]);
-    (params.value, _) = bind(3, AdditiveTensor::Value, per_word, view, false)?;
-    bind(5, AdditiveTensor::Factors, per_word, p.w_v, false)?;
-    if let Some(mask) = p.mask.filter(|_| s.kv_len > 0) {
-        let strides = [mask.batch as usize, mask.row as usize];
-        let columns = (s.kv_len - 1) * mask.column as usize + 1;
-        let view = place(queries.start * strides[1], strides, false, [lens[0], columns]);
-        (params.mask, _) = bind(6, AdditiveTensor::Mask, 32, view, true)?;
     }
-    if s.weights {
-        let view = of_queries(0, s.kv_len, false);
-        (params.scores, _) = bind(9, AdditiveTensor::Weights, 1, view, true)?;
-    }
-    let written = of_queries(0, s.value_dim, false);
-    let (place, window) = bind(4, AdditiveTensor::Out, per_word, written, true)?;
-    params.out = place;
 
-    let entry = Entry::AdditiveForward;
-    let grid =
-        [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), narrow(batches.len())];
-    let mut following = Vec::new();
-    if let Some(window) = window.filter(|_| out == Storage::Unpacked) {
-        let tensors = [AdditiveTensor::Unpacked, AdditiveTensor::Out];
-        let pack = Launch::pack(storage, tensors, &written, window);
-        let unpacked = Window::unpacked(&window, &written);
-        let found = MOST_UNPACKED.min(device.binding_size).min(device.buffer_size);
-        if unpacked.size > found {
-            let (what, expected) = ("bytes of workspace", unpacked.size);
-            return Err(Excess { what, expected, found, of_queries: true });
-        }
-        if let Some(last) = bound.last_mut() {
-            *last = (4, AdditiveTensor::Unpacked, unpacked);
-        }
-        following.push(pack);
+    /// Contiguous rows, one a query.
+    fn of_queries(&self, from: usize, columns: usize) -> View {
+        let strides = [self.problem.shape.q_len * columns, columns];
+        self.rows(from, strides, self.queries.start, self.queries.len())
     }
-    let params = bytemuck::bytes_of(&params).to_vec();
-    if s.weights && s.kv_len > 0 {
-        let weights: Vec<_> = bound
-            .iter()
-            .filter(|(_, tensor, _)| *tensor == AdditiveTensor::Weights)
-            .copied()
-            .collect();
-        let variant = softmax_variant(device);
-        let grid = [narrow(queries.len()), 1, narrow(batches.len())];
-        following.push(Launch { variant, params: params.clone(), bound: weights, grid });
+
+    /// Contiguous rows, one a key.
+    fn of_keys(&self, from: usize, columns: usize) -> View {
+        let kv_len = self.problem.shape.kv_len;
+        self.rows(from, [kv_len * columns, columns], 0, kv_len)
     }
-    let variant = Variant { entry, storage, out, constants: [].into() };
-    let mut launches = vec![Launch { variant, params, bound, grid }];
-    launches.extend(following);
-    check_grids(&launches, device)?;
-    Ok(launches)
+
+    /// Bits of the mask, which may repeat along each axis.
+    fn mask(&self) -> Option<View> {
+        let mask = self.problem.mask.filter(|_| self.problem.shape.kv_len > 0)?;
+        let [batch, query] =
+            [self.batches.start, self.queries.start].map(|first| narrow(first));
+        let offset = batch * mask.batch + query * mask.row;
+        let last = [
+            (narrow(self.batches.len()), mask.batch),
+            (narrow(self.queries.len()), mask.row),
+            (narrow(self.problem.shape.kv_len), mask.column),
+        ];
+        let reach: u32 = last.into_iter().map(|(size, stride)| (size - 1) * stride).sum();
+        Some(View { offset, extent: offset + reach + 1, ..mask })
+    }
+}
+
+impl Part for AdditivePart<'_> {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() || self.queries.is_empty()
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let (p, s) = (self.problem, &self.problem.shape);
+        let (storage, out) = storages(p, capabilities);
+        let per_word = s.element.per_word();
+        let weights = s.weights.then(|| self.of_queries(0, s.kv_len));
+        let projected = self.projected.start;
+        let mut bindings = Bindings::new(capabilities);
+        let mut bind = |name, tensor, per_word, view: Option<View>| {
+            bindings.bind(name, tensor, per_word, view)
+        };
+        let query = self.of_queries(projected, s.hidden_dim);
+        let key = self.of_keys(projected, s.hidden_dim);
+        let mut params = Params {
+            query: bind("query", Tensor::ProjectedQuery, 1, Some(query)),
+            key: bind("key", Tensor::ProjectedKey, 1, Some(key)),
+            value: bind("value", Tensor::Value, per_word, Some(self.of_keys(0, s.value_dim))),
+            mask: bind("mask", Tensor::Mask, 32, self.mask()),
+            scores: bind("weights", Tensor::Weights, 1, weights),
+            q_len: narrow(self.queries.len()),
+            kv_len: narrow(s.kv_len),
+            head_dim: narrow(s.hidden_dim),
+            value_dim: narrow(s.value_dim),
+            hidden_bits: HIDDEN_MARK,
+            group: 1,
+            flags: [(p.mask.is_some(), Params::HAS_MASK), (s.weights, Params::STORES_SCORES)]
+                .into_iter()
+                .map(|(is_on, flag)| if is_on { flag } else { 0 })
+                .sum(),
+            mask_column: p.mask.map_or(0, |mask| mask.column),
+            ..Params::default()
+        };
+        bind("w_v", Tensor::ValueWeight, per_word, Some(p.w_v));
+        params.out =
+            bindings.bind_out(Tensor::Out, per_word, self.of_queries(0, s.value_dim), out);
+        let batches = narrow(self.batches.len());
+        let grid =
+            [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), batches];
+        let variant =
+            Variant { entry: Entry::AdditiveForward, storage, out, constants: [].into() };
+        let forward = bindings.dispatch(variant, &params, grid);
+        let bound = forward.find(Tensor::Weights).copied();
+        let softmax = bound.map(|bound| Dispatch {
+            variant: softmax_variant(capabilities),
+            params: forward.params.clone(),
+            bound: vec![bound],
+            table: Vec::new(),
+            grid: [params.q_len, 1, batches],
+        });
+        let mut dispatches = forward.packed_into(Tensor::Out, storage, capabilities);
+        dispatches.extend(softmax);
+        dispatches
+    }
+
+    fn work(&self) -> u64 {
+        let s = &self.problem.shape;
+        if self.batches.len() <= 1 && self.queries.len() <= ROWS as usize {
+            return 0;
+        }
+        let pairs = self.batches.len() as u64 * self.queries.len() as u64;
+        let pairs = pairs.saturating_mul(s.kv_len as u64);
+        pairs.saturating_mul(s.hidden_dim as u64 * TANH + s.value_dim as u64)
+    }
+
+    fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
+        let is_of_queries = match excess {
+            Excess::Grid { axis, .. } => *axis == 0,
+            Excess::Memory { bound, .. } => !matches!(
+                bound.tensor,
+                Tensor::ProjectedKey | Tensor::Value | Tensor::ValueWeight
+            ),
+            Excess::Work { .. } => self.queries.len() > ROWS as usize,
+            _ => true,
+        };
+        let halves = |range: &Range<usize>, step: u32| {
+            let middle = range.start + middle(narrow(range.len()), step) as usize;
+            [range.start..middle, middle..range.end]
+        };
+        if is_of_queries && self.queries.len() > 1 {
+            let part = |queries| Self { queries, ..self.clone() };
+            return Some(halves(&self.queries, ROWS).map(part).into());
+        }
+        let part = |batches| Self { batches, ..self.clone() };
+        (self.batches.len() > 1).then(|| halves(&self.batches, 1).map(part).into())
+    }
 }
 
 /// Sizes are below 2^30 and extents below 2^32, both checked; what is larger is refused as too large.
 fn narrow(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn check_work(
-    s: &AdditiveShape,
-    [batches, queries]: [usize; 2],
-    device: &Capabilities,
-) -> Result<(), Excess> {
-    let work = |batches: usize, queries: usize| {
-        let pairs = (batches as u64 * queries as u64).saturating_mul(s.kv_len as u64);
-        pairs.saturating_mul(s.hidden_dim as u64 * TANH + s.value_dim as u64)
-    };
-    let expected = work(batches, queries);
-    let found = device.dispatch_work.max(work(s.batch, s.q_len) / MOST_PARTS_FOR_WORK);
-    if expected > found && (batches > 1 || queries > ROWS as usize) {
-        let what = "multiply-adds of one dispatch";
-        return Err(Excess { what, expected, found, of_queries: queries > ROWS as usize });
-    }
-    Ok(())
-}
-
-fn check_grids(launches: &[Launch<AdditiveTensor>], device: &Capabilities) -> Result<(), Excess> {
-    let found = device.workgroups_per_axis;
-    for launch in launches {
-        if let Some(axis) = launch.grid.iter().position(|&size| size > found) {
-            let (what, expected) =
-                ("workgroups along one axis of a dispatch", launch.grid[axis].into());
-            return Err(Excess { what, expected, found: found.into(), of_queries: axis == 0 });
-        }
-    }
-    Ok(())
 }
 
 /// How values are read and out is written.

@@ -1,10 +1,11 @@
 //! The lengths of a cache's sequences on the GPU: set and taken further there.
 
-use super::dispatch::Window;
-use super::launch::Launch;
+use super::dispatch::{Bindings, Dispatch};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
+use crate::problem::View;
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// The uniform block of cache_lens.wgsl, which a host test compares with this.
@@ -19,10 +20,6 @@ pub struct CacheLensParams {
     pub capacity: u32,
 }
 
-/// The only tensor that is bound: lengths `[batch]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CacheLens;
-
 /// Invocations of a workgroup: the default of the shader.
 const THREADS: u32 = 64;
 
@@ -32,24 +29,19 @@ pub(crate) fn cache_lens(
     [kept, added]: [u32; 2],
     [batch, capacity]: [u32; 2],
     capabilities: &Capabilities,
-) -> Launch<CacheLens> {
+) -> Dispatch {
     let count = batches.end - batches.start;
     let params = CacheLensParams { first: batches.start, count, kept, added, capacity };
     let groups = count.div_ceil(THREADS);
     let most = capabilities.workgroups_per_axis;
-    Launch {
-        variant: Variant {
-            entry: Entry::CacheLens,
-            storage: Storage::F32,
-            out: Storage::F32,
-            constants: [].into(),
-        },
-        params: bytemuck::bytes_of(&params).to_vec(),
-        bound: vec![(
-            4,
-            CacheLens,
-            Window { start: 0, size: u64::from(batch) * 4, first_element: 0 },
-        )],
-        grid: [groups.min(most), groups.div_ceil(most), 1],
-    }
+    let variant = Variant {
+        entry: Entry::CacheLens,
+        storage: Storage::F32,
+        out: Storage::F32,
+        constants: [].into(),
+    };
+    let lens = View { batch: 1, column: 1, extent: batch, exact: true, ..View::default() };
+    let mut bindings = Bindings::new(capabilities);
+    bindings.bind("lens", Tensor::Lens, 1, lens);
+    bindings.dispatch(variant, &params, [groups.min(most), groups.div_ceil(most), 1])
 }

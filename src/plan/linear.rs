@@ -1,40 +1,20 @@
 //! The dispatches of a linear layer.
 
-use super::dispatch::{Tensor, Window};
-use super::params::Params;
+use super::dispatch::{Bindings, Dispatch};
+use super::fit::{Excess, Part, fit, middle};
+use super::program::Program;
 use super::storage::{self, Storage};
 use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{LinearProblem, LinearShape, View};
+use crate::tensor::{Given, Tensor};
 
 /// What will run for a linear layer; plain data, made in microseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearPlan {
     pub(crate) problem: LinearProblem,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) dispatches: Vec<LinearDispatch>,
-}
-
-/// One dispatch of a linear layer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LinearDispatch {
-    pub(crate) variant: Variant,
-    /// The uniform block.
-    pub(crate) params: Vec<u8>,
-    pub(crate) bound: Vec<(u32, LinearTensor, Window)>,
-    pub(crate) grid: [u32; 3],
-}
-
-/// A tensor of a linear layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinearTensor {
-    X,
-    Weight,
-    Bias,
-    Out,
-    /// Out before it is packed; the operator's own buffer.
-    Unpacked,
+    pub(crate) program: Program,
 }
 
 /// The uniform block of linear.wgsl.
@@ -59,8 +39,6 @@ pub struct LinearParams {
 /// Halves of the rows and of the columns are multiples of these, so that no tile is cut.
 const ROWS: u32 = 128;
 const COLUMNS: u32 = 32;
-/// Out that has to be packed takes no more than this at a time.
-const MOST_WORKSPACE: u64 = 64 << 20;
 
 impl LinearPlan {
     /// Validates `shape` and plans it for a device.
@@ -78,48 +56,25 @@ impl LinearPlan {
         ];
         for (what, expected, found) in needs {
             if expected > found {
-                let expected = format!("at least {expected}");
-                return Err(Error::Unsupported { what, expected, found: found.to_string() });
+                return Err(Error::unsupported(what, expected, found));
             }
         }
-        let mut dispatches = Vec::new();
-        // A stack of parts still to be looked at, the next one last.
-        let mut waiting = vec![problem.clone()];
-        while let Some(part) = waiting.pop() {
-            if part.batch == 0 || part.len == 0 {
-                continue;
-            }
-            let planned = plan(&part, capabilities);
-            match excess(&planned, &part, capabilities) {
-                None => dispatches.extend(planned),
-                Some(excess) => waiting.extend(halve(&part, &excess)?),
-            }
-        }
-        Ok(Self { problem, capabilities: *capabilities, dispatches })
-    }
-
-    /// Every shader variant that the plan dispatches, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let mut variants: Vec<Variant> =
-            self.dispatches.iter().map(|dispatch| dispatch.variant.clone()).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
+        let dispatches = fit(vec![problem.clone()], capabilities)?;
+        let p = &problem;
+        let per_word = p.element.per_word();
+        let given = [
+            Given::input(Tensor::X, "x", p.x, per_word),
+            Given::input(Tensor::Weight, "weight", p.weight, per_word),
+            Given::input(Tensor::Bias, "bias", p.bias, per_word),
+            Given::output(Tensor::Out, "out", p.out, p.out_element.per_word()),
+        ];
+        Ok(Self { program: Program::new(capabilities, given, dispatches)?, problem })
     }
 
     /// How many dispatches there are.
     #[must_use]
     pub fn dispatch_count(&self) -> usize {
-        self.dispatches.len()
-    }
-
-    /// Bytes of the operator's own buffer.
-    #[must_use]
-    pub fn workspace(&self) -> u64 {
-        let bound = self.dispatches.iter().flat_map(|dispatch| &dispatch.bound);
-        let own = bound.filter(|(_, tensor, _)| *tensor == LinearTensor::Unpacked);
-        own.map(|(_, _, window)| window.size).max().unwrap_or_default()
+        self.program.dispatches.len()
     }
 }
 
@@ -151,75 +106,78 @@ impl Tile {
     }
 }
 
-/// The dispatches of a part as if the device had no limits.
-fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch> {
-    let p = part;
-    let (storage, out) = storages(p, capabilities);
-    let rows = p.batch.saturating_mul(p.len);
-    let Tile { threads, rows_each, columns } = Tile::new(rows, capabilities);
-    let variant = Variant {
-        entry: Entry::Linear,
-        storage,
-        out,
-        constants: [
-            ("THREADS", Constant::Count(threads)),
-            ("ROWS_EACH", Constant::Count(rows_each)),
-            ("COLUMNS", Constant::Count(columns)),
-            ("HAS_BIAS", Constant::Flag(p.bias.is_some())),
-        ]
-        .into(),
-    };
-    let window = |tensor, view: &View| Window::new(tensor, p.element, view, capabilities);
-    let inputs = [
-        (1, LinearTensor::X, Some(p.x)),
-        (2, LinearTensor::Weight, Some(p.weight)),
-        (3, LinearTensor::Bias, p.bias),
-    ];
-    let inputs = inputs.map(|(number, tensor, view)| {
-        // What an empty tensor would bind is a dummy.
-        let view = view.filter(|view| view.extent > 0)?;
-        Some((number, tensor, view, window(Tensor::Query, &view)))
-    });
-    let within = |at: usize| inputs[at].map_or(0, |(_, _, view, w)| view.offset - w.first_element);
-    let out_window = Window::new(Tensor::Out, p.out_element, &p.out, capabilities);
-    let params = LinearParams {
-        x_offset: within(0),
-        x_batch: p.x.batch,
-        x_row: p.x.row,
-        out_offset: p.out.offset - out_window.first_element,
-        out_batch: p.out.batch,
-        out_row: p.out.row,
-        weight_offset: within(1),
-        bias_offset: within(2),
-        len: p.len,
-        rows,
-        in_features: p.in_features,
-        out_features: p.out_features,
-    };
-    let unpacked = Window::unpacked(&out_window, &p.out);
-    let written = match out {
-        Storage::Unpacked => (4, LinearTensor::Unpacked, unpacked),
-        _ => (4, LinearTensor::Out, out_window),
-    };
-    let inputs = inputs.into_iter().flatten().map(|(number, tensor, _, w)| (number, tensor, w));
-    let product = LinearDispatch {
-        variant,
-        params: bytemuck::bytes_of(&params).to_vec(),
-        bound: inputs.chain([written]).collect(),
-        grid: [p.out_features.div_ceil(columns), rows.div_ceil(threads * rows_each), 1],
-    };
-    if out != Storage::Unpacked {
-        return vec![product];
+impl Part for LinearProblem {
+    fn is_empty(&self) -> bool {
+        self.batch == 0 || self.len == 0
     }
-    let words = p.out.extent.div_ceil(2) - out_window.first_element / 2;
-    let variant = Variant { entry: Entry::Pack, storage, out: storage, constants: [].into() };
-    let pack = LinearDispatch {
-        variant,
-        params: bytemuck::bytes_of(&Params { words, ..Params::default() }).to_vec(),
-        bound: vec![(4, LinearTensor::Unpacked, unpacked), (10, LinearTensor::Out, out_window)],
-        grid: [words.div_ceil(64), 1, 1],
-    };
-    vec![product, pack]
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let (storage, out) = storages(self, capabilities);
+        let rows = self.batch.saturating_mul(self.len);
+        let Tile { threads, rows_each, columns } = Tile::new(rows, capabilities);
+        let variant = Variant {
+            entry: Entry::Linear,
+            storage,
+            out,
+            constants: [
+                ("THREADS", Constant::Count(threads)),
+                ("ROWS_EACH", Constant::Count(rows_each)),
+                ("COLUMNS", Constant::Count(columns)),
+                ("HAS_BIAS", Constant::Flag(self.bias.is_some())),
+            ]
+            .into(),
+        };
+        let per_word = self.element.per_word();
+        let mut bindings = Bindings::new(capabilities);
+        let x = bindings.bind("x", Tensor::X, per_word, self.x);
+        let weight = bindings.bind("weight", Tensor::Weight, per_word, self.weight);
+        let bias = bindings.bind("bias", Tensor::Bias, per_word, self.bias);
+        let written = bindings.bind_out(Tensor::Out, self.out_element.per_word(), self.out, out);
+        let params = LinearParams {
+            x_offset: x.offset,
+            x_batch: self.x.batch,
+            x_row: self.x.row,
+            out_offset: written.offset,
+            out_batch: self.out.batch,
+            out_row: self.out.row,
+            weight_offset: weight.offset,
+            bias_offset: bias.offset,
+            len: self.len,
+            rows,
+            in_features: self.in_features,
+            out_features: self.out_features,
+        };
+        let grid = [self.out_features.div_ceil(columns), rows.div_ceil(threads * rows_each), 1];
+        let product = bindings.dispatch(variant, &params, grid);
+        product.packed_into(Tensor::Out, storage, capabilities)
+    }
+
+    fn work(&self) -> u64 {
+        let rows = u64::from(self.batch) * u64::from(self.len);
+        let features = u64::from(self.in_features) * u64::from(self.out_features);
+        if rows > u64::from(ROWS) { rows.saturating_mul(features) } else { 0 }
+    }
+
+    fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
+        let is_of_columns = match excess {
+            Excess::Grid { axis, .. } => *axis == 0,
+            Excess::Memory { bound, .. } => matches!(bound.tensor, Tensor::Weight | Tensor::Bias),
+            _ => false,
+        };
+        let (batches, rows, columns) = (0..self.batch, 0..self.len, 0..self.out_features);
+        let (size, axis) = match (is_of_columns, self.batch) {
+            (true, _) => (self.out_features, 2),
+            (false, 2..) => (self.batch, 0),
+            (false, _) => (self.len, 1),
+        };
+        let middle = middle(size, [1, ROWS, COLUMNS][axis]);
+        let cut = |range| match axis {
+            0 => self.part(range, rows.clone(), columns.clone()),
+            1 => self.part(batches.clone(), range, columns.clone()),
+            _ => self.part(batches.clone(), rows.clone(), range),
+        };
+        (middle > 0).then(|| vec![cut(0..middle), cut(middle..size)])
+    }
 }
 
 /// How x, weight and bias are read, and out written.
@@ -233,81 +191,6 @@ fn storages(p: &LinearProblem, capabilities: &Capabilities) -> (Storage, Storage
     let input = storage::of(p.element, in_by_four, capabilities);
     let out_by_four = fours(p.out_features, &[&p.out]);
     let output = storage::of(p.out_element, out_by_four, capabilities);
-    let is_words = matches!(output, Storage::F16Words | Storage::Bf16Words);
     let parts_words = !storage::starts_on(&p.out, 2) || !p.out_features.is_multiple_of(2);
-    if is_words && parts_words {
-        return (input, Storage::Unpacked);
-    }
-    (input, output)
-}
-
-/// Why a part does not fit.
-struct Excess {
-    what: &'static str,
-    expected: u64,
-    found: u64,
-    /// Whether fewer columns, and not fewer rows, are of help.
-    of_columns: bool,
-}
-
-fn excess(
-    planned: &[LinearDispatch],
-    part: &LinearProblem,
-    capabilities: &Capabilities,
-) -> Option<Excess> {
-    for dispatch in planned {
-        let found = capabilities.workgroups_per_axis;
-        if let Some(axis) = dispatch.grid.iter().position(|&size| size > found) {
-            let what = "workgroups along one axis of a dispatch";
-            let (expected, found) = (dispatch.grid[axis].into(), found.into());
-            let of_columns = axis == 0 && dispatch.variant.entry == Entry::Linear;
-            return Some(Excess { what, expected, found, of_columns });
-        }
-        for (_, tensor, window) in &dispatch.bound {
-            let found = match tensor {
-                LinearTensor::Unpacked => capabilities.binding_size.min(MOST_WORKSPACE),
-                _ => capabilities.binding_size,
-            };
-            if window.size > found {
-                let of_columns = matches!(tensor, LinearTensor::Weight | LinearTensor::Bias);
-                let what = "bytes of one storage binding";
-                return Some(Excess { what, expected: window.size, found, of_columns });
-            }
-        }
-    }
-    let rows = u64::from(part.batch) * u64::from(part.len);
-    let features = u64::from(part.in_features) * u64::from(part.out_features);
-    let expected = rows.saturating_mul(features);
-    let is_long = expected > capabilities.dispatch_work && rows > u64::from(ROWS);
-    let what = "multiply-adds of one dispatch";
-    let found = capabilities.dispatch_work;
-    is_long.then_some(Excess { what, expected, found, of_columns: false })
-}
-
-/// The halves of a part, the first one last.
-fn halve(part: &LinearProblem, excess: &Excess) -> Result<[LinearProblem; 2], Error> {
-    let (batches, rows, columns) = (0..part.batch, 0..part.len, 0..part.out_features);
-    let middle = |size: u32, tile: u32| match size / 2 {
-        half if half >= tile => half.next_multiple_of(tile),
-        half => half,
-    };
-    let (size, axis) = match (excess.of_columns, part.batch) {
-        (true, _) => (part.out_features, 2),
-        (false, 2..) => (part.batch, 0),
-        (false, _) => (part.len, 1),
-    };
-    let middle = middle(size, [1, ROWS, COLUMNS][axis]);
-    if middle == 0 {
-        return Err(Error::Unsupported {
-            what: excess.what,
-            expected: format!("at least {}", excess.expected),
-            found: excess.found.to_string(),
-        });
-    }
-    let cut = |range| match axis {
-        0 => part.part(range, rows.clone(), columns.clone()),
-        1 => part.part(batches.clone(), range, columns.clone()),
-        _ => part.part(batches.clone(), rows.clone(), range),
-    };
-    Ok([cut(middle..size), cut(0..middle)])
+    (input, storage::writing(output, parts_words))
 }

@@ -4,14 +4,15 @@
 mod additive;
 mod cache;
 mod dispatch;
+mod fit;
 mod kernels;
-mod launch;
 mod linear;
 mod merge;
 mod multi_head;
 mod params;
+mod part;
+mod program;
 mod self_attention;
-mod split;
 mod storage;
 mod tiles;
 mod tokens;
@@ -19,24 +20,19 @@ mod tuning;
 mod variant;
 
 pub use additive::AdditivePlan;
-pub(crate) use additive::AdditiveTensor;
 pub use cache::CacheLensParams;
-pub(crate) use cache::{CacheLens, cache_lens};
-pub use dispatch::{Bound, Dispatch, Tensor, Window};
-pub(crate) use launch::{Launch, largest_of};
-pub(crate) use linear::{LinearDispatch, LinearTensor};
+pub(crate) use cache::cache_lens;
+pub use dispatch::{Bound, Dispatch, Window};
 pub use linear::{LinearParams, LinearPlan};
 pub use merge::MergePlan;
-pub(crate) use merge::MergeTensor;
 pub use multi_head::MultiHeadPlan;
 pub(crate) use params::MOST_SEQUENCES;
 pub use params::{LensParams, Params, SequenceParams, ViewParams};
+pub(crate) use program::{Program, bytes};
 pub use self_attention::SelfAttentionPlan;
-pub(crate) use split::largest;
 pub use storage::Storage;
 pub use tiles::Tiles;
-pub(crate) use tokens::TokenTensor;
-pub use tokens::{TokenParams, TokenPlan};
+pub use tokens::{PositionalPlan, RotaryPlan, TokenParams};
 pub(crate) use tuning::candidates;
 pub use tuning::{ForwardTile, Tuning};
 pub use variant::{Access, Constant, Entry, Variant};
@@ -44,6 +40,9 @@ pub use variant::{Access, Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{Align, AttentionOptions, Problem};
+use crate::tensor::{Given, Tensor};
+use fit::fit;
+use part::{AttentionPart, Way};
 use std::fmt;
 
 /// A way to compute attention.
@@ -88,8 +87,7 @@ impl Kernel {
 pub struct Plan {
     /// The validated call.
     pub problem: Problem,
-    /// The device it was made for.
-    pub capabilities: Capabilities,
+    pub(crate) program: Program,
     /// The kernel.
     pub kernel: Kernel,
     /// Why this kernel.
@@ -98,10 +96,6 @@ pub struct Plan {
     pub tiles: Tiles,
     /// Whether the tiles were measured.
     pub tuned: bool,
-    /// What is dispatched, in this order.
-    pub dispatches: Vec<Dispatch>,
-    /// Bytes of the operator's own buffers.
-    pub workspace: u64,
 }
 
 impl Plan {
@@ -165,42 +159,25 @@ impl Plan {
             // Each of three stages takes less than a turn a key, and what decides visibility.
             false => capabilities.loop_turns / (1 + tiles.visibility_turns(&problem)),
         };
-        let parts = split::split(&problem, is_fused, most_keys, capabilities, |part, chunks| {
-            if !is_fused && part.kv_len > 0 {
-                return kernels::three_stage(part, &tiles, capabilities);
-            }
-            let mut dispatches = if kernel == Kernel::Decode || chunks > 1 {
-                kernels::split(part, &fused_tiles, entry, [splits, chunks], capabilities)
-            } else {
-                kernels::fused(part, &fused_tiles, entry, capabilities)
-            };
-            if part.stores_weights() {
-                dispatches.push(kernels::weights(part, &weights_tiles, capabilities));
-            }
-            dispatches
-        })?;
-        let workspace = parts.iter().map(|part| part.workspace).max().unwrap_or_default();
-        let dispatches = parts.into_iter().flat_map(|part| part.dispatches).collect();
+        let way = Way {
+            fused: is_fused.then_some(entry),
+            tiles,
+            fused_tiles,
+            weights_tiles,
+            splits: (kernel == Kernel::Decode).then_some(splits),
+            most_keys,
+        };
+        let dispatches = fit(AttentionPart::all(&problem, &way), capabilities)?;
+        let given: Vec<Given> = problem.given().collect();
+        let program = Program::new(capabilities, given, dispatches)?;
         Ok(Self {
+            program: Program { small: problem.small, ..program },
             problem,
-            capabilities: *capabilities,
             kernel,
             reason,
             tiles,
             tuned: tile.is_some() && is_fused && entry == Entry::AttentionForward,
-            dispatches,
-            workspace,
         })
-    }
-
-    /// The shaders it runs, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let mut variants: Vec<Variant> =
-            self.dispatches.iter().map(|dispatch| dispatch.variant.clone()).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
     }
 }
 
@@ -306,7 +283,7 @@ impl fmt::Display for Plan {
         if p.group() > 1 {
             writeln!(f, "rows        {} query heads share each key head's tiles", p.group())?;
         }
-        match self.dispatches.as_slice() {
+        match self.dispatches() {
             [] => writeln!(f, "dispatches  none: there is nothing to compute")?,
             [first, rest @ ..] => {
                 let [x, y, z] = first.grid;
@@ -319,7 +296,8 @@ impl fmt::Display for Plan {
         write!(
             f,
             "memory      {} bytes of workgroup memory, {} bytes of workspace",
-            tiles.workgroup_bytes, self.workspace
+            tiles.workgroup_bytes,
+            self.workspace()
         )
     }
 }
@@ -356,9 +334,9 @@ fn hiding(p: &Problem) -> String {
         ("kv_lens", p.sequences.is_some() && p.pieces.is_none()),
         ("lens", p.lens.is_some()),
         ("cu_seqlens", p.pieces.is_some()),
-        ("segments", p.segments.is_some()),
-        ("mask", p.mask.is_some()),
-        ("bias where -inf", p.bias.is_some()),
+        ("segments", p.has(Tensor::Segments)),
+        ("mask", p.has(Tensor::Mask)),
+        ("bias where -inf", p.has(Tensor::Bias)),
     ];
     let named = named.into_iter().filter(|&(_, is_given)| is_given);
     let all: Vec<String> =

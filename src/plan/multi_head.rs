@@ -1,7 +1,10 @@
 //! The dispatches of a multi-head layer: projections, attention, and what stands between them.
 
-use super::dispatch::{Dispatch, Results, Tensor};
+use super::dispatch::Dispatch;
+use super::fit::{Excess, Part, fit};
+use super::kernels::Call;
 use super::linear::LinearPlan;
+use super::program::Program;
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
 use super::{Kernel, Plan};
@@ -11,29 +14,17 @@ use crate::problem::{
     AttentionOptions, HeadWeights, Layout, LinearShape, MultiHeadShape, MultiHeadSizes,
     MultiHeadWeights, Problem, Strides, View,
 };
+use crate::tensor::{Given, Tensor, Views};
 use std::fmt;
 
 /// What will run for a multi-head layer; plain data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiHeadPlan {
     pub(crate) sizes: MultiHeadSizes,
-    pub(crate) capabilities: Capabilities,
-    /// Of query, key and value, into rows `[batch, keys, embed_dim]`.
-    pub(crate) projections: [LinearPlan; 3],
-    /// The rows `bias_k` and `bias_v`, and one of zeros, at the end of the projected keys and values.
-    pub(crate) extra: Option<LinearPlan>,
-    pub(crate) zeros: Option<LinearPlan>,
-    pub(crate) attention: Plan,
-    pub(crate) mean: Option<HeadMean>,
-    pub(crate) out: LinearPlan,
-}
-
-/// The mean of the weights over the heads.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct HeadMean {
-    pub(crate) dispatches: Vec<Dispatch>,
-    /// Elements of the mean.
-    pub(crate) extent: u32,
+    pub(crate) program: Program,
+    kernel: Kernel,
+    /// What runs, in words.
+    summary: String,
 }
 
 impl MultiHeadPlan {
@@ -56,198 +47,211 @@ impl MultiHeadPlan {
         capabilities: &Capabilities,
     ) -> Result<Self, Error> {
         let problem = Problem::new(&shape.attention(sizes)?, &AttentionOptions::default())?;
-        let (batch, width) = (shape.batch, sizes.embed_dim);
-        let keys = problem.kv_len as usize;
-        let linear = |shape: &LinearShape| LinearPlan::new(shape, capabilities);
-        // Projected rows are [batch, keys, embed_dim]: what a layer adds stands behind each sequence's own.
-        let from = |offset, rows: usize| {
-            let batch = rows.saturating_mul(width);
-            Layout::Strided(Strides { offset, batch, row: width, ..Strides::default() })
-        };
-        let project = |at: usize, len, rows, in_features| {
-            linear(&LinearShape {
-                batch,
-                x: shape.rows(in_features),
-                out: from(0, rows),
-                bias: sizes.has_in_bias.then_some(at * width),
-                ..LinearShape::new(len, in_features, width)
-            })
-        };
-        // Of nothing, a linear layer makes its bias, or zeros.
-        let add = |row: usize, bias| {
-            let offset = row.saturating_mul(width);
-            linear(&LinearShape {
-                batch,
-                out: from(offset, keys),
-                bias,
-                ..LinearShape::new(1, 0, width)
-            })
-        };
-        let attention = Plan::new(problem, capabilities, None)?;
-        let mean = match shape.weights {
-            Some(HeadWeights::Mean) => Some(HeadMean::new(&attention.problem, capabilities)?),
-            _ => None,
-        };
-        let plan = Self {
-            sizes: *sizes,
-            capabilities: *capabilities,
-            projections: [
-                project(0, shape.q_len, shape.q_len, width)?,
-                project(1, shape.kv_len, keys, sizes.kdim)?,
-                project(2, shape.kv_len, keys, sizes.vdim)?,
-            ],
-            extra: sizes.has_extra.then(|| add(shape.kv_len, Some(0))).transpose()?,
-            zeros: sizes.add_zero_attn.then(|| add(keys - 1, None)).transpose()?,
-            attention,
-            mean,
-            out: linear(&LinearShape {
-                batch,
-                out: shape.rows(width),
-                bias: sizes.has_out_bias.then_some(0),
-                ..LinearShape::new(shape.q_len, width, width)
-            })?,
-        };
-        plan.check_scratch()?;
-        Ok(plan)
-    }
+        let attention = Plan::new(problem.clone(), capabilities, None)?;
+        let layer = Layer { sizes, shape, keys: problem.kv_len as usize, capabilities };
+        let mut dispatches = layer.project()?;
+        let before = dispatches.len();
+        dispatches.extend(layer.add_rows()?);
 
-    /// Elements of the operator's own buffers: projected query, key and value, what the heads give, and the weights
-    /// that only their mean is wanted of.
-    pub(crate) fn scratch(&self) -> [u32; 5] {
-        let p = &self.attention.problem;
-        let weights = match (&self.mean, p.weights) {
-            (Some(_), Some(view)) => view.extent,
-            _ => 0,
-        };
-        [p.query.extent, p.key.extent, p.value.extent, p.out.extent, weights]
-    }
-
-    fn check_scratch(&self) -> Result<(), Error> {
-        let most = self.capabilities.buffer_size;
-        match self.scratch().into_iter().map(|extent| u64::from(extent) * 4).max() {
-            Some(bytes) if bytes > most => Err(Error::Unsupported {
-                what: "bytes of one buffer",
-                expected: format!("at least {bytes}"),
-                found: most.to_string(),
-            }),
-            _ => Ok(()),
+        let kernel = attention.kernel;
+        let mut summary = format!("\n{attention}\n");
+        let has_mean = shape.weights == Some(HeadWeights::Mean);
+        dispatches.extend(attention.program.renamed(|tensor| match tensor {
+            Tensor::Query => Tensor::ProjectedQuery,
+            Tensor::Key => Tensor::ProjectedKey,
+            Tensor::Value => Tensor::ProjectedValue,
+            Tensor::Out => Tensor::Attended,
+            Tensor::Weights if has_mean => Tensor::HeadWeights,
+            tensor => tensor,
+        }));
+        let mut weights = problem.view(Tensor::Weights);
+        if has_mean {
+            let mean = HeadMean::new(&problem);
+            weights = Some(mean.0.out());
+            let mean = fit(vec![mean], capabilities)?;
+            let count = mean.len();
+            summary.insert_str(
+                0,
+                &format!("\nweights     their mean over the heads, in {count} dispatches"),
+            );
+            dispatches.extend(mean);
         }
+        let out = layer.out()?;
+        let given = layer.given(&problem, weights)?;
+        let after = out.len();
+        dispatches.extend(out);
+        let program = Program::new(capabilities, given, dispatches)?;
+        let summary = format!(
+            "projections {before} dispatches before attention, {after} after{summary}scratch     {} bytes in all",
+            program.workspace()
+        );
+        Ok(Self { sizes: *sizes, program, kernel, summary })
     }
 
     /// The kernel of the attention inside.
     #[must_use]
     pub fn kernel(&self) -> Kernel {
-        self.attention.kernel
-    }
-
-    /// Bytes of the operator's own buffers.
-    #[must_use]
-    pub fn workspace(&self) -> u64 {
-        let own: u64 = self.scratch().into_iter().map(|extent| u64::from(extent) * 4).sum();
-        own + self.attention.workspace
-    }
-
-    /// Every shader variant that the plan dispatches, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let linears =
-            self.projections.iter().chain(&self.extra).chain(&self.zeros).chain([&self.out]);
-        let mean = self.mean.iter().flat_map(|mean| &mean.dispatches);
-        let mut variants: Vec<Variant> = linears
-            .flat_map(LinearPlan::variants)
-            .chain(self.attention.variants())
-            .chain(mean.map(|dispatch| dispatch.variant.clone()))
-            .collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
+        self.kernel
     }
 }
 
-impl HeadMean {
-    /// Of the weights of `problem`, of which the heads of a query lie side by side.
-    fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
-        let p = problem;
-        let (row, extent) = (p.kv_len, p.weights.map_or(0, |view| view.extent) / p.num_heads);
-        let mean = View {
-            offset: 0,
-            batch: p.q_len.saturating_mul(row),
-            head: 0,
-            row,
-            column: 1,
-            extent,
-            exact: true,
-        };
-        // As one group of heads, all of which a workgroup reads.
-        let whole =
-            Problem { num_kv_heads: 1, out: mean, value_dim: p.kv_len, lse: None, ..p.clone() };
-        let mut dispatches = Vec::new();
-        // A stack of parts still to be looked at, the next one last.
-        let mut waiting = if extent == 0 { Vec::new() } else { vec![whole] };
-        while let Some(part) = waiting.pop() {
-            let dispatch = Self::dispatch(&part, capabilities);
-            let excess = excess(&dispatch, capabilities);
-            let (batches, queries) = (part.batch, part.q_len);
-            match excess {
-                None => dispatches.push(dispatch),
-                Some(_) if batches > 1 => waiting.extend(
-                    [batches / 2..batches, 0..batches / 2]
-                        .map(|range| part.slice(range, 0..part.num_heads, 0..queries)),
-                ),
-                Some(_) if queries > 1 => waiting.extend(
-                    [queries / 2..queries, 0..queries / 2]
-                        .map(|range| part.slice(0..batches, 0..part.num_heads, range)),
-                ),
-                Some(error) => return Err(error),
-            }
-        }
-        Ok(Self { dispatches, extent })
+/// A layer and a call of it.
+struct Layer<'a> {
+    sizes: &'a MultiHeadSizes,
+    shape: &'a MultiHeadShape,
+    /// Keys of a sequence, those that the layer adds among them.
+    keys: usize,
+    capabilities: &'a Capabilities,
+}
+
+impl Layer<'_> {
+    /// A linear layer on some of the tensors: x, weight, bias, out.
+    fn linear(&self, shape: &LinearShape, names: [Tensor; 4]) -> Result<Vec<Dispatch>, Error> {
+        let [x, weight, bias, out] = names;
+        let shape = LinearShape { batch: self.shape.batch, ..shape.clone() };
+        Ok(LinearPlan::new(&shape, self.capabilities)?.program.renamed(|tensor| match tensor {
+            Tensor::X => x,
+            Tensor::Weight => weight,
+            Tensor::Bias => bias,
+            Tensor::Out => out,
+            tensor => tensor,
+        }))
     }
 
-    fn dispatch(part: &Problem, capabilities: &Capabilities) -> Dispatch {
+    /// Query, key and value into rows `[batch, keys, embed_dim]`: what the layer adds stands behind each sequence's own.
+    fn project(&self) -> Result<Vec<Dispatch>, Error> {
+        let Self { sizes, shape, keys, .. } = *self;
+        let width = sizes.embed_dim;
+        let q = [Tensor::Query, Tensor::QueryWeight, Tensor::InBias, Tensor::ProjectedQuery];
+        let k = [Tensor::Key, Tensor::KeyWeight, Tensor::InBias, Tensor::ProjectedKey];
+        let v = [Tensor::Value, Tensor::ValueWeight, Tensor::InBias, Tensor::ProjectedValue];
+        let projections = [
+            (q, shape.q_len, shape.q_len, width),
+            (k, shape.kv_len, keys, sizes.kdim),
+            (v, shape.kv_len, keys, sizes.vdim),
+        ];
+        let mut dispatches = Vec::new();
+        for (at, (names, len, rows, in_features)) in projections.into_iter().enumerate() {
+            let shape = LinearShape {
+                x: shape.rows(in_features),
+                out: self.rows_from(0, rows),
+                bias: sizes.has_in_bias.then_some(at * width),
+                ..LinearShape::new(len, in_features, width)
+            };
+            dispatches.extend(self.linear(&shape, names)?);
+        }
+        Ok(dispatches)
+    }
+
+    /// The rows `bias_k` and `bias_v`, and one of zeros, at the end of the projected keys and values. Of no features, a linear
+    /// layer makes its bias, or zeros.
+    fn add_rows(&self) -> Result<Vec<Dispatch>, Error> {
+        let Self { sizes, shape, keys, .. } = *self;
+        let mut dispatches = Vec::new();
+        let k = (Tensor::ExtraKey, Tensor::ProjectedKey);
+        let v = (Tensor::ExtraValue, Tensor::ProjectedValue);
+        for (bias, out) in [k, v] {
+            let rows = [
+                (sizes.has_extra, shape.kv_len, Some(0)),
+                (sizes.add_zero_attn, keys.saturating_sub(1), None),
+            ];
+            for (_, row, bias_offset) in rows.into_iter().filter(|(is_added, ..)| *is_added) {
+                let shape = LinearShape {
+                    out: self.rows_from(row.saturating_mul(sizes.embed_dim), keys),
+                    bias: bias_offset,
+                    ..LinearShape::new(1, 0, sizes.embed_dim)
+                };
+                dispatches.extend(self.linear(&shape, [Tensor::X, Tensor::Weight, bias, out])?);
+            }
+        }
+        Ok(dispatches)
+    }
+
+    fn rows_from(&self, offset: usize, rows: usize) -> Layout {
+        let row = self.sizes.embed_dim;
+        let batch = rows.saturating_mul(row);
+        Layout::Strided(Strides { offset, batch, row, ..Strides::default() })
+    }
+
+    /// What the heads give, into out.
+    fn out(&self) -> Result<Vec<Dispatch>, Error> {
+        let width = self.sizes.embed_dim;
+        let shape = LinearShape {
+            out: self.shape.rows(width),
+            bias: self.sizes.has_out_bias.then_some(0),
+            ..LinearShape::new(self.shape.q_len, width, width)
+        };
+        self.linear(&shape, [Tensor::Attended, Tensor::OutWeight, Tensor::OutBias, Tensor::Out])
+    }
+
+    /// What a caller gives.
+    fn given(&self, p: &Problem, weights: Option<View>) -> Result<[Given; 7], Error> {
+        let Self { sizes, shape, .. } = *self;
+        let rows = |name, len, width| {
+            let sizes = [shape.batch, 1, len, width];
+            crate::problem::resolve(name, sizes, shape.rows(width))
+        };
+        let query = rows("query", shape.q_len, sizes.embed_dim)?;
+        Ok([
+            Given::input(Tensor::Query, "query", query, 1),
+            Given::input(Tensor::Key, "key", rows("key", shape.kv_len, sizes.kdim)?, 1),
+            Given::input(Tensor::Value, "value", rows("value", shape.kv_len, sizes.vdim)?, 1),
+            Given::input(Tensor::Mask, "mask", p.view(Tensor::Mask), 32),
+            Given::input(Tensor::Bias, "bias", p.view(Tensor::Bias), 1),
+            Given::output(Tensor::Out, "out", query, 1),
+            Given::output(Tensor::Weights, "weights", weights, 1),
+        ])
+    }
+}
+
+/// The mean of the weights over the heads, of which those of a query lie side by side.
+struct HeadMean(Problem);
+
+impl HeadMean {
+    /// Of the weights of `problem`.
+    fn new(problem: &Problem) -> Self {
+        let (row, weights) = (problem.kv_len, problem.view(Tensor::Weights));
+        let extent = weights.map_or(0, |view| view.extent) / problem.num_heads;
+        let batch = problem.q_len.saturating_mul(row);
+        let mean = View { batch, row, column: 1, extent, exact: true, ..View::default() };
+        let mut views = Views::default();
+        (views[Tensor::Weights], views[Tensor::Out]) = (weights, Some(mean));
+        // As one group of heads, all of which a workgroup reads.
+        Self(Problem { num_kv_heads: 1, value_dim: row, views, ..problem.clone() })
+    }
+}
+
+impl Part for HeadMean {
+    fn is_empty(&self) -> bool {
+        self.0.out().extent == 0
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let part = &self.0;
         let storage = Storage::F32;
         let entry = Entry::HeadMean;
         let variant = Variant { entry, storage, out: storage, constants: [].into() };
-        let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
-        let grid = [part.q_len, 1, part.batch];
-        Dispatch::new(variant, Results::Final, part, &weights, grid, capabilities)
+        let mut call = Call::new(part, capabilities).writes_own_out(Tensor::Weights, part.out());
+        if let Some(view) = part.view(Tensor::Weights) {
+            call = call.matrix((Tensor::HeadWeights, view));
+        }
+        vec![call.dispatch(variant, [part.q_len, 1, part.batch])]
     }
-}
 
-fn excess(dispatch: &Dispatch, capabilities: &Capabilities) -> Option<Error> {
-    let unsupported = |what, expected: u64, found: u64| Error::Unsupported {
-        what,
-        expected: format!("at least {expected}"),
-        found: found.to_string(),
-    };
-    let workgroups = dispatch.grid.into_iter().max().unwrap_or_default();
-    let bytes = dispatch.bound.iter().map(|bound| bound.window.size).max().unwrap_or_default();
-    if workgroups > capabilities.workgroups_per_axis {
-        let what = "workgroups along one axis of a dispatch";
-        Some(unsupported(what, workgroups.into(), capabilities.workgroups_per_axis.into()))
-    } else if bytes > capabilities.binding_size {
-        Some(unsupported("bytes of one storage binding", bytes, capabilities.binding_size))
-    } else {
-        None
+    fn cut(&self, _: &Excess) -> Option<Vec<Self>> {
+        let part = &self.0;
+        let (heads, batches, queries) = (0..part.num_heads, part.batch, part.q_len);
+        let cut = |batches, queries| Self(part.slice(batches, heads.clone(), queries));
+        match (batches / 2, queries / 2) {
+            (0, 0) => None,
+            (0, half) => Some(vec![cut(0..batches, 0..half), cut(0..batches, half..queries)]),
+            (half, _) => Some(vec![cut(0..half, 0..queries), cut(half..batches, 0..queries)]),
+        }
     }
 }
 
 impl fmt::Display for MultiHeadPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count: usize = self.projections.iter().map(LinearPlan::dispatch_count).sum();
-        writeln!(
-            f,
-            "projections {count} dispatches before attention, {} after",
-            self.out.dispatch_count()
-        )?;
-        if let Some(mean) = &self.mean {
-            writeln!(
-                f,
-                "weights     their mean over the heads, in {} dispatches",
-                mean.dispatches.len()
-            )?;
-        }
-        writeln!(f, "{}", self.attention)?;
-        write!(f, "scratch     {} bytes in all", self.workspace())
+        f.write_str(&self.summary)
     }
 }

@@ -1,7 +1,8 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::dispatch::Window;
-use crate::problem::{Lens, Line, Pages, Problem, Segments, SmallTensor, View};
+use crate::problem::{Lens, Line, Pages, Problem, View};
+use crate::tensor::Tensor;
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
 #[repr(C)]
@@ -167,33 +168,35 @@ impl Params {
     }
 
     /// Places within the window onto the buffer of small tensors.
-    pub(super) fn set_auxiliary(&mut self, problem: &Problem, window: &Window) {
-        let within = |tensor, view: View| {
-            let first = problem.small.first(tensor);
-            (first + view.offset - window.first_element, view.batch)
+    pub(super) fn set_small(&mut self, problem: &Problem, window: &Window) {
+        let within = |tensor| {
+            let view = problem.small_view(tensor)?;
+            Some((view.offset - window.first_element, view.batch))
         };
-        if let Some(slopes) = problem.alibi {
-            (self.alibi_offset, self.alibi_batch) = within(SmallTensor::AlibiSlopes, slopes);
+        if let Some(place) = within(Tensor::AlibiSlopes) {
+            (self.alibi_offset, self.alibi_batch) = place;
         }
-        if let Some(Segments { query, key }) = problem.segments {
+        if let (Some(query), Some(key)) = (within(Tensor::Segments), within(Tensor::KeySegments)) {
             self.flags |= Self::HAS_SEGMENTS;
-            let within = |view| within(SmallTensor::Segments, view);
-            (self.query_segment_offset, self.query_segment_batch) = within(query);
-            (self.key_segment_offset, self.key_segment_batch) = within(key);
+            (self.query_segment_offset, self.query_segment_batch) = query;
+            (self.key_segment_offset, self.key_segment_batch) = key;
         }
-        if let Some(Lens { view, most, before, moves }) = problem.lens {
+        if let (Some(Lens { most, before, moves }), Some((offset, _))) =
+            (problem.lens, within(Tensor::Lens))
+        {
             self.flags |= Self::HAS_LENS;
-            let (offset, _) = within(SmallTensor::Lens, view);
             self.lens = LensParams { offset, most, before, moves: moves.into() };
         }
-        if let Some(Pages { page_len, count, table }) = problem.pages {
+        if let (Some(Pages { page_len, count }), Some(place)) =
+            (problem.pages, within(Tensor::Pages))
+        {
             self.flags |= Self::HAS_PAGES;
-            (self.pages_offset, self.pages_batch) = within(SmallTensor::Pages, table);
+            (self.pages_offset, self.pages_batch) = place;
             (self.page_len, self.last_page) = (page_len, count.saturating_sub(1));
         }
-        if let Some(sinks) = problem.sinks {
+        if let Some((offset, _)) = within(Tensor::Sinks) {
             self.flags |= Self::HAS_SINKS;
-            (self.sinks_offset, _) = within(SmallTensor::Sinks, sinks);
+            self.sinks_offset = offset;
         }
     }
 }

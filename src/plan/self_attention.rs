@@ -1,30 +1,33 @@
 //! The dispatches of a self-attention module.
 
-use super::dispatch::{Dispatch, Results, Tensor};
+use super::dispatch::Dispatch;
+use super::fit::{Excess, Part, fit};
+use super::kernels::Call;
 use super::linear::LinearPlan;
 use super::params::Params;
-use super::split::split;
+use super::part::{halves, too_many_keys, work};
+use super::program::Program;
 use super::storage;
 use super::variant::{Entry, Variant};
 use super::{Kernel, Plan};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{LinearShape, Problem, SelfAttentionShape};
+use crate::tensor::{Given, Tensor};
 
 /// What will run for a self-attention module; plain data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfAttentionPlan {
-    pub(crate) capabilities: Capabilities,
     pub(crate) heads: usize,
-    /// Of values, keys and queries: one row a head.
-    pub(crate) projections: [LinearPlan; 3],
-    /// Ends with what makes empty rows uniform ones.
-    pub(crate) attention: Plan,
-    pub(crate) fc_out: LinearPlan,
+    pub(crate) head_dim: usize,
+    /// The attention inside, over projected rows.
+    pub(crate) problem: Problem,
+    pub(crate) program: Program,
+    kernel: Kernel,
 }
 
 impl SelfAttentionPlan {
-    /// Validates `shape` for a module of these sizes and plans it for a device.
+    /// Validates `shape` and plans it for a device.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for what the device is too small for.
@@ -35,83 +38,114 @@ impl SelfAttentionPlan {
         capabilities: &Capabilities,
     ) -> Result<Self, Error> {
         let problem = shape.attention(heads, head_dim)?;
-        let mut attention = Plan::new(problem, capabilities, None)?;
-        // A masked score is so low that its weight is 0, unless all of a row are: then all are the same.
-        if attention.problem.mask.is_some() && attention.problem.kv_len > 0 {
-            let plan = |part: &Problem, _| vec![uniform_rows(part, capabilities)];
-            // A turn a key for each of the columns that an invocation sums, and for its weights.
-            let columns = attention.problem.value_dim.div_ceil(4 * UNIFORM_ROWS_THREADS);
-            let most_keys = capabilities.loop_turns / (1 + columns);
-            let parts = split(&attention.problem, false, most_keys, capabilities, plan)?;
-            attention.dispatches.extend(parts.into_iter().flat_map(|part| part.dispatches));
-        }
-        let linear = |shape: &LinearShape| LinearPlan::new(shape, capabilities);
-        let shared = |len: usize| {
+        let attention = Plan::new(problem.clone(), capabilities, None)?;
+        // One row a head.
+        let shared = |len: usize, x, weight, out| {
             let rows = shape.batch.saturating_mul(len).saturating_mul(heads);
-            linear(&LinearShape::new(rows, head_dim, head_dim))
+            let linear = LinearPlan::new(&LinearShape::new(rows, head_dim, head_dim), capabilities)?;
+            Ok::<_, Error>(linear.program.renamed(|tensor| match tensor {
+                Tensor::X => x,
+                Tensor::Weight => weight,
+                Tensor::Out => out,
+                tensor => tensor,
+            }))
         };
+        let values = (Tensor::Value, Tensor::ValueWeight, Tensor::ProjectedValue);
+        let keys = (Tensor::Key, Tensor::KeyWeight, Tensor::ProjectedKey);
+        let queries = (Tensor::Query, Tensor::QueryWeight, Tensor::ProjectedQuery);
+        let mut dispatches = shared(shape.kv_len, values.0, values.1, values.2)?;
+        dispatches.extend(shared(shape.kv_len, keys.0, keys.1, keys.2)?);
+        dispatches.extend(shared(shape.q_len, queries.0, queries.1, queries.2)?);
+
+        let mut attended = attention.program;
+        // A masked score is so low that its weight is 0, unless all of a row are: then all are the same.
+        if problem.has(Tensor::Mask) && problem.kv_len > 0 {
+            // A turn a key for each of the columns that an invocation sums, and for its weights.
+            let columns = problem.value_dim.div_ceil(4 * UNIFORM_ROWS_THREADS);
+            let most_keys = capabilities.loop_turns / (1 + columns);
+            let part = |problem| UniformRows { problem, most_keys };
+            let parts = problem.uniform().map(part).collect();
+            attended.dispatches.extend(fit(parts, capabilities)?);
+        }
+        dispatches.extend(attended.renamed(|tensor| match tensor {
+            Tensor::Query => Tensor::ProjectedQuery,
+            Tensor::Key => Tensor::ProjectedKey,
+            Tensor::Value => Tensor::ProjectedValue,
+            Tensor::Out => Tensor::Attended,
+            Tensor::Lse => Tensor::AttendedLse,
+            tensor => tensor,
+        }));
+
         let embed_size = heads.saturating_mul(head_dim);
         let rows = shape.batch.saturating_mul(shape.q_len);
         let fc_out =
             LinearShape { bias: Some(0), ..LinearShape::new(rows, embed_size, embed_size) };
-        let plan = Self {
-            capabilities: *capabilities,
-            heads,
-            projections: [shared(shape.kv_len)?, shared(shape.kv_len)?, shared(shape.q_len)?],
-            attention,
-            fc_out: linear(&fc_out)?,
-        };
-        let most = capabilities.buffer_size;
-        match plan.scratch().into_iter().map(|extent| u64::from(extent) * 4).max() {
-            Some(bytes) if bytes > most => Err(Error::Unsupported {
-                what: "bytes of one buffer",
-                expected: format!("at least {bytes}"),
-                found: most.to_string(),
-            }),
-            _ => Ok(plan),
-        }
-    }
-
-    /// Elements of the operator's own buffers: projected values, keys and queries, what the heads give, and lse.
-    pub(crate) fn scratch(&self) -> [u32; 5] {
-        let p = &self.attention.problem;
-        let lse = p.lse.map_or(0, |view| view.extent);
-        [p.value.extent, p.key.extent, p.query.extent, p.out.extent, lse]
+        let fc_out = LinearPlan::new(&fc_out, capabilities)?;
+        dispatches.extend(fc_out.program.renamed(|tensor| match tensor {
+            Tensor::X => Tensor::Attended,
+            Tensor::Weight => Tensor::OutWeight,
+            Tensor::Bias => Tensor::OutBias,
+            tensor => tensor,
+        }));
+        let p = &problem;
+        let given = [
+            Given::input(Tensor::Value, "values", p.value(), 1),
+            Given::input(Tensor::Key, "keys", p.key(), 1),
+            Given::input(Tensor::Query, "queries", p.query(), 1),
+            Given::input(Tensor::Mask, "mask", p.view(Tensor::Mask), 32),
+            Given::output(Tensor::Out, "out", p.out(), 1),
+            Given::output(Tensor::Weights, "weights", p.view(Tensor::Weights), 1),
+        ];
+        let program = Program::new(capabilities, given, dispatches)?;
+        Ok(Self { heads, head_dim, problem, program, kernel: attention.kernel })
     }
 
     /// The kernel of the attention inside.
     #[must_use]
     pub fn kernel(&self) -> Kernel {
-        self.attention.kernel
-    }
-
-    /// Every shader variant that the plan dispatches, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let linears = self.projections.iter().chain([&self.fc_out]);
-        let mut variants: Vec<Variant> =
-            linears.flat_map(LinearPlan::variants).chain(self.attention.variants()).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
+        self.kernel
     }
 }
 
 /// The default of uniform_rows.wgsl.
 const UNIFORM_ROWS_THREADS: u32 = 64;
 
-fn uniform_rows(part: &Problem, capabilities: &Capabilities) -> Dispatch {
-    let variant = Variant {
-        entry: Entry::UniformRows,
-        storage: storage::input(part, capabilities),
-        out: storage::output(part, capabilities),
-        constants: [].into(),
-    };
-    let weights: Vec<_> = part.weights.iter().map(|view| (Tensor::Weights, *view)).collect();
-    let grid = [part.q_len, part.num_heads, part.batch];
-    let mut dispatch = Dispatch::new(variant, Results::Final, part, &weights, grid, capabilities);
-    if part.weights.is_some() {
-        dispatch.params.flags |= Params::HAS_WEIGHTS;
+/// Rows of which those that see no key become the mean of all values.
+struct UniformRows {
+    problem: Problem,
+    most_keys: u32,
+}
+
+impl Part for UniformRows {
+    fn is_empty(&self) -> bool {
+        self.problem.batch == 0 || self.problem.q_len == 0
     }
-    dispatch
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let part = &self.problem;
+        let (storage, out) =
+            (storage::input(part, capabilities), storage::output(part, capabilities));
+        let entry = Entry::UniformRows;
+        let variant = Variant { entry, storage, out, constants: [].into() };
+        let mut call =
+            Call::new(part, capabilities).reads(&[Tensor::Value]).writes_out(out).lse();
+        if let Some(view) = part.view(Tensor::Weights) {
+            call = call.matrix((Tensor::Weights, view));
+            call.params.flags |= Params::HAS_WEIGHTS;
+        }
+        vec![call.dispatch(variant, [part.q_len, part.num_heads, part.batch])]
+    }
+
+    fn work(&self) -> u64 {
+        work(&self.problem)
+    }
+
+    fn own_excess(&self) -> Option<Excess> {
+        too_many_keys(&self.problem, 1, self.most_keys)
+    }
+
+    fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
+        let part = |problem| Self { problem, most_keys: self.most_keys };
+        Some(halves(&self.problem, excess)?.into_iter().map(part).collect())
+    }
 }

@@ -63,7 +63,7 @@ pub(super) fn input(problem: &Problem, capabilities: &Capabilities) -> Storage {
 
 /// How out is written: as the inputs are read, unless rows would write halves of one word.
 pub(super) fn output(problem: &Problem, capabilities: &Capabilities) -> Storage {
-    let parts_words = !starts_on(&problem.out, 2) || !problem.value_dim.is_multiple_of(2);
+    let parts_words = !starts_on(&problem.out(), 2) || !problem.value_dim.is_multiple_of(2);
     writing(input(problem, capabilities), parts_words)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn writing(input: Storage, parts_words: bool) -> Storage {
 
 /// Whether every row of query, key, value and out starts on a multiple of `count`, and is one long.
 fn is_multiple(problem: &Problem, count: u32) -> bool {
-    let views = [&problem.query, &problem.key, &problem.value, &problem.out];
+    let views = [problem.query(), problem.key(), problem.value(), problem.out()];
     [problem.head_dim, problem.value_dim].iter().all(|dim| dim.is_multiple_of(count))
         && views.iter().all(|view| starts_on(view, count))
 }

@@ -5,6 +5,7 @@ use super::variant::{Constant, Entry};
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
+use crate::tensor::Tensor;
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,7 +266,7 @@ impl Tiles {
 
     /// Turns of loops for each key of a tile to see which rows it is visible to, where biases or segments decide.
     pub(super) fn visibility_turns(&self, problem: &Problem) -> u32 {
-        let tensors = u32::from(problem.bias.is_some()) + u32::from(problem.segments.is_some());
+        let tensors = u32::from(problem.has(Tensor::Bias)) + u32::from(problem.has(Tensor::Segments));
         tensors * self.rows_each
     }
 

@@ -1,33 +1,28 @@
 //! Rotary and positional encodings: which shader, in which parts.
 
-use super::dispatch::Window;
-use super::launch::Launch;
+use super::dispatch::{Bindings, Dispatch};
+use super::fit::{Excess, Part, fit};
 use super::params::ViewParams;
+use super::program::Program;
 use super::storage::{Storage, of, starts_on, writing};
 use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{Encoding, PositionalShape, RotaryPairs, RotaryShape, TokenProblem, View};
+use crate::tensor::Tensor;
 
-/// What an encoding will run; plain data, made in microseconds.
+/// What a rotary encoding will run; plain data, made in microseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenPlan {
+pub struct RotaryPlan {
     pub(crate) problem: TokenProblem,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) launches: Vec<Launch<TokenTensor>>,
+    pub(crate) program: Program,
 }
 
-/// A tensor that an encoding reads or writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenTensor {
-    X,
-    Out,
-    /// Out before it is packed into words that rows share; the operator's own buffer.
-    Unpacked,
-    /// The cosines, or the only table.
-    Table,
-    Sines,
-    Positions,
+/// What a positional encoding will run; plain data, made in microseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PositionalPlan {
+    pub(crate) problem: TokenProblem,
+    pub(crate) program: Program,
 }
 
 /// The uniform block of rotary.wgsl and positional.wgsl. Mirrors shaders/shared/tokens.wgsl, which a host test checks.
@@ -53,165 +48,114 @@ pub struct TokenParams {
 
 /// Invocations of a workgroup: the default of both shaders.
 const THREADS: u32 = 64;
-/// Elements that wait to be packed take no more than this at a time.
-const MOST_UNPACKED: u64 = 64 << 20;
 
-/// What a part needs more of than the device has.
-struct Excess {
-    what: &'static str,
-    view: View,
-    expected: u64,
-    found: u64,
-}
-
-impl TokenPlan {
+impl RotaryPlan {
     /// Plans a rotary encoding on a device, as [`Rotary::plan`](crate::Rotary::plan) does.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is too small for.
-    pub fn rotary(shape: &RotaryShape, capabilities: &Capabilities) -> Result<Self, Error> {
-        Self::new(TokenProblem::rotary(shape)?, capabilities)
-    }
-
-    /// Plans a positional encoding on a device, as [`Positional::plan`](crate::Positional::plan) does.
-    ///
-    /// # Errors
-    /// As [`TokenPlan::rotary`].
-    pub fn positional(shape: &PositionalShape, capabilities: &Capabilities) -> Result<Self, Error> {
-        Self::new(TokenProblem::positional(shape)?, capabilities)
-    }
-
-    /// Cuts `problem` into parts that the device takes.
-    pub(crate) fn new(problem: TokenProblem, capabilities: &Capabilities) -> Result<Self, Error> {
-        capabilities.check_bindings()?;
-        let mut launches = Vec::new();
-        let mut waiting = vec![problem];
-        while let Some(part) = waiting.pop() {
-            if part.out.extent == 0 {
-                continue;
-            }
-            match plan(&part, capabilities) {
-                Ok(planned) => launches.extend(planned),
-                Err(excess) => {
-                    let [first, second] = halve(&part, &excess).ok_or(Error::Unsupported {
-                        what: excess.what,
-                        expected: format!("at least {}", excess.expected),
-                        found: excess.found.to_string(),
-                    })?;
-                    waiting.extend([second, first]);
-                }
-            }
-        }
-        Ok(Self { problem, capabilities: *capabilities, launches })
-    }
-
-    /// Whether rows share words, and so are written somewhere else first.
-    pub(crate) fn packs(&self) -> bool {
-        self.launches.iter().any(|launch| launch.variant.entry == Entry::Pack)
-    }
-
-    /// The shaders it runs, each once.
-    #[must_use]
-    pub fn variants(&self) -> Vec<Variant> {
-        let mut variants: Vec<_> = self.launches.iter().map(|l| l.variant.clone()).collect();
-        variants.sort_unstable();
-        variants.dedup();
-        variants
+    pub fn new(shape: &RotaryShape, capabilities: &Capabilities) -> Result<Self, Error> {
+        let problem = TokenProblem::rotary(shape)?;
+        Ok(Self { problem, program: problem.program(capabilities)? })
     }
 }
 
-fn plan(part: &TokenProblem, device: &Capabilities) -> Result<Vec<Launch<TokenTensor>>, Excess> {
-    let (storage, out) = storages(part, device);
-    let is_unpacked = out == Storage::Unpacked;
-    let (entry, own) = match part.encoding {
-        Encoding::Rotary { pairs, .. } => {
-            let is_interleaved = pairs == RotaryPairs::Interleaved;
-            let to_place = part.places.is_some();
-            (Entry::Rotary, vec![("INTERLEAVED", is_interleaved), ("TO_PLACE", to_place)])
-        }
-        Encoding::Positional => (Entry::Positional, vec![("HAS_X", part.x.is_some())]),
-    };
-    // What is unpacked is written elsewhere, so x can be read where it is.
-    let in_place = part.in_place && !is_unpacked;
-    let flags = [
-        ("IN_PLACE", in_place),
-        ("HAS_POSITIONS", part.positions.is_some() && part.from_lens.is_none()),
-        ("FROM_LENS", part.from_lens.is_some()),
-    ];
-    let variant = Variant {
-        entry,
-        storage,
-        out,
-        constants: own
-            .into_iter()
-            .chain(flags)
-            .map(|(name, on)| (name, Constant::Flag(on)))
-            .collect(),
-    };
+impl PositionalPlan {
+    /// Plans a positional encoding on a device, as [`Positional::plan`](crate::Positional::plan) does.
+    ///
+    /// # Errors
+    /// As [`RotaryPlan::new`].
+    pub fn new(shape: &PositionalShape, capabilities: &Capabilities) -> Result<Self, Error> {
+        let problem = TokenProblem::positional(shape)?;
+        Ok(Self { problem, program: problem.program(capabilities)? })
+    }
+}
 
-    let mut params = params(part);
-    let mut bound = Vec::new();
-    let per_word = part.element.per_word();
-    let mut bind = |number, tensor, per_word, view: &View| {
-        let window = Window::onto(per_word, view, device);
-        bound.push((number, tensor, window));
-        let excess = (window.size > device.binding_size).then_some(Excess {
-            what: "bytes of one storage binding",
-            view: *view,
-            expected: window.size,
-            found: device.binding_size,
-        });
-        excess.map_or(Ok((ViewParams::within(view, &window), window)), Err)
-    };
-    if let Some(x) = part.x.filter(|_| !in_place) {
-        (params.x, _) = bind(1, TokenTensor::X, per_word, &x)?;
+impl TokenProblem {
+    /// What runs on a device.
+    pub(crate) fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {
+        capabilities.check_bindings()?;
+        Program::new(capabilities, self.given(), fit(vec![*self], capabilities)?)
     }
-    // Rows that are only copied have no table.
-    if part.table.extent > 0 {
-        (params.table, _) = bind(6, TokenTensor::Table, 1, &part.table)?;
-        if entry == Entry::Rotary {
-            bind(7, TokenTensor::Sines, 1, &part.table)?;
-        }
-    }
-    if let Some(positions) = part.positions {
-        (params.positions, _) = bind(8, TokenTensor::Positions, 1, &positions)?;
-    }
-    let (place, window) = bind(4, TokenTensor::Out, per_word, &part.out)?;
-    params.out = place;
+}
 
-    let mut launches = Vec::new();
-    if is_unpacked {
-        launches.push(Launch::pack(
-            storage,
-            [TokenTensor::Unpacked, TokenTensor::Out],
-            &part.out,
-            window,
-        ));
-        let unpacked = Window::unpacked(&window, &part.out);
-        if let Some(last) = bound.last_mut() {
-            *last = (4, TokenTensor::Unpacked, unpacked);
-        }
-        let most = MOST_UNPACKED.min(device.binding_size).min(device.buffer_size);
-        let workgroups = launches[0].grid[0];
-        for (what, expected, found) in [
-            ("bytes of workspace", unpacked.size, most),
-            (
-                "workgroups along one axis of a dispatch",
-                workgroups.into(),
-                device.workgroups_per_axis.into(),
-            ),
-        ] {
-            if expected > found {
-                return Err(Excess { what, view: part.out, expected, found });
+impl Part for TokenProblem {
+    fn is_empty(&self) -> bool {
+        self.out.extent == 0
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let (storage, out) = storages(self, capabilities);
+        let (entry, own) = match self.encoding {
+            Encoding::Rotary { pairs, .. } => {
+                let is_interleaved = pairs == RotaryPairs::Interleaved;
+                let to_place = self.places.is_some();
+                (Entry::Rotary, vec![("INTERLEAVED", is_interleaved), ("TO_PLACE", to_place)])
             }
+            Encoding::Positional => (Entry::Positional, vec![("HAS_X", self.x.is_some())]),
+        };
+        // What is unpacked is written elsewhere, so x can be read where it is.
+        let in_place = self.in_place && out != Storage::Unpacked;
+        let flags = [
+            ("IN_PLACE", in_place),
+            ("HAS_POSITIONS", self.positions.is_some() && self.from_lens.is_none()),
+            ("FROM_LENS", self.from_lens.is_some()),
+        ];
+        let constants = own.into_iter().chain(flags);
+        let variant = Variant {
+            entry,
+            storage,
+            out,
+            constants: constants.map(|(name, on)| (name, Constant::Flag(on))).collect(),
+        };
+
+        let mut params = params(self);
+        let mut bindings = Bindings::new(capabilities);
+        let per_word = self.element.per_word();
+        params.x = bindings.bind("x", Tensor::X, per_word, self.x.filter(|_| !in_place));
+        // Rows that are only copied have no table.
+        for (name, tensor) in self.tables().into_iter().flatten() {
+            params.table = bindings.bind(name, tensor, 1, self.table);
         }
+        params.positions = bindings.bind("positions", Tensor::Positions, 1, self.positions);
+        params.out = bindings.bind_out(self.written(), per_word, self.out, out);
+        let groups = params.count.div_ceil(THREADS);
+        let most = capabilities.workgroups_per_axis;
+        let grid = [groups.min(most), groups.div_ceil(most), 1];
+        let encode = bindings.dispatch(variant, &params, grid);
+        encode.packed_into(self.written(), storage, capabilities)
     }
-    let groups = params.count.div_ceil(THREADS);
-    let most = device.workgroups_per_axis;
-    let grid = [groups.min(most), groups.div_ceil(most), 1];
-    launches
-        .insert(0, Launch { variant, params: bytemuck::bytes_of(&params).to_vec(), bound, grid });
-    Ok(launches)
+
+    /// Two halves along the axis on which what is too large reaches farthest.
+    fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
+        let (Excess::Memory { bound, .. } | Excess::Words { bound, .. }) = excess else {
+            return None;
+        };
+        let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
+        let View { batch, head, row, .. } = bound.view;
+        let is_named_table = self.positions.is_some() && bound.view == self.table;
+        // Tokens that go to places stay together where fewer of them have as many.
+        let stay = self.places.is_some() && (self.from_lens.is_some() || bound.view == self.out);
+        let tokens = if stay { 1 } else { self.len };
+        let axes = [
+            (0, reach(row, tokens)),
+            (1, reach(head, self.num_heads)),
+            (2, reach(batch, self.batch)),
+        ];
+        let (axis, longest) = axes.into_iter().max_by_key(|&(_, reach)| reach)?;
+        if longest == 0 || is_named_table {
+            return None;
+        }
+        let whole = [0..self.len, 0..self.num_heads, 0..self.batch];
+        let half = |range| {
+            let mut ranges = whole.clone();
+            ranges[axis] = range;
+            let [tokens, heads, batches] = ranges;
+            self.slice(&batches, &heads, &tokens)
+        };
+        let middle = whole[axis].end / 2;
+        Some(vec![half(0..middle), half(middle..whole[axis].end)])
+    }
 }
 
 /// How x is read and out is written.
@@ -258,28 +202,4 @@ fn params(part: &TokenProblem) -> TokenParams {
         back: part.from_lens.unwrap_or_default(),
         ..TokenParams::default()
     }
-}
-
-/// Two halves along the axis on which what is too large reaches farthest.
-fn halve(part: &TokenProblem, excess: &Excess) -> Option<[TokenProblem; 2]> {
-    let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
-    let View { batch, head, row, .. } = excess.view;
-    let is_named_table = part.positions.is_some() && excess.view == part.table;
-    // Tokens that go to places stay together where fewer of them have as many.
-    let stay = part.places.is_some() && (part.from_lens.is_some() || excess.view == part.out);
-    let tokens = if stay { 1 } else { part.len };
-    let axes =
-        [(0, reach(row, tokens)), (1, reach(head, part.num_heads)), (2, reach(batch, part.batch))];
-    let (axis, longest) = axes.into_iter().max_by_key(|&(_, reach)| reach)?;
-    if longest == 0 || is_named_table {
-        return None;
-    }
-    let whole = [0..part.len, 0..part.num_heads, 0..part.batch];
-    let middle = whole[axis].end / 2;
-    Some([0..middle, middle..whole[axis].end].map(|range| {
-        let mut ranges = whole.clone();
-        ranges[axis] = range;
-        let [tokens, heads, batches] = ranges;
-        part.slice(&batches, &heads, &tokens)
-    }))
 }

@@ -99,63 +99,6 @@ impl Entry {
     pub fn needs_matrices(self) -> bool {
         self == Self::AttentionForwardMatrix
     }
-
-    /// Its storage bindings; binding 0 is always the uniform block.
-    #[must_use]
-    pub fn bindings(self) -> BTreeMap<u32, Access> {
-        use Access::{Read, ReadWrite};
-        let list: &[(u32, Access)] = match self {
-            Self::AttentionForward | Self::AttentionForwardWide | Self::AttentionForwardMatrix => {
-                &[
-                    (1, Read),
-                    (2, Read),
-                    (3, Read),
-                    (4, ReadWrite),
-                    (5, ReadWrite),
-                    (6, Read),
-                    (7, Read),
-                    (8, Read),
-                ]
-            }
-            Self::AttentionCombine => {
-                &[(4, ReadWrite), (5, ReadWrite), (8, Read), (12, Read), (13, Read)]
-            }
-            Self::AttentionWeights => &[
-                (1, Read),
-                (2, Read),
-                (5, ReadWrite),
-                (6, Read),
-                (7, Read),
-                (8, Read),
-                (9, ReadWrite),
-                (13, Read),
-            ],
-            Self::Scores => {
-                &[(1, Read), (2, Read), (6, Read), (7, Read), (8, Read), (9, ReadWrite)]
-            }
-            Self::Pack => &[(4, ReadWrite), (10, ReadWrite)],
-            Self::HeadMean => &[(4, ReadWrite), (9, Read)],
-            Self::UniformRows => &[(3, Read), (4, ReadWrite), (5, Read), (9, ReadWrite)],
-            Self::Linear => &[(1, Read), (2, Read), (3, Read), (4, ReadWrite)],
-            Self::AdditiveForward => &[
-                (1, Read),
-                (2, Read),
-                (3, Read),
-                (4, ReadWrite),
-                (5, Read),
-                (6, Read),
-                (9, ReadWrite),
-            ],
-            Self::Rotary => &[(1, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read)],
-            Self::Positional => &[(1, Read), (4, ReadWrite), (6, Read), (8, Read)],
-            Self::Softmax => &[(5, ReadWrite), (8, Read), (9, ReadWrite)],
-            Self::CacheLens => &[(4, ReadWrite)],
-            Self::WeightedSum => {
-                &[(3, Read), (4, ReadWrite), (6, Read), (7, Read), (8, Read), (9, Read)]
-            }
-        };
-        list.iter().copied().collect()
-    }
 }
 
 /// The new value of a named constant.

@@ -2,8 +2,9 @@
 
 use super::strides::{BroadcastLayout, Layout, resolve, resolve_broadcast};
 use super::tensors::check_len;
-use super::{Element, ElementType, View, length};
+use super::{Data, Element, ElementType, View, length};
 use crate::error::Error;
+use crate::tensor::{Given, Tensor};
 
 /// Sizes of one additive attention call; all tensors are contiguous. `batch`, `q_len` and `kv_len` may be zero.
 ///
@@ -148,24 +149,50 @@ impl AdditiveProblem {
     }
 }
 
-impl<T: Element> AdditiveInputs<'_, T> {
+impl AdditiveProblem {
+    /// What a caller gives.
+    pub(crate) fn given(&self) -> [Given; 10] {
+        let per_word = self.shape.element.per_word();
+        [
+            Given::input(Tensor::Query, "query", self.query, per_word),
+            Given::input(Tensor::Key, "key", self.key, per_word),
+            Given::input(Tensor::Value, "value", self.value, per_word),
+            Given::input(Tensor::QueryWeight, "w_q", self.w_q, per_word),
+            Given::input(Tensor::KeyWeight, "w_k", self.w_k, per_word),
+            Given::input(Tensor::ValueWeight, "w_v", self.w_v, per_word),
+            Given::input(Tensor::InBias, "b", self.b, per_word),
+            Given::input(Tensor::Mask, "mask", self.mask, 32),
+            Given::output(Tensor::Out, "out", self.out, per_word),
+            Given::output(Tensor::Weights, "weights", self.weights, 1),
+        ]
+    }
+}
+
+impl<'a, T: Element> AdditiveInputs<'a, T> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::Query => Some(Data::Elements(self.query)),
+            Tensor::Key => Some(Data::Elements(self.key)),
+            Tensor::Value => Some(Data::Elements(self.value)),
+            Tensor::QueryWeight => Some(Data::Elements(self.w_q)),
+            Tensor::KeyWeight => Some(Data::Elements(self.w_k)),
+            Tensor::ValueWeight => Some(Data::Elements(self.w_v)),
+            Tensor::InBias => self.b.map(Data::Elements),
+            Tensor::Mask => self.mask.map(Data::Flags),
+            _ => None,
+        }
+    }
+
     /// Compares every slice's length with what the problem needs.
     pub(crate) fn validate(&self, p: &AdditiveProblem) -> Result<(), Error> {
         if T::TYPE != p.shape.element {
             let expected = format!("{} elements", p.shape.element);
             return Err(Error::invalid("query", expected, T::TYPE));
         }
-        for (name, view, found) in [
-            ("query", &p.query, self.query),
-            ("key", &p.key, self.key),
-            ("value", &p.value, self.value),
-            ("w_q", &p.w_q, self.w_q),
-            ("w_k", &p.w_k, self.w_k),
-            ("w_v", &p.w_v, self.w_v),
-        ] {
-            check_len(name, Some(view), Some(found.len()))?;
+        for Given { tensor, name, view, .. } in p.given().iter().filter(|given| !given.is_output) {
+            check_len(name, view.as_ref(), self.get(*tensor).map(|data| data.len()))?;
         }
-        check_len("b", p.b.as_ref(), self.b.map(<[_]>::len))?;
-        check_len("mask", p.mask.as_ref(), self.mask.map(<[_]>::len))
+        Ok(())
     }
 }

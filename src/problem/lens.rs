@@ -1,7 +1,6 @@
 //! Lengths that a call finds in a buffer: what the host knows of its sequences without them.
 
-use super::strides::{Layout, resolve};
-use super::{Align, AttentionOptions, AttentionShape, Problem, Sequence, View, length};
+use super::{Align, AttentionOptions, AttentionShape, Problem, Sequence, length};
 use crate::error::Error;
 
 /// Lengths `[batch]` that are read when the call runs.
@@ -9,8 +8,6 @@ use crate::error::Error;
 /// The problem's offset and band then count without them: if the lengths move them, both are `len` further along the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lens {
-    /// Their place: batch stride.
-    pub view: View,
     /// Keys that there is room for: a length above it counts as this.
     pub most: u32,
     /// Keys of the whole that lie before the problem's first.
@@ -30,7 +27,6 @@ impl Lens {
             _ if !shape.lens => Ok(None),
             Some((name, _)) => Err(Error::invalid(name, "none beside lens", "one")),
             None => Ok(Some(Self {
-                view: resolve("lens", [shape.batch, 1, 1, 1], Layout::Bhsd)?,
                 most: length("kv_len", shape.kv_len)?,
                 before: 0,
                 moves: options.align == Align::BottomRight,

@@ -116,22 +116,22 @@ impl MergeProblem {
         }
     }
 
-    /// Where all parts of a result lie; below 2^32 as the whole is.
-    pub(crate) fn all_parts(&self, first: View, step: u32) -> View {
+    /// Where all parts' out lies.
+    pub(crate) fn parts_out(&self) -> View {
+        self.all_parts(self.partial_out, self.out_step)
+    }
+
+    /// Where all parts' lse lies.
+    pub(crate) fn parts_lse(&self) -> View {
+        self.all_parts(self.partial_lse, self.lse_step)
+    }
+
+    /// Below 2^32 as the whole is.
+    fn all_parts(&self, first: View, step: u32) -> View {
         match self.parts {
             0 => View { extent: 0, ..first },
             parts => View { extent: first.extent + (parts - 1) * step, ..first },
         }
-    }
-
-    /// Elements of all parts' out.
-    pub(crate) fn partial_elements(&self) -> u32 {
-        self.all_parts(self.partial_out, self.out_step).extent
-    }
-
-    /// Elements of all parts' lse.
-    pub(crate) fn partial_rows(&self) -> u32 {
-        self.all_parts(self.partial_lse, self.lse_step).extent
     }
 }
 
@@ -141,9 +141,7 @@ impl<T: Element> MergeInputs<'_, T> {
         if T::TYPE != problem.element {
             return Err(Error::invalid("out", format!("{} elements", problem.element), T::TYPE));
         }
-        let out = View { extent: problem.partial_elements(), ..problem.partial_out };
-        let lse = View { extent: problem.partial_rows(), ..problem.partial_lse };
-        check_len("out", Some(&out), Some(self.out.len()))?;
-        check_len("lse", Some(&lse), Some(self.lse.len()))
+        check_len("out", Some(&problem.parts_out()), Some(self.out.len()))?;
+        check_len("lse", Some(&problem.parts_lse()), Some(self.lse.len()))
     }
 }

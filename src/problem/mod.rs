@@ -40,14 +40,13 @@ pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
 pub(crate) use pool::{PagePool, PageTable, PoolExcess};
 pub use pool::{PagedCacheShape, PagedSequence};
-pub use segments::Segments;
 pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
-pub use small::{SmallTensor, SmallTensors};
+pub use small::SmallTensors;
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
-pub(crate) use tensors::check_len;
+pub(crate) use tensors::{Data, check_len};
 pub use tensors::{Inputs, Outputs};
 pub(crate) use tokens::{Encoding, TokenProblem};
 pub use tokens::{
@@ -55,7 +54,7 @@ pub use tokens::{
 };
 
 use crate::error::Error;
-use strides::{resolve, resolve_broadcast, resolve_output};
+use crate::tensor::{Axis, Given, Spec, Tensor, Views};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,41 +77,15 @@ pub struct Problem {
     pub value_dim: u32,
     /// What query, key, value and out are stored as.
     pub element: ElementType,
-    /// Place of query.
-    pub query: View,
-    /// Place of key.
-    pub key: View,
-    /// Place of value.
-    pub value: View,
-    /// Place of out.
-    pub out: View,
-    /// Place of the mask, if there is one.
-    pub mask: Option<View>,
-    /// Place of the bias, if there is one.
-    pub bias: Option<View>,
-    /// Place of the ALiBi slopes, if there are any: batch and head strides.
-    pub alibi: Option<View>,
-    /// Places of the segment ids, if there are any.
-    pub segments: Option<Segments>,
-    /// Lengths that the call finds in a buffer, if it does; `seen_len` is then `kv_len`.
+    /// Where each tensor lies that the call has. Of keys and values in pages the views are of the pool, and from one sequence
+    /// to the next is from one page to the next.
+    pub views: Views,
+    /// What lengths in a buffer do, if the call finds them there; `seen_len` is then `kv_len`.
     pub lens: Option<Lens>,
-    /// The pages that keys and values lie in, if they do; their views then are of the pool, and from one sequence to the next
-    /// is from one page to the next.
+    /// The pages that keys and values lie in, if they do.
     pub pages: Option<Pages>,
-    /// Place of the attention sinks, if there are any: a head stride.
-    pub sinks: Option<View>,
-    /// Lengths of the tensors that share a binding: slopes, segment ids, lengths, the table of pages, sinks.
+    /// Lengths of the small tensors, which share a binding.
     pub small: SmallTensors,
-    /// Place of lse, if asked for.
-    pub lse: Option<View>,
-    /// Place of the weights, if asked for.
-    pub weights: Option<View>,
-    /// Place of the scaled scores, if asked for.
-    pub raw_scores: Option<View>,
-    /// Place of the scores after softcap, if asked for.
-    pub capped_scores: Option<View>,
-    /// Place of the scores after bias and masks, if asked for.
-    pub masked_scores: Option<View>,
     /// Factor of the scores.
     pub scale: f64,
     /// The softcap, if any.
@@ -195,23 +168,7 @@ impl Problem {
             ));
         }
         check_align(s, options)?;
-        let queries = [s.batch, s.num_heads, s.q_len, s.head_dim];
         let pages = Pages::new(s, options)?;
-        let [sequences, len] = match s.pages {
-            Some(PagedKeys { pages, page_len, .. }) => [pages, page_len],
-            None => [s.batch, s.kv_len],
-        };
-        let keys = [sequences, s.num_kv_heads, len, s.head_dim];
-        let values = [sequences, s.num_kv_heads, len, s.value_dim];
-        let outs = [s.batch, s.num_heads, s.q_len, s.value_dim];
-        let scores = [s.batch, s.num_heads, s.q_len, s.kv_len];
-        let rows = [s.batch, s.num_heads, s.q_len, 1];
-        let broadcast = |argument, layout: Option<BroadcastLayout>| {
-            layout.map(|l| resolve_broadcast(argument, scores, l)).transpose()
-        };
-        let output = |argument, sizes, layout: Option<Layout>| {
-            layout.map(|l| resolve_output(argument, sizes, l)).transpose()
-        };
         let lens = Lens::new(s, options)?;
         let whole = match lens {
             Some(lens) if lens.moves => Sequence::without_len(options, s.q_len, s.kv_len)?,
@@ -219,22 +176,13 @@ impl Problem {
         };
         let sequences = pieces::sequences(s, options)?;
         let pieces = pieces::pieces(s, options)?;
-        let slopes_batch = pieces.as_ref().map_or(s.batch, Vec::len);
-        let alibi = s.alibi.map(|layout| {
-            let batch = match layout {
-                AlibiLayout::PerHead => 1,
-                AlibiLayout::PerBatchAndHead => slopes_batch,
-            };
-            resolve_broadcast(
-                "alibi_slopes",
-                [slopes_batch, s.num_heads, 1, 1],
-                BroadcastLayout::Sizes([batch, s.num_heads, 1, 1]),
-            )
-        });
-        let alibi = alibi.transpose()?;
-        let segments = Segments::new(s)?;
-        let per_head = [1, s.num_heads, 1, 1];
-        let sinks = s.sinks.then(|| resolve("sinks", per_head, Layout::Bhsd)).transpose()?;
+        let sizes = s.sizes(pieces.as_ref().map_or(s.batch, Vec::len));
+        let mut views = Views::default();
+        for tensor in Tensor::ATTENTION {
+            views[tensor] = s.place(tensor).map(|place| place.resolve(tensor, &sizes)).transpose()?;
+        }
+        segments::put_keys_behind_queries(s, &mut views)?;
+        check_mask(views[Tensor::Mask])?;
         Ok(Self {
             options: *options,
             batch: length("batch", s.batch)?,
@@ -245,29 +193,10 @@ impl Problem {
             head_dim: length("head_dim", s.head_dim)?,
             value_dim: length("value_dim", s.value_dim)?,
             element: s.element,
-            query: resolve("query", queries, s.query)?,
-            key: resolve("key", keys, s.key)?,
-            value: resolve("value", values, s.value)?,
-            out: resolve_output("out", outs, s.out)?,
-            mask: bit_strides(broadcast("mask", s.mask)?)?,
-            bias: broadcast("bias", s.bias)?,
-            alibi,
-            segments,
+            views,
             lens,
             pages,
-            sinks,
-            small: SmallTensors::new([
-                alibi,
-                segments.as_ref().map(Segments::ids),
-                lens.map(|lens| lens.view),
-                pages.map(|pages| pages.table),
-                sinks,
-            ])?,
-            lse: output("lse", rows, s.lse)?,
-            weights: output("weights", scores, s.weights)?,
-            raw_scores: output("raw_scores", scores, s.raw_scores)?,
-            capped_scores: output("capped_scores", scores, s.capped_scores)?,
-            masked_scores: output("masked_scores", scores, s.masked_scores)?,
+            small: SmallTensors::new(&views)?,
             scale: scale(s, options)?,
             softcap: softcap(options)?,
             seen_len: whole.seen_len,
@@ -276,6 +205,59 @@ impl Problem {
             sequences,
             pieces,
         })
+    }
+
+    /// Where a tensor lies, if the call has it.
+    #[must_use]
+    pub fn view(&self, tensor: Tensor) -> Option<View> {
+        self.views[tensor]
+    }
+
+    /// Whether the call has a tensor.
+    #[must_use]
+    pub fn has(&self, tensor: Tensor) -> bool {
+        self.views[tensor].is_some()
+    }
+
+    /// Place of query.
+    #[must_use]
+    pub fn query(&self) -> View {
+        self.views[Tensor::Query].unwrap_or_default()
+    }
+
+    /// Place of key.
+    #[must_use]
+    pub fn key(&self) -> View {
+        self.views[Tensor::Key].unwrap_or_default()
+    }
+
+    /// Place of value.
+    #[must_use]
+    pub fn value(&self) -> View {
+        self.views[Tensor::Value].unwrap_or_default()
+    }
+
+    /// Place of out.
+    #[must_use]
+    pub fn out(&self) -> View {
+        self.views[Tensor::Out].unwrap_or_default()
+    }
+
+    /// The same with a tensor somewhere else, or without it.
+    pub(crate) fn with(mut self, tensor: Tensor, view: Option<View>) -> Self {
+        self.views[tensor] = view;
+        self
+    }
+
+    /// The same without some of its tensors.
+    pub(crate) fn without(&self, tensors: &[Tensor]) -> Self {
+        let mut problem = self.clone();
+        for &tensor in tensors {
+            problem.views[tensor] = None;
+            problem.lens = problem.lens.filter(|_| tensor != Tensor::Lens);
+            problem.pages = problem.pages.filter(|_| tensor != Tensor::Pages);
+        }
+        problem
     }
 
     /// Number of query heads that share one key/value head.
@@ -291,6 +273,45 @@ impl Problem {
         self.scale as f32
     }
 
+    /// The tensors that a caller gives, or may give: key segments come with those of the queries.
+    pub(crate) fn given(&self) -> impl Iterator<Item = Given> + '_ {
+        let tensors = Tensor::ATTENTION.into_iter();
+        tensors.filter(|&tensor| tensor != Tensor::KeySegments).map(|tensor| {
+            let Spec { name, format, is_output, .. } = tensor.spec();
+            let len = self.small.len(tensor);
+            let view = self.views[tensor];
+            let view = view.map(|view| View { extent: view.extent.max(len), ..view });
+            let per_word = format.per_word(self.element);
+            Given { tensor, name, view, per_word, is_output }
+        })
+    }
+
+    /// Columns of one of the tensors.
+    pub(crate) fn columns(&self, tensor: Tensor) -> u32 {
+        match tensor.spec().axes[3] {
+            Axis::Keys => self.kv_len,
+            Axis::HeadDim => self.head_dim,
+            Axis::ValueDim => self.value_dim,
+            _ => 1,
+        }
+    }
+
+    /// The same without what is about single keys.
+    pub(crate) fn of_rows(&self) -> Self {
+        let is_of_keys = |tensor: &Tensor| {
+            let Spec { is_output, is_of_rows, .. } = tensor.spec();
+            !is_output && !is_of_rows && *tensor as usize >= Tensor::Mask as usize
+        };
+        let of_keys: Vec<Tensor> = Tensor::ATTENTION.into_iter().filter(is_of_keys).collect();
+        self.without(&of_keys)
+    }
+
+    /// The same without what is about whole rows.
+    pub(crate) fn of_keys(&self) -> Self {
+        let of_rows = Tensor::ATTENTION.into_iter().filter(|tensor| tensor.spec().is_of_rows);
+        self.without(&of_rows.collect::<Vec<_>>())
+    }
+
     /// Whether the scale is subnormal: devices may take it for 0, so kernels get it in two steps.
     pub(crate) fn has_tiny_scale(&self) -> bool {
         self.scale_f32().is_subnormal()
@@ -299,14 +320,14 @@ impl Problem {
     /// Whether there are scores, and some form of them is asked for.
     #[must_use]
     pub fn stores_scores(&self) -> bool {
-        let forms = [self.raw_scores, self.capped_scores, self.masked_scores];
-        self.kv_len > 0 && forms.iter().any(Option::is_some)
+        let forms = [Tensor::RawScores, Tensor::CappedScores, Tensor::MaskedScores];
+        self.kv_len > 0 && forms.into_iter().any(|form| self.has(form))
     }
 
     /// Whether there are weights, and they are asked for.
     #[must_use]
     pub fn stores_weights(&self) -> bool {
-        self.kv_len > 0 && self.weights.is_some()
+        self.kv_len > 0 && self.has(Tensor::Weights)
     }
 }
 
@@ -321,12 +342,12 @@ fn check_align(shape: &AttentionShape, options: &AttentionOptions) -> Result<(),
 }
 
 /// A kernel reads the mask's bits of a whole tile of keys at once.
-fn bit_strides(mask: Option<View>) -> Result<Option<View>, Error> {
+fn check_mask(mask: Option<View>) -> Result<(), Error> {
     match mask {
         Some(view) if view.column > 1 => {
             Err(Error::invalid("mask", "a key stride of 0 or 1", view.column))
         }
-        mask => Ok(mask),
+        _ => Ok(()),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Keys and values in pages of one pool, which a table names for each sequence.
 
-use super::slice::move_view;
-use super::strides::resolve;
-use super::{Align, AttentionOptions, AttentionShape, Layout, Problem, View, length};
+use super::{Align, AttentionOptions, AttentionShape, Problem, length};
 use crate::error::Error;
-use std::ops::{Range, RangeInclusive};
+use crate::tensor::Tensor;
+use std::ops::RangeInclusive;
 
 /// How keys and values lie in pages: key `j` of sequence `b` is row `j % page_len` of the page that the table
 /// `[batch, pages_per_sequence]` names at `[b, j / page_len]`.
@@ -73,8 +72,6 @@ pub struct Pages {
     pub page_len: u32,
     /// Pages of the pool.
     pub count: u32,
-    /// Place of the table: batch and row strides.
-    pub table: View,
 }
 
 /// Lengths that pages may have; powers of two alone.
@@ -113,22 +110,29 @@ impl Pages {
         Ok(Some(Self {
             page_len: length("page_len", page_len)?,
             count: length("pages", pages)?,
-            table: resolve("pages", [shape.batch, 1, pages_per_sequence, 1], Layout::Bhsd)?,
         }))
-    }
-
-    /// Where key `j` of a sequence lies: its page, and its row there.
-    pub(crate) fn place(&self, table: &[u32], batch: usize, j: usize) -> (usize, usize) {
-        let page_len = self.page_len as usize;
-        (table[self.table.index(batch, 0, j / page_len, 0)] as usize, j % page_len)
     }
 }
 
 impl Problem {
+    /// Where key `j` of a sequence lies: its page, or its sequence, and its row there.
+    pub(crate) fn key_place(&self, table: Option<&[u32]>, batch: usize, j: usize) -> [usize; 2] {
+        match (self.pages, self.views[Tensor::Pages], table) {
+            (Some(Pages { page_len, .. }), Some(view), Some(table)) => {
+                let page_len = page_len as usize;
+                [table[view.index(batch, 0, j / page_len, 0)] as usize, j % page_len]
+            }
+            _ => [batch, j],
+        }
+    }
+
     /// Refuses a table that names pages which are not there, for keys that a sequence has; `lens` are their numbers, if a
     /// buffer holds them.
     pub(super) fn check_table(&self, table: &[u32], lens: Option<&[u32]>) -> Result<(), Error> {
-        let Some(Pages { page_len, count, table: view }) = self.pages else { return Ok(()) };
+        let (Some(Pages { page_len, count }), Some(view)) = (self.pages, self.views[Tensor::Pages])
+        else {
+            return Ok(());
+        };
         for batch in 0..self.batch as usize {
             let seen_len = lens.map_or(self.sequence(batch).seen_len, |lens| lens[batch]);
             let reached = seen_len.div_ceil(page_len) as usize;
@@ -139,31 +143,5 @@ impl Problem {
             }
         }
         Ok(())
-    }
-
-    /// What some of the sequences and key/value heads read of keys or values, from `keys` on.
-    pub(super) fn moved_keys(
-        &self,
-        view: View,
-        batches: &Range<u32>,
-        kv_heads: &Range<u32>,
-        keys: &Range<u32>,
-        dim: u32,
-    ) -> View {
-        match self.pages {
-            // Any of the pool's pages may be theirs.
-            Some(Pages { page_len, count, .. }) => {
-                move_view(view, &(0..count), kv_heads, &(0..page_len), dim)
-            }
-            None => move_view(view, batches, kv_heads, keys, dim),
-        }
-    }
-
-    /// What they read of the table; keys begin with a page.
-    pub(super) fn moved_pages(&self, batches: &Range<u32>, keys: &Range<u32>) -> Option<Pages> {
-        self.pages.map(|pages| {
-            let entries = keys.start / pages.page_len..keys.end.div_ceil(pages.page_len);
-            Pages { table: move_view(pages.table, batches, &(0..1), &entries, 1), ..pages }
-        })
     }
 }

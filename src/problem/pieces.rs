@@ -1,6 +1,6 @@
 //! Sequences of their own lengths: in a batch with room to spare, and packed one after the other.
 
-use super::slice::move_view;
+use super::slice::Cut;
 use super::{Align, AttentionOptions, AttentionShape, Band, MAX_LEN, Problem, length};
 use crate::error::Error;
 use std::ops::Range;
@@ -252,7 +252,8 @@ impl Problem {
             Some((first..*start, run[0]))
         });
         runs.map(|(batches, sequence)| {
-            self.cut(batches, 0..self.num_heads, 0..self.q_len).alike(sequence)
+            let sequences = batches.clone();
+            self.cut(&Cut { batches, sequences, ..self.whole() }).alike(sequence)
         })
     }
 
@@ -283,15 +284,12 @@ impl Problem {
 
     /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
     fn packed(&self, range: Range<u32>, queries: &Range<u32>, keys: &Range<u32>) -> Self {
-        let heads = 0..self.num_heads;
-        let kv_heads = 0..self.num_kv_heads;
-        Self {
-            kv_len: keys.end - keys.start,
-            key: move_view(self.key, &(0..1), &kv_heads, keys, self.head_dim),
-            value: move_view(self.value, &(0..1), &kv_heads, keys, self.value_dim),
-            alibi: self.alibi.map(|view| move_view(view, &range, &heads, &(0..1), 1)),
-            ..self.cut(0..1, heads.clone(), queries.clone())
-        }
+        self.cut(&Cut {
+            sequences: range,
+            queries: queries.clone(),
+            keys: keys.clone(),
+            ..self.whole()
+        })
     }
 
     fn alike(self, sequence: Sequence) -> Self {

@@ -1,7 +1,19 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Lens, Problem, Segments, Sequence, View};
+use super::{Band, Lens, Problem, Sequence, View};
+use crate::tensor::{Axis, Tensor};
 use std::ops::Range;
+
+/// What a part has of each axis that a problem can be cut along.
+#[derive(Clone)]
+pub(super) struct Cut {
+    pub(super) batches: Range<u32>,
+    /// As batches, or some of the sequences packed into one of these.
+    pub(super) sequences: Range<u32>,
+    pub(super) heads: Range<u32>,
+    pub(super) queries: Range<u32>,
+    pub(super) keys: Range<u32>,
+}
 
 impl Problem {
     /// The same attention for some of the sequences, query heads and queries; of sequences that differ, for all
@@ -17,50 +29,60 @@ impl Problem {
             .sequences
             .as_ref()
             .map(|all| all[batches.start as usize..batches.end as usize].to_vec());
-        Self { sequences, pieces: self.pieces.clone(), ..self.cut(batches, heads, queries) }
+        let packed = if self.pieces.is_some() { 0..self.sequence_count() } else { batches.clone() };
+        let cut = Cut { batches, sequences: packed, heads, queries, ..self.whole() };
+        Self { sequences, pieces: self.pieces.clone(), ..self.cut(&cut) }
     }
 
-    /// As [`Problem::slice`], of sequences that do not differ.
+    /// The same attention over some of the keys, from the first of a page on, and without what joins once all of the keys are
+    /// in: what comes of it is a part of the result.
     #[must_use]
-    pub(super) fn cut(&self, batches: Range<u32>, heads: Range<u32>, queries: Range<u32>) -> Self {
-        let group = self.group();
-        let kv_heads = heads.start / group..heads.end.div_ceil(group);
-        let moved = |view: View, heads: &Range<u32>, rows: &Range<u32>, columns: u32| {
-            move_view(view, &batches, heads, rows, columns)
-        };
-        let keys = 0..self.kv_len;
-        let rows = |view: Option<View>, columns| view.map(|v| moved(v, &heads, &queries, columns));
+    pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
+        let open = Band::open(self.q_len, count(&keys), self.most_moved());
+        let sees = |sequence: Sequence| sequence.at_keys(&keys, open);
+        let Sequence { seen_len, offset, band } =
+            sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
+        let part = self.cut(&Cut { keys: keys.clone(), ..self.whole() });
         Self {
-            batch: count(&batches),
-            num_heads: count(&heads),
-            num_kv_heads: count(&kv_heads),
-            q_len: count(&queries),
-            query: moved(self.query, &heads, &queries, self.head_dim),
-            key: self.moved_keys(self.key, &batches, &kv_heads, &keys, self.head_dim),
-            value: self.moved_keys(self.value, &batches, &kv_heads, &keys, self.value_dim),
-            pages: self.moved_pages(&batches, &keys),
-            out: moved(self.out, &heads, &queries, self.value_dim),
-            mask: rows(self.mask, self.kv_len),
-            bias: rows(self.bias, self.kv_len),
-            alibi: self.alibi.map(|v| moved(v, &heads, &(0..1), 1)),
-            segments: self.segments.map(|ids| Segments {
-                query: moved(ids.query, &(0..1), &queries, 1),
-                key: moved(ids.key, &(0..1), &keys, 1),
-            }),
-            lens: self
-                .lens
-                .map(|lens| Lens { view: moved(lens.view, &(0..1), &(0..1), 1), ..lens }),
-            sinks: self.sinks.map(|v| moved(v, &heads, &(0..1), 1)),
-            lse: rows(self.lse, 1),
-            weights: rows(self.weights, self.kv_len),
-            raw_scores: rows(self.raw_scores, self.kv_len),
-            capped_scores: rows(self.capped_scores, self.kv_len),
-            masked_scores: rows(self.masked_scores, self.kv_len),
+            lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
+            seen_len,
+            offset,
+            band,
+            sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
+            pieces: self.pieces.clone(),
+            ..part.of_keys()
+        }
+    }
+
+    /// All of it.
+    pub(super) fn whole(&self) -> Cut {
+        Cut {
+            batches: 0..self.batch,
+            sequences: 0..self.sequence_count(),
+            heads: 0..self.num_heads,
+            queries: 0..self.q_len,
+            keys: 0..self.kv_len,
+        }
+    }
+
+    /// Some of it, as if sequences did not differ.
+    #[must_use]
+    pub(super) fn cut(&self, cut: &Cut) -> Self {
+        let place = |tensor: Tensor, view| {
+            move_view_along(view, tensor.spec().axes.map(|axis| self.range(tensor, axis, cut)))
+        };
+        Self {
+            batch: count(&cut.batches),
+            num_heads: count(&cut.heads),
+            num_kv_heads: count(&self.kv_heads(cut)),
+            q_len: count(&cut.queries),
+            kv_len: count(&cut.keys),
+            views: self.views.map(place),
             // Queries count from the slice's first one, so all that counts from a query moves with it.
-            offset: self.offset.saturating_add_unsigned(queries.start),
+            offset: self.offset.saturating_add_unsigned(cut.queries.start),
             band: Band {
-                lower: self.moved_bound(self.band.lower, &queries),
-                upper: self.moved_bound(self.band.upper, &queries),
+                lower: self.moved_bound(self.band.lower, &cut.queries),
+                upper: self.moved_bound(self.band.upper, &cut.queries),
                 ..self.band
             },
             sequences: None,
@@ -69,42 +91,30 @@ impl Problem {
         }
     }
 
-    /// The same attention over some of the keys, from the first of a page on, and without sinks, which join once all parts
-    /// are one: what comes of it is a part of the result.
-    #[must_use]
-    pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
-        let batches = 0..self.batch;
-        let (heads, kv_heads) = (0..self.num_heads, 0..self.num_kv_heads);
-        let queries = 0..self.q_len;
-        let rows = |view, columns| self.moved_keys(view, &batches, &kv_heads, &keys, columns);
-        let columns = |view: Option<View>| {
-            view.map(|view| {
-                let moved = View { offset: view.offset + keys.start * view.column, ..view };
-                move_view(moved, &batches, &heads, &queries, count(&keys))
-            })
-        };
-        let open = Band::open(self.q_len, count(&keys), self.most_moved());
-        let sees = |sequence: Sequence| sequence.at_keys(&keys, open);
-        let Sequence { seen_len, offset, band } =
-            sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
-        Self {
-            kv_len: count(&keys),
-            key: rows(self.key, self.head_dim),
-            value: rows(self.value, self.value_dim),
-            pages: self.moved_pages(&batches, &keys),
-            mask: columns(self.mask),
-            bias: columns(self.bias),
-            segments: self.segments.map(|ids| Segments {
-                key: move_view(ids.key, &batches, &(0..1), &keys, 1),
-                ..ids
-            }),
-            lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
-            sinks: None,
-            seen_len,
-            offset,
-            band,
-            sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
-            ..self.clone()
+    fn kv_heads(&self, cut: &Cut) -> Range<u32> {
+        let group = self.group();
+        cut.heads.start / group..cut.heads.end.div_ceil(group)
+    }
+
+    /// What a cut has of an axis of a tensor.
+    fn range(&self, tensor: Tensor, axis: Axis, cut: &Cut) -> Range<u32> {
+        let pool = self.pages.filter(|_| matches!(tensor, Tensor::Key | Tensor::Value));
+        match (axis, self.pages) {
+            // Any of the pool's pages may hold any of the keys.
+            (Axis::Batch, Some(pages)) if pool.is_some() => 0..pages.count,
+            (Axis::Keys, Some(pages)) if pool.is_some() => 0..pages.page_len,
+            (Axis::Pages, Some(pages)) => {
+                cut.keys.start / pages.page_len..cut.keys.end.div_ceil(pages.page_len)
+            }
+            (Axis::One | Axis::Pages, _) => 0..1,
+            (Axis::Batch, _) => cut.batches.clone(),
+            (Axis::Sequences, _) => cut.sequences.clone(),
+            (Axis::Heads, _) => cut.heads.clone(),
+            (Axis::KvHeads, _) => self.kv_heads(cut),
+            (Axis::Queries, _) => cut.queries.clone(),
+            (Axis::Keys, _) => cut.keys.clone(),
+            (Axis::HeadDim, _) => 0..self.head_dim,
+            (Axis::ValueDim, _) => 0..self.value_dim,
         }
     }
 
@@ -119,20 +129,24 @@ fn count(range: &Range<u32>) -> u32 {
     range.end - range.start
 }
 
-pub(super) fn move_view(
+/// Some of the sequences, heads and rows of a view, and so many columns.
+pub(crate) fn move_view(
     view: View,
     batches: &Range<u32>,
     heads: &Range<u32>,
     rows: &Range<u32>,
     columns: u32,
 ) -> View {
-    let sizes = [count(batches), count(heads), count(rows), columns];
+    move_view_along(view, [batches.clone(), heads.clone(), rows.clone(), 0..columns])
+}
+
+fn move_view_along(view: View, ranges: [Range<u32>; 4]) -> View {
+    let sizes = ranges.each_ref().map(count);
     if sizes.contains(&0) || view.extent == 0 {
         return view;
     }
     let strides = [view.batch, view.head, view.row, view.column];
-    let starts = [batches.start, heads.start, rows.start, 0];
-    let offset = view.offset + dot(strides, starts);
+    let offset = view.offset + dot(strides, ranges.map(|range| range.start));
     View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
 }
 

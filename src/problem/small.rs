@@ -2,36 +2,19 @@
 
 use super::{Problem, View};
 use crate::error::Error;
+use crate::tensor::{Tensor, Views};
 
-/// One of them, in the order in which they stand where a call has several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SmallTensor {
-    /// ALiBi slopes.
-    AlibiSlopes,
-    /// Segment ids of queries and keys.
-    Segments,
-    /// How many of its keys each sequence has.
-    Lens,
-    /// The table of pages.
-    Pages,
-    /// Attention sinks.
-    Sinks,
-}
-
-impl SmallTensor {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages, Self::Sinks];
-}
-
-/// How long each of a call's small tensors is, 0 for those that it does not have.
+/// How long each of [`Tensor::SMALL`] is, 0 for those that a call does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SmallTensors([u32; SmallTensor::ALL.len()]);
+pub struct SmallTensors([u32; Tensor::SMALL.len()]);
 
 impl SmallTensors {
-    /// Of the whole tensors, in the order of [`SmallTensor::ALL`].
-    pub(super) fn new(wholes: [Option<View>; SmallTensor::ALL.len()]) -> Result<Self, Error> {
-        let lens = wholes.map(|whole| whole.map_or(0, |view| view.extent));
+    pub(super) fn new(views: &Views) -> Result<Self, Error> {
+        let extent = |tensor: Tensor| views[tensor].map_or(0, |view| view.extent);
+        let lens = Tensor::SMALL.map(|tensor| match tensor {
+            Tensor::Segments => extent(tensor).max(extent(Tensor::KeySegments)),
+            tensor => extent(tensor),
+        });
         let sum = lens.iter().try_fold(0_u32, |sum, &len| sum.checked_add(len));
         let few = "fewer than 2^32 elements with the other small tensors";
         sum.map(|_| Self(lens)).ok_or_else(|| Error::invalid("segments", few, "more"))
@@ -39,19 +22,21 @@ impl SmallTensors {
 
     /// Elements of one.
     #[must_use]
-    pub fn len(&self, tensor: SmallTensor) -> u32 {
-        self.0[tensor as usize]
+    pub fn len(&self, tensor: Tensor) -> u32 {
+        let lens = Tensor::SMALL.into_iter().zip(self.0);
+        lens.filter(|(small, _)| *small == tensor).map(|(_, len)| len).sum()
     }
 
     /// Where one begins if all stand in one buffer, one after the other.
     #[must_use]
-    pub fn first(&self, tensor: SmallTensor) -> u32 {
-        self.0[..tensor as usize].iter().sum()
+    pub fn first(&self, tensor: Tensor) -> u32 {
+        let lens = Tensor::SMALL.into_iter().zip(self.0);
+        lens.take_while(|(small, _)| *small != tensor).map(|(_, len)| len).sum()
     }
 
     /// Those that the call has.
-    pub fn present(&self) -> impl Iterator<Item = SmallTensor> {
-        SmallTensor::ALL.into_iter().filter(|&tensor| self.len(tensor) > 0)
+    pub fn present(&self) -> impl Iterator<Item = Tensor> {
+        Tensor::SMALL.into_iter().filter(|&tensor| self.len(tensor) > 0)
     }
 
     /// Whether there are several, which then have to be copied into one buffer.
@@ -62,24 +47,26 @@ impl SmallTensors {
 }
 
 impl Problem {
-    /// What the call reads of its small tensors, each view as if all stood in one buffer.
-    pub(crate) fn small_views(&self) -> impl Iterator<Item = (SmallTensor, View)> {
-        let ids = self.segments.as_ref();
-        let views = [
-            (SmallTensor::AlibiSlopes, self.alibi),
-            (SmallTensor::Segments, ids.map(|ids| ids.query)),
-            (SmallTensor::Segments, ids.map(|ids| ids.key)),
-            (SmallTensor::Lens, self.lens.map(|lens| lens.view)),
-            (SmallTensor::Pages, self.pages.map(|pages| pages.table)),
-            (SmallTensor::Sinks, self.sinks),
-        ];
-        let placed = |tensor, view: View| {
-            let first = self.small.first(tensor);
-            View { offset: view.offset + first, extent: view.extent + first, ..view }
+    /// What the call reads of a small tensor, as if all stood in one buffer.
+    pub(crate) fn small_view(&self, tensor: Tensor) -> Option<View> {
+        let stored = if tensor == Tensor::KeySegments { Tensor::Segments } else { tensor };
+        let first = self.small.first(stored);
+        let view = self.views[tensor].filter(|view| view.extent > 0)?;
+        Some(View { offset: view.offset + first, extent: view.extent + first, ..view })
+    }
+
+    /// What stands in the binding of small tensors, if there are any: which buffer, and from the first element that is read to
+    /// the last.
+    pub(crate) fn small_tensors(&self) -> Option<(Tensor, View)> {
+        let tensor = match self.small.present().next()? {
+            _ if self.small.are_joined() => Tensor::Joined,
+            tensor => tensor,
         };
-        let present = views.into_iter().filter_map(|(tensor, view)| Some((tensor, view?)));
-        present
-            .filter(|(_, view)| view.extent > 0)
-            .map(move |(tensor, view)| (tensor, placed(tensor, view)))
+        let hull = |a: View, b: View| {
+            let (offset, extent) = (a.offset.min(b.offset), a.extent.max(b.extent));
+            View { offset, extent, ..a }
+        };
+        let read = Tensor::SMALL.into_iter().chain([Tensor::KeySegments]);
+        Some((tensor, read.filter_map(|tensor| self.small_view(tensor)).reduce(hull)?))
     }
 }

@@ -71,7 +71,7 @@ pub struct BroadcastStrides {
 }
 
 /// A tensor's place, checked and ready for a shader: element indices fit u32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct View {
     /// Index of the first element.
     pub offset: u32,

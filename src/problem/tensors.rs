@@ -1,7 +1,9 @@
 //! The slices that go into a one-shot call or the CPU reference, and the vectors that come back.
 
-use super::{Element, Problem, Segments, View};
+use super::{Element, Problem, View};
 use crate::error::Error;
+use crate::tensor::{Given, Tensor};
+use std::borrow::Cow;
 
 /// The tensors of one call, as slices of `T` (the shape's element type) laid out as its [`AttentionShape`](crate::AttentionShape) says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +48,43 @@ pub struct Outputs<T = f32, S = T> {
     pub masked_scores: Option<Vec<S>>,
 }
 
+/// The elements of one input.
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a, T> {
+    Elements(&'a [T]),
+    Floats(&'a [f32]),
+    Words(&'a [u32]),
+    Flags(&'a [bool]),
+}
+
+impl<'a, T: Element> Data<'a, T> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Elements(slice) => slice.len(),
+            Self::Floats(slice) => slice.len(),
+            Self::Words(slice) => slice.len(),
+            Self::Flags(slice) => slice.len(),
+        }
+    }
+
+    /// As a kernel reads them: flags are bits of u32 words, the first one the lowest.
+    pub(crate) fn bytes(&self) -> Cow<'a, [u8]> {
+        match *self {
+            Self::Elements(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
+            Self::Floats(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
+            Self::Words(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
+            Self::Flags(slice) => {
+                let pack = |word: &[bool]| {
+                    let bits = word.iter().enumerate();
+                    bits.fold(0_u32, |bits, (at, &flag)| bits | (u32::from(flag) << at))
+                };
+                let words: Vec<u32> = slice.chunks(32).map(pack).collect();
+                Cow::Owned(bytemuck::cast_slice(&words).to_vec())
+            }
+        }
+    }
+}
+
 /// Query, key and value as f32.
 #[derive(Debug)]
 pub(crate) struct Widened {
@@ -57,22 +96,30 @@ pub(crate) struct Widened {
 impl Widened {
     /// The inputs they came from, with these in place of query, key and value.
     pub(crate) fn inputs<'a, T>(&'a self, others: &Inputs<'a, T>) -> Inputs<'a> {
-        Inputs {
-            query: &self.query,
-            key: &self.key,
-            value: &self.value,
-            mask: others.mask,
-            bias: others.bias,
-            alibi_slopes: others.alibi_slopes,
-            segments: others.segments,
-            lens: others.lens,
-            pages: others.pages,
-            sinks: others.sinks,
-        }
+        let Inputs { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } = *others;
+        let Self { query, key, value } = self;
+        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
     }
 }
 
-impl<T: Element> Inputs<'_, T> {
+impl<'a, T: Element> Inputs<'a, T> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::Query => Some(Data::Elements(self.query)),
+            Tensor::Key => Some(Data::Elements(self.key)),
+            Tensor::Value => Some(Data::Elements(self.value)),
+            Tensor::Mask => self.mask.map(Data::Flags),
+            Tensor::Bias => self.bias.map(Data::Floats),
+            Tensor::AlibiSlopes => self.alibi_slopes.map(Data::Floats),
+            Tensor::Segments => self.segments.map(Data::Words),
+            Tensor::Lens => self.lens.map(Data::Words),
+            Tensor::Pages => self.pages.map(Data::Words),
+            Tensor::Sinks => self.sinks.map(Data::Floats),
+            _ => None,
+        }
+    }
+
     /// Query, key and value as f32, which holds every number of the other types.
     pub(crate) fn widen(&self) -> Widened {
         let widen = |slice: &[T]| slice.iter().map(|x| x.to_f32()).collect();
@@ -87,27 +134,43 @@ impl<T: Element> Inputs<'_, T> {
         if T::TYPE != problem.element {
             return Err(Error::invalid("query", format!("{} elements", problem.element), T::TYPE));
         }
-        check_len("query", Some(&problem.query), Some(self.query.len()))?;
-        check_len("key", Some(&problem.key), Some(self.key.len()))?;
-        check_len("value", Some(&problem.value), Some(self.value.len()))?;
-        check_len("mask", problem.mask.as_ref(), self.mask.map(<[_]>::len))?;
-        check_len("bias", problem.bias.as_ref(), self.bias.map(<[_]>::len))?;
-        check_len("alibi_slopes", problem.alibi.as_ref(), self.alibi_slopes.map(<[_]>::len))?;
-        let ids = problem.segments.as_ref().map(Segments::ids);
-        check_len("segments", ids.as_ref(), self.segments.map(<[_]>::len))?;
-        check_len("sinks", problem.sinks.as_ref(), self.sinks.map(<[_]>::len))?;
-        let lens = problem.lens.map(|lens| lens.view);
-        check_len("lens", lens.as_ref(), self.lens.map(<[_]>::len))?;
-        if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
-            return Err(Error::invalid(
-                "lens",
-                format!("at most kv_len = {}", problem.kv_len),
-                len,
-            ));
+        for Given { tensor, name, view, .. } in problem.given().filter(|given| !given.is_output) {
+            check_len(name, view.as_ref(), self.get(tensor).map(|data| data.len()))?;
         }
-        let table = problem.pages.map(|pages| pages.table);
-        check_len("pages", table.as_ref(), self.pages.map(<[_]>::len))?;
+        if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
+            let expected = format!("at most kv_len = {}", problem.kv_len);
+            return Err(Error::invalid("lens", expected, len));
+        }
         problem.check_table(self.pages.unwrap_or_default(), self.lens)
+    }
+}
+
+impl<T, S> Outputs<T, S> {
+    /// Out, and the others where there are any.
+    pub(crate) fn collect<E>(
+        out: Vec<T>,
+        mut other: impl FnMut(Tensor) -> Result<Option<Vec<S>>, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            out,
+            lse: other(Tensor::Lse)?,
+            weights: other(Tensor::Weights)?,
+            raw_scores: other(Tensor::RawScores)?,
+            capped_scores: other(Tensor::CappedScores)?,
+            masked_scores: other(Tensor::MaskedScores)?,
+        })
+    }
+
+    /// One of the outputs but out, if it was asked for.
+    pub(crate) fn take(&mut self, tensor: Tensor) -> Option<Vec<S>> {
+        match tensor {
+            Tensor::Lse => self.lse.take(),
+            Tensor::Weights => self.weights.take(),
+            Tensor::RawScores => self.raw_scores.take(),
+            Tensor::CappedScores => self.capped_scores.take(),
+            Tensor::MaskedScores => self.masked_scores.take(),
+            _ => None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::strides::{multiply, resolve, resolve_output, to_u32};
 use super::tensors::check_len;
 use super::{Element, ElementType, Layout, Strides, View, length};
 use crate::error::Error;
+use crate::tensor::{Given, Tensor};
 use std::ops::Range;
 
 /// Which row of a table belongs to a token.
@@ -233,6 +234,34 @@ impl TokenProblem {
 
     pub(crate) fn is_rotary(&self) -> bool {
         matches!(self.encoding, Encoding::Rotary { .. })
+    }
+
+    /// The shader's names of its tables, and what they are.
+    pub(crate) fn tables(&self) -> [Option<(&'static str, Tensor)>; 2] {
+        match self.encoding {
+            Encoding::Rotary { .. } => [Some(("cosine", Tensor::Cos)), Some(("sine", Tensor::Sin))],
+            Encoding::Positional => [Some(("table", Tensor::Table)), None],
+        }
+    }
+
+    /// What is written: x where it is encoded in place.
+    pub(crate) fn written(&self) -> Tensor {
+        if self.in_place { Tensor::X } else { Tensor::Out }
+    }
+
+    /// What a caller gives. In place, x is written, and an out would be one too many.
+    pub(crate) fn given(&self) -> Vec<Given> {
+        let per_word = self.element.per_word();
+        let table = |tensor, name| Given::input(tensor, name, self.table, 1);
+        let mut given = match self.encoding {
+            Encoding::Rotary { .. } => vec![table(Tensor::Cos, "cos"), table(Tensor::Sin, "sin")],
+            Encoding::Positional => vec![table(Tensor::Table, "table")],
+        };
+        given.push(Given::input(Tensor::Positions, "positions", self.positions, 1));
+        let out = Some(self.out).filter(|_| !self.in_place);
+        given.push(Given { is_output: self.in_place, ..Given::input(Tensor::X, "x", self.x, per_word) });
+        given.push(Given::output(Tensor::Out, "out", out, per_word));
+        given
     }
 
     /// Columns of a table's row.

@@ -1,0 +1,157 @@
+//! The dispatches of attention's kernels for one part of a problem, as if the device had no limits.
+
+mod forward;
+mod three_stage;
+mod weights;
+
+pub(super) use forward::{COMBINE_THREADS, fused, split};
+pub(super) use three_stage::{HIDDEN_MARK, softmax_variant, three_stage};
+pub(super) use weights::weights;
+
+use super::dispatch::{Bindings, Dispatch};
+use super::params::{Params, SequenceParams};
+use super::storage::Storage;
+use super::tiles::Tiles;
+use super::variant::{Constant, Variant};
+use crate::device::Capabilities;
+use crate::problem::{Problem, View};
+use crate::tensor::{Format, Spec, Tensor};
+
+/// A dispatch of one of attention's kernels in the making: what it binds, and what it is told of that.
+pub(super) struct Call<'a> {
+    part: &'a Problem,
+    bindings: Bindings<'a>,
+    pub(super) params: Params,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(part: &'a Problem, capabilities: &'a Capabilities) -> Self {
+        Self { part, bindings: Bindings::new(capabilities), params: Params::new(part) }
+    }
+
+    /// Reads those of these tensors that the part has, by their own names.
+    pub(super) fn reads(mut self, tensors: &[Tensor]) -> Self {
+        let p = self.part;
+        let is_read = |tensor: &Tensor| {
+            // Without keys, no page of a pool is read.
+            p.kv_len > 0 || !matches!(tensor, Tensor::Key | Tensor::Value)
+        };
+        for &tensor in tensors.iter().filter(|tensor| is_read(tensor)) {
+            let Some(view) = p.view(tensor).filter(|view| view.extent > 0) else { continue };
+            let Spec { name, format, .. } = tensor.spec();
+            let place = self.bindings.bind(name, tensor, format.per_word(p.element), view);
+            match tensor {
+                Tensor::Query => self.params.query = place,
+                Tensor::Key => self.params.key = place,
+                Tensor::Value => self.params.value = place,
+                Tensor::Bias => (self.params.bias, self.params.bias_column) = (place, view.column),
+                _ => {
+                    (self.params.mask, self.params.mask_column) = (place, view.column);
+                    self.params.flags |= Params::HAS_MASK;
+                }
+            }
+        }
+        self
+    }
+
+    /// Reads the small tensors that the part has.
+    pub(super) fn reads_small(mut self) -> Self {
+        if let Some((tensor, view)) = self.part.small_tensors() {
+            self.bindings.bind("aux", tensor, 1, view);
+            if let Some(window) = self.bindings.window(tensor) {
+                self.params.set_small(self.part, &window);
+            }
+        }
+        self
+    }
+
+    /// Reads results over parts of the keys.
+    pub(super) fn reads_parts(mut self, out: (Tensor, View), lse: (Tensor, View)) -> Self {
+        self.params.partial_out = self.bindings.bind("partial_out", out.0, 1, out.1);
+        self.reads_sums(lse)
+    }
+
+    /// Reads the maximum and sum of each row.
+    pub(super) fn reads_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+        self.params.partial_lse = self.bindings.bind("partial_lse", tensor, 1, view);
+        self
+    }
+
+    /// Writes out in the problem's element type, or in words that are packed later.
+    pub(super) fn writes_out(mut self, storage: Storage) -> Self {
+        let per_word = Format::Elements.per_word(self.part.element);
+        self.params.out =
+            self.bindings.bind_out(Tensor::Out, per_word, self.part.out(), storage);
+        self
+    }
+
+    /// Writes out in f32 to a buffer of the operator's own.
+    pub(super) fn writes_own_out(mut self, tensor: Tensor, view: View) -> Self {
+        self.params.out = self.bindings.bind("out", tensor, 1, view);
+        self
+    }
+
+    /// Writes the lse of each row, if it is asked for, or reads it.
+    pub(super) fn lse(mut self) -> Self {
+        if let Some(view) = self.part.view(Tensor::Lse).filter(|view| view.extent > 0) {
+            self.params.lse = self.bindings.bind("lse", Tensor::Lse, 1, view);
+            self.params.flags |= Params::HAS_LSE;
+        }
+        self
+    }
+
+    /// Writes the maximum and sum of each row in place of its lse.
+    pub(super) fn writes_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+        self.params.lse = self.bindings.bind("lse", tensor, 1, view);
+        self.params.flags |= Params::HAS_LSE | Params::STORES_SUMS;
+        self
+    }
+
+    /// Reads or writes a matrix of scores or weights.
+    pub(super) fn matrix(mut self, (tensor, view): (Tensor, View)) -> Self {
+        self.params.scores = self.bindings.bind("weights", tensor, 1, view);
+        self
+    }
+
+    pub(super) fn dispatch(self, variant: Variant, grid: [u32; 3]) -> Dispatch {
+        self.bindings.dispatch(variant, &self.params, grid)
+    }
+
+    /// A dispatch whose workgroups find their sequence in a table, where sequences differ.
+    fn dispatch_by_sequence(self, variant: Variant, grid: [u32; 3], tiles: &Tiles) -> Dispatch {
+        let part = self.part;
+        let mut dispatch = self.dispatch(variant, grid);
+        if part.is_ragged() {
+            let (table, tiles) = SequenceParams::table(part, tiles.rows());
+            (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
+        }
+        dispatch
+    }
+}
+
+/// `[batch, num_heads, q_len, columns]` of one part, contiguous.
+pub(super) fn dense(part: &Problem, columns: u32) -> View {
+    let head = part.q_len.saturating_mul(columns);
+    let batch = part.num_heads.saturating_mul(head);
+    let extent = part.batch.saturating_mul(batch);
+    View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
+}
+
+fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {
+    part.q_len.saturating_mul(part.group()).div_ceil(tiles.rows())
+}
+
+fn output_grid(part: &Problem, tiles: &Tiles) -> [u32; 3] {
+    let columns = part.num_kv_heads.saturating_mul(tiles.value_chunks(part));
+    [row_tiles(part, tiles), columns, part.batch]
+}
+
+/// What the inner loops over scores ask for.
+fn score_constants(part: &Problem) -> [(&'static str, Constant); 4] {
+    [
+        ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias))),
+        ("HAS_TINY_SCALE", Constant::Flag(part.has_tiny_scale())),
+        ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
+        ("HAS_ALIBI", Constant::Flag(part.has(Tensor::AlibiSlopes))),
+    ]
+}

@@ -1,0 +1,135 @@
+//! Scores, softmax, weighted sum: three kernels with the matrix between them in memory.
+
+use super::super::dispatch::Dispatch;
+use super::super::params::Params;
+use super::super::storage::{self, Storage};
+use super::super::tiles::{Tiles, softmax_threads};
+use super::super::variant::{Constant, Entry, Variant};
+use super::{Call, dense, output_grid, row_tiles, score_constants};
+use crate::device::Capabilities;
+use crate::problem::{Problem, View};
+use crate::tensor::Tensor;
+
+/// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
+/// the caller's buffer or in the workspace.
+pub(in crate::plan) fn three_stage(
+    part: &Problem,
+    tiles: &Tiles,
+    capabilities: &Capabilities,
+) -> Vec<Dispatch> {
+    let masked = part.of_keys();
+    let capped = masked.of_rows();
+    let raw = Problem { softcap: None, ..capped.clone() };
+    let weights = match part.view(Tensor::Weights) {
+        Some(view) => (Tensor::Weights, view),
+        None => (Tensor::Workspace, dense(part, part.kv_len)),
+    };
+    let shown = [
+        (Tensor::RawScores, &raw, Hidden::Unmarked),
+        (Tensor::CappedScores, &capped, Hidden::Unmarked),
+        (Tensor::MaskedScores, &masked, Hidden::Infinite),
+    ];
+    let shown = shown.into_iter().filter_map(|(tensor, problem, hidden)| {
+        let target = (tensor, part.view(tensor)?);
+        Some(scores(problem, tiles, target, hidden, capabilities))
+    });
+    let mut dispatches: Vec<Dispatch> = shown.collect();
+    dispatches.push(scores(&masked, tiles, weights, Hidden::Marked, capabilities));
+    dispatches.push(softmax(&part.of_rows(), weights, capabilities));
+    dispatches.extend(weighted_sum(&masked, tiles, weights, capabilities));
+    dispatches
+}
+
+/// What stands in the matrix for a hidden score.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// The score, as if it were visible.
+    Unmarked,
+    /// `-inf`, for people.
+    Infinite,
+    /// Bits that no score has, for the softmax: a visible score may be `-inf` too.
+    Marked,
+}
+
+/// A NaN that no computed score is: `scores.wgsl` stores visible NaNs with other bits.
+pub(in crate::plan) const HIDDEN_MARK: u32 = 0xffff_ffff;
+const MINUS_INFINITY: u32 = 0xff80_0000;
+
+fn scores(
+    part: &Problem,
+    tiles: &Tiles,
+    target: (Tensor, View),
+    hidden: Hidden,
+    capabilities: &Capabilities,
+) -> Dispatch {
+    let variant = Variant {
+        entry: Entry::Scores,
+        storage: storage::input(part, capabilities),
+        out: storage::input(part, capabilities),
+        constants: [("STEP", Constant::Count(tiles.head_chunk / 4))]
+            .into_iter()
+            .chain(tiles.product_constants())
+            .chain(score_constants(part))
+            .collect(),
+    };
+    let grid = [
+        row_tiles(part, tiles),
+        part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
+        part.batch,
+    ];
+    let mut call = Call::new(part, capabilities)
+        .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
+        .reads_small()
+        .matrix(target);
+    call.params.hidden_bits =
+        if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
+    if hidden != Hidden::Unmarked {
+        call.params.flags |= Params::MARKS_HIDDEN;
+    }
+    call.dispatch(variant, grid)
+}
+
+fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities) -> Dispatch {
+    let mut call = Call::new(part, capabilities).reads_small().matrix(weights).lse();
+    call.params.hidden_bits = HIDDEN_MARK;
+    call.dispatch(softmax_variant(capabilities), [part.q_len, part.num_heads, part.batch])
+}
+
+/// From scores of which the hidden ones are marked to weights, in place.
+pub(in crate::plan) fn softmax_variant(capabilities: &Capabilities) -> Variant {
+    Variant {
+        entry: Entry::Softmax,
+        storage: Storage::F32,
+        out: Storage::F32,
+        constants: [("THREADS", Constant::Count(softmax_threads(capabilities)))].into(),
+    }
+}
+
+fn weighted_sum(
+    part: &Problem,
+    tiles: &Tiles,
+    weights: (Tensor, View),
+    capabilities: &Capabilities,
+) -> Vec<Dispatch> {
+    let (storage, out) = (storage::input(part, capabilities), storage::output(part, capabilities));
+    let variant = Variant {
+        entry: Entry::WeightedSum,
+        storage,
+        out,
+        constants: [
+            ("COLUMNS", Constant::Count(tiles.value_chunk)),
+            ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias))),
+        ]
+        .into_iter()
+        .chain(tiles.product_constants())
+        .collect(),
+    };
+    // What slopes add is in the weights.
+    let part = &part.without(&[Tensor::AlibiSlopes]);
+    let call = Call::new(part, capabilities)
+        .reads(&[Tensor::Value, Tensor::Mask, Tensor::Bias])
+        .reads_small()
+        .matrix(weights)
+        .writes_out(out);
+    call.dispatch(variant, output_grid(part, tiles)).packed_into(Tensor::Out, storage, capabilities)
+}

@@ -1,0 +1,231 @@
+//! A part of an attention call: its kernel's dispatches, and how it is cut where a device does not take it.
+
+use super::dispatch::{Bound, Dispatch};
+use super::fit::{Excess, Part, middle};
+use super::kernels;
+use super::tiles::{MOST_KEYS, Tiles};
+use super::variant::Entry;
+use crate::device::Capabilities;
+use crate::problem::Problem;
+use crate::tensor::Tensor;
+
+/// How all parts of a call are computed.
+pub(super) struct Way {
+    /// The fused kernel; none: in three stages.
+    pub(super) fused: Option<Entry>,
+    pub(super) tiles: Tiles,
+    /// Tiles of the fused kernel where three stages find no keys.
+    pub(super) fused_tiles: Tiles,
+    /// Tiles of the kernel that stores the weights behind a fused one.
+    pub(super) weights_tiles: Tiles,
+    /// Workgroups that share the keys of a row; none: one has them all.
+    pub(super) splits: Option<u32>,
+    /// Keys of a row that may be in one dispatch.
+    pub(super) most_keys: u32,
+}
+
+/// Some of the sequences, heads and queries of a call, whose keys are taken in so many chunks.
+pub(super) struct AttentionPart<'a> {
+    pub(super) problem: Problem,
+    pub(super) chunks: u32,
+    pub(super) way: &'a Way,
+}
+
+/// Halves of the queries are multiples of this, so that no tile is cut.
+const QUERIES: u32 = 256;
+
+/// What a problem can be cut along.
+#[derive(Clone, Copy)]
+enum Axis {
+    Batch,
+    Heads,
+    Queries,
+}
+
+impl<'a> AttentionPart<'a> {
+    /// The parts that a call begins with: all of it, or where sequences differ and the kernel cannot take them together, those
+    /// that do not.
+    pub(super) fn all(problem: &Problem, way: &'a Way) -> Vec<Self> {
+        let part = |problem| Self { problem, chunks: 1, way };
+        match way.fused {
+            Some(_) => vec![part(problem.clone())],
+            None => problem.uniform().map(part).collect(),
+        }
+    }
+}
+
+impl Part for AttentionPart<'_> {
+    fn is_empty(&self) -> bool {
+        self.problem.batch == 0 || self.problem.q_len == 0
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let Self { problem: part, chunks, way } = self;
+        let entry = match way.fused {
+            None if part.kv_len > 0 => {
+                return kernels::three_stage(part, &way.tiles, capabilities);
+            }
+            // Sequences without keys have no scores.
+            None => Entry::AttentionForwardWide,
+            Some(entry) => entry,
+        };
+        let mut dispatches = match (way.splits, chunks) {
+            (None, 1) => kernels::fused(part, &way.fused_tiles, entry, capabilities),
+            (splits, &chunks) => {
+                let counts = [splits.unwrap_or(1), chunks];
+                kernels::split(part, &way.fused_tiles, entry, counts, capabilities)
+            }
+        };
+        dispatches.extend(kernels::weights(part, &way.weights_tiles, capabilities));
+        dispatches
+    }
+
+    fn work(&self) -> u64 {
+        work(&self.problem)
+    }
+
+    fn own_excess(&self) -> Option<Excess> {
+        too_many_keys(&self.problem, self.chunks, self.way.most_keys)
+    }
+
+    fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
+        let Self { problem: part, chunks, way } = self;
+        let same = |problem| Self { problem, chunks: *chunks, way };
+        match halves(part, excess) {
+            Some(halves) => Some(halves.into_iter().map(same).collect()),
+            None if way.fused.is_some() && has_more_chunks(part, *chunks, excess) => {
+                Some(vec![Self { problem: part.clone(), chunks: chunks * 2, way }])
+            }
+            None => None,
+        }
+    }
+}
+
+/// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
+pub(super) fn work(part: &Problem) -> u64 {
+    // Below a tile of queries of one head there is nothing to gain by cutting.
+    let is_divisible = part.sequence_count() > 1 || part.num_heads > 1 || part.q_len > QUERIES;
+    if !is_divisible {
+        return 0;
+    }
+    let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
+    let pairs = part.counted_lines().map(|(count, line)| {
+        let pairs = u64::from(line.q_len()) * u64::from(line.sequence.reach());
+        pairs.saturating_mul(count.into())
+    });
+    let pairs = pairs.fold(0_u64, u64::saturating_add);
+    pairs.saturating_mul(u64::from(part.num_heads)).saturating_mul(columns)
+}
+
+/// More keys of a row in one of `chunks` than a kernel's loops go through.
+pub(super) fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
+    if part.kv_len <= found {
+        return None;
+    }
+    let reaches = part.counted_lines().map(|(_, line)| line.sequence.reach());
+    let reach = reaches.max().unwrap_or_default();
+    let step = part.pages.map_or(1, |pages| pages.page_len);
+    let expected = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
+    (expected > found).then_some(Excess::Keys { expected, found })
+}
+
+/// Whether what is too large shrinks if the keys come in more chunks, of a few tiles at least.
+fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
+    let bound = match excess {
+        Excess::Keys { found, .. } => {
+            return part.pages.is_none_or(|pages| pages.page_len <= *found);
+        }
+        // Weights of a row are stored in one dispatch.
+        Excess::Memory { bound, .. } if !part.stores_weights() => bound,
+        _ => return false,
+    };
+    let shrinks = match bound.tensor {
+        // Any of the pool's pages may hold any of the keys.
+        Tensor::Key | Tensor::Value => part.pages.is_none(),
+        Tensor::Mask | Tensor::Bias | Tensor::Segments | Tensor::Joined => true,
+        _ => false,
+    };
+    let least = part.pages.map_or(4 * MOST_KEYS, |pages| pages.page_len.max(4 * MOST_KEYS));
+    shrinks && part.kv_len / chunks >= least
+}
+
+/// Parts with less of what is too much, if a cut along some axis has.
+pub(super) fn halves(part: &Problem, excess: &Excess) -> Option<Vec<Problem>> {
+    axis_to_cut(part, excess).map(|axis| halve(part, axis))
+}
+
+/// The axis along which a cut brings the part nearest to fitting, if there is any.
+fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
+    let count = part.sequence_count();
+    match excess {
+        // A packed sequence is cut along its keys once it is alone.
+        Excess::Keys { .. } => part.pieces.is_some().then_some(Axis::Batch),
+        Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
+            (part.num_kv_heads > 1).then_some(Axis::Heads)
+        }
+        _ if part.is_ragged() => match excess {
+            Excess::Grid { axis: 1, .. } if part.num_heads > 1 => Some(Axis::Heads),
+            _ => (count > 0).then_some(Axis::Batch),
+        },
+        Excess::Sequences { .. } => None,
+        Excess::Grid { axis: 0, .. } if part.q_len > 1 => Some(Axis::Queries),
+        // The heads of a group share the rows of a tile.
+        Excess::Grid { axis: 0 | 1, .. } => (part.num_heads > 1).then_some(Axis::Heads),
+        Excess::Grid { .. } => (part.batch > 1).then_some(Axis::Batch),
+        Excess::Work { .. } if part.batch > 1 => Some(Axis::Batch),
+        Excess::Work { .. } if part.num_kv_heads > 1 => Some(Axis::Heads),
+        Excess::Work { .. } if part.q_len > QUERIES => Some(Axis::Queries),
+        Excess::Work { .. } => Some(Axis::Heads),
+        Excess::Memory { bound, .. } | Excess::Words { bound, .. } => {
+            let (heads, rows) = match bound.tensor {
+                Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),
+                _ => (part.num_heads, part.q_len),
+            };
+            // A tensor shrinks most along the axis that it reaches farthest on, and not at all along
+            // one on which it repeats.
+            let reach = |stride, size: u32| u64::from(stride) * u64::from(size - 1);
+            [
+                (Axis::Queries, reach(bound.view.row, rows)),
+                (Axis::Heads, reach(bound.view.head, heads)),
+                (Axis::Batch, reach(bound.view.batch, part.batch)),
+            ]
+            .into_iter()
+            .filter(|&(_, reach)| reach > 0)
+            .max_by_key(|&(_, reach)| reach)
+            .map(|(axis, _)| axis)
+        }
+    }
+}
+
+fn is_of_pool(bound: &Bound) -> bool {
+    matches!(bound.tensor, Tensor::Key | Tensor::Value)
+}
+
+/// Two halves, in order. Heads that share a key/value head stay together as long as there are others. A sequence that is
+/// left alone differs from no other.
+fn halve(part: &Problem, axis: Axis) -> Vec<Problem> {
+    let count = part.sequence_count();
+    if part.is_ragged() && matches!(axis, Axis::Batch) {
+        return match count {
+            1 => part.uniform().collect(),
+            _ => vec![part.sequences(0..count / 2), part.sequences(count / 2..count)],
+        };
+    }
+    let (size, middle) = match axis {
+        Axis::Batch => (part.batch, part.batch / 2),
+        Axis::Heads if part.num_kv_heads > 1 => {
+            (part.num_heads, part.num_kv_heads / 2 * part.group())
+        }
+        Axis::Heads => (part.num_heads, part.num_heads / 2),
+        Axis::Queries => (part.q_len, middle(part.q_len, QUERIES)),
+    };
+    let cut = |range| {
+        let (batches, heads, queries) = (0..part.batch, 0..part.num_heads, 0..part.q_len);
+        match axis {
+            Axis::Batch => part.slice(range, heads, queries),
+            Axis::Heads => part.slice(batches, range, queries),
+            Axis::Queries => part.slice(batches, heads, range),
+        }
+    };
+    vec![cut(0..middle), cut(middle..size)]
+}

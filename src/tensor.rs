@@ -1,0 +1,312 @@
+//! Every tensor of every operation, listed once: its name, its axes, how it is stored, who writes it.
+//!
+//! Validation, slicing, binding, uploads and downloads are loops over this list. A new optional tensor is one more line
+//! here, a field in the structs that callers fill, and the kernels that read it.
+
+use crate::problem::{ElementType, View};
+use std::ops::{Index, IndexMut};
+
+/// A tensor that an operation reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are those of the structs of buffers")]
+pub enum Tensor {
+    // Of attention, in the order in which they are validated.
+    Query,
+    Key,
+    Value,
+    Mask,
+    Bias,
+    AlibiSlopes,
+    /// Segment ids of the queries; those of the keys stand behind them in the same buffer.
+    Segments,
+    KeySegments,
+    Lens,
+    Pages,
+    Sinks,
+    Out,
+    Lse,
+    Weights,
+    RawScores,
+    CappedScores,
+    MaskedScores,
+    // Of the layers.
+    X,
+    Weight,
+    Cos,
+    Sin,
+    Table,
+    Positions,
+    /// Results over parts of the keys, given to be merged.
+    Parts,
+    PartsLse,
+    // Parameters of the layers.
+    QueryWeight,
+    KeyWeight,
+    ValueWeight,
+    InBias,
+    OutWeight,
+    OutBias,
+    ExtraKey,
+    ExtraValue,
+    // The operators' own buffers.
+    /// Scores nobody asked to keep.
+    Workspace,
+    /// Out before it is packed into words that rows share.
+    Unpacked,
+    /// Out over parts of the keys, before they are merged.
+    PartialOut,
+    /// The running maximum and sum of each row over parts of the keys.
+    PartialLse,
+    /// The running maximum and sum of each row, of which the weights are made.
+    Sums,
+    /// Small tensors one after the other, where a call has several.
+    Joined,
+    /// Projected rows of a layer.
+    ProjectedQuery,
+    ProjectedKey,
+    ProjectedValue,
+    /// What attention inside a layer gives.
+    Attended,
+    AttendedLse,
+    /// Weights of all heads, of which only the mean is asked for.
+    HeadWeights,
+    /// Rows of a cache on their way from one place to another.
+    Aside,
+}
+
+/// How a tensor is cut along one of its dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Axis {
+    /// One of it, whatever the part.
+    One,
+    /// The batch's sequences.
+    Batch,
+    /// Sequences, also those that are packed one after the other into one of the batch.
+    Sequences,
+    /// Query heads.
+    Heads,
+    /// Key/value heads.
+    KvHeads,
+    /// Queries.
+    Queries,
+    /// Keys.
+    Keys,
+    /// Pages of keys.
+    Pages,
+    /// Columns of a query or key.
+    HeadDim,
+    /// Columns of a value or of out.
+    ValueDim,
+}
+
+/// How a tensor's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// As the call's element type.
+    Elements,
+    /// A 32-bit word each: f32 or u32.
+    Words,
+    /// A bit each.
+    Bits,
+}
+
+impl Format {
+    /// Elements in one 32-bit word.
+    pub(crate) fn per_word(self, element: ElementType) -> u32 {
+        match self {
+            Self::Elements => element.per_word(),
+            Self::Words => 1,
+            Self::Bits => 32,
+        }
+    }
+}
+
+/// What there is to know of one of attention's tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    /// As in the public structs and in the kernels.
+    pub(crate) name: &'static str,
+    /// What batch, heads, rows and columns are.
+    pub(crate) axes: [Axis; 4],
+    pub(crate) format: Format,
+    pub(crate) is_output: bool,
+    /// Whether it says something of whole rows, once all of their keys are in, and nothing of single keys.
+    pub(crate) is_of_rows: bool,
+}
+
+/// A tensor that a caller of an operation gives, or leaves out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Given {
+    pub(crate) tensor: Tensor,
+    /// As in the public structs.
+    pub(crate) name: &'static str,
+    /// Where it lies, if the call has it.
+    pub(crate) view: Option<View>,
+    /// Elements in one 32-bit word.
+    pub(crate) per_word: u32,
+    pub(crate) is_output: bool,
+}
+
+impl Given {
+    /// One that is read.
+    pub(crate) fn input(
+        tensor: Tensor,
+        name: &'static str,
+        view: impl Into<Option<View>>,
+        per_word: u32,
+    ) -> Self {
+        Self { tensor, name, view: view.into(), per_word, is_output: false }
+    }
+
+    /// One that is written.
+    pub(crate) fn output(
+        tensor: Tensor,
+        name: &'static str,
+        view: impl Into<Option<View>>,
+        per_word: u32,
+    ) -> Self {
+        Self { tensor, name, view: view.into(), per_word, is_output: true }
+    }
+
+    /// Elements up to the last one that is used.
+    pub(crate) fn len(&self) -> usize {
+        self.view.map_or(0, |view| view.extent as usize)
+    }
+
+    /// Bytes of a buffer that holds these.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.view.map(|view| u64::from(view.extent.div_ceil(self.per_word)) * 4)
+    }
+}
+
+impl Tensor {
+    /// Those of attention that a caller gives, inputs first.
+    pub const ATTENTION: [Self; 17] = [
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::Mask,
+        Self::Bias,
+        Self::AlibiSlopes,
+        Self::Segments,
+        Self::KeySegments,
+        Self::Lens,
+        Self::Pages,
+        Self::Sinks,
+        Self::Out,
+        Self::Lse,
+        Self::Weights,
+        Self::RawScores,
+        Self::CappedScores,
+        Self::MaskedScores,
+    ];
+
+    /// Those of them that are written.
+    pub const OUTPUTS: [Self; 6] = [
+        Self::Out,
+        Self::Lse,
+        Self::Weights,
+        Self::RawScores,
+        Self::CappedScores,
+        Self::MaskedScores,
+    ];
+
+    /// Small ones of a word an element, which kernels read through one binding, in the order in which they are joined.
+    pub const SMALL: [Self; 5] =
+        [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages, Self::Sinks];
+
+    /// The operators' own buffers.
+    pub const OWN: [Self; 13] = [
+        Self::Workspace,
+        Self::Unpacked,
+        Self::PartialOut,
+        Self::PartialLse,
+        Self::Sums,
+        Self::Joined,
+        Self::ProjectedQuery,
+        Self::ProjectedKey,
+        Self::ProjectedValue,
+        Self::Attended,
+        Self::AttendedLse,
+        Self::HeadWeights,
+        Self::Aside,
+    ];
+
+    /// Whether it is one of the operators' own buffers.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        Self::OWN.contains(&self)
+    }
+
+    /// Whether it is of use within one call alone, which may then be cut until it is small.
+    pub(crate) fn is_scratch(self) -> bool {
+        let scratch =
+            [Self::Workspace, Self::Unpacked, Self::PartialOut, Self::PartialLse, Self::Sums];
+        scratch.contains(&self)
+    }
+
+    /// What there is to know of one of [`Tensor::ATTENTION`].
+    pub(crate) fn spec(self) -> Spec {
+        use Axis::{Batch, HeadDim, Heads, Keys, KvHeads, One, Queries, Sequences, ValueDim};
+        use Format::{Bits, Elements, Words};
+        let scores = [Batch, Heads, Queries, Keys];
+        let (name, axes, format) = match self {
+            Self::Query => ("query", [Batch, Heads, Queries, HeadDim], Elements),
+            Self::Key => ("key", [Batch, KvHeads, Keys, HeadDim], Elements),
+            Self::Value => ("value", [Batch, KvHeads, Keys, ValueDim], Elements),
+            Self::Mask => ("mask", scores, Bits),
+            Self::Bias => ("bias", scores, Words),
+            Self::AlibiSlopes => ("alibi_slopes", [Sequences, Heads, One, One], Words),
+            Self::Segments => ("segments", [Batch, One, Queries, One], Words),
+            Self::KeySegments => ("segments", [Batch, One, Keys, One], Words),
+            Self::Lens => ("lens", [Batch, One, One, One], Words),
+            Self::Pages => ("pages", [Batch, One, Axis::Pages, One], Words),
+            Self::Sinks => ("sinks", [One, Heads, One, One], Words),
+            Self::Out => ("out", [Batch, Heads, Queries, ValueDim], Elements),
+            Self::Lse => ("lse", [Batch, Heads, Queries, One], Words),
+            Self::Weights => ("weights", scores, Words),
+            Self::RawScores => ("raw_scores", scores, Words),
+            Self::CappedScores => ("capped_scores", scores, Words),
+            Self::MaskedScores => ("masked_scores", scores, Words),
+            _ => ("a tensor of a layer", [One; 4], Words),
+        };
+        let is_output = Self::OUTPUTS.contains(&self);
+        Spec { name, axes, format, is_output, is_of_rows: self == Self::Sinks }
+    }
+}
+
+/// Where each of attention's tensors lies, if a call has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Views([Option<View>; Tensor::ATTENTION.len()]);
+
+impl Views {
+    /// The same tensors, each where `change` puts it.
+    pub(crate) fn map(self, change: impl Fn(Tensor, View) -> View) -> Self {
+        let mut views = self;
+        for tensor in Tensor::ATTENTION {
+            views[tensor] = views[tensor].map(|view| change(tensor, view));
+        }
+        views
+    }
+
+    /// The tensors that there are, inputs first.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (Tensor, View)> {
+        Tensor::ATTENTION.into_iter().zip(self.0).filter_map(|(tensor, view)| Some((tensor, view?)))
+    }
+}
+
+impl Index<Tensor> for Views {
+    type Output = Option<View>;
+
+    /// None of a tensor that is not one of [`Tensor::ATTENTION`].
+    fn index(&self, tensor: Tensor) -> &Option<View> {
+        self.0.get(tensor as usize).unwrap_or(&None)
+    }
+}
+
+impl IndexMut<Tensor> for Views {
+    /// Of one of [`Tensor::ATTENTION`].
+    fn index_mut(&mut self, tensor: Tensor) -> &mut Option<View> {
+        &mut self.0[tensor as usize]
+    }
+}

@@ -1,0 +1,166 @@
+//! RECORD: what every operator does with a plan, written once: `prepare`, `warm_up`, `bind`, `encode`.
+//!
+//! An operator has a `context`, its plan a `program`; [`Operator`] says what is of one operator alone.
+
+use crate::buffer::BufferRange;
+use crate::error::Error;
+use crate::tensor::Tensor;
+
+/// What the verbs have to know of an operator.
+pub(crate) trait Operator {
+    type Plan;
+    type Buffers<'a>;
+
+    /// Refuses a plan that another operator made, besides what capabilities tell.
+    fn check(&self, _plan: &Self::Plan) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Where a tensor lies, the operator's parameters among them.
+    fn find<'a>(&'a self, buffers: &Self::Buffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>>;
+}
+
+/// The verbs of an operator.
+macro_rules! verbs {
+    ($operator:ident, $plan:ident, $buffers:ident, $label:literal) => {
+        impl $operator {
+            /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader compiler says.
+            ///
+            /// # Errors
+            /// [`Error::Shader`](crate::Error::Shader); [`Error::Device`](crate::Error::Device) if the device is lost.
+            pub async fn prepare(&self, plan: &$plan) -> Result<(), crate::Error> {
+                self.context.pipelines.prepare(&plan.program.variants()).await
+            }
+
+            #[doc = concat!("As [`", stringify!($operator), "::prepare`], blocking.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($operator), "::prepare`].")]
+            pub fn prepare_blocking(&self, plan: &$plan) -> Result<(), crate::Error> {
+                pollster::block_on(self.prepare(plan))
+            }
+
+            #[doc = concat!("Compiles the plan's pipelines as [`", stringify!($operator), "::prepare`] does, and runs each once on a call")]
+            /// of nothing, with buffers of its own: a software adapter, and some drivers, compile a pipeline when it first
+            /// runs, for seconds. Submits and waits; on native the wait blocks.
+            ///
+            /// # Errors
+            /// [`Error::Shader`](crate::Error::Shader), and [`Error::Device`](crate::Error::Device) for what the device refuses.
+            pub async fn warm_up(&self, plan: &$plan) -> Result<(), crate::Error> {
+                self.context.warm_up(&plan.program.variants()).await
+            }
+
+            #[doc = concat!("As [`", stringify!($operator), "::warm_up`], blocking.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($operator), "::warm_up`].")]
+            pub fn warm_up_blocking(&self, plan: &$plan) -> Result<(), crate::Error> {
+                pollster::block_on(self.warm_up(plan))
+            }
+
+            /// Records the plan into `encoder`. Any number of plans may go into one encoder.
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($operator), "::bind`]; nothing is recorded then.")]
+            pub fn encode(
+                &self,
+                encoder: &mut wgpu::CommandEncoder,
+                plan: &$plan,
+                buffers: &$buffers<'_>,
+            ) -> Result<(), crate::Error> {
+                self.bind(plan, buffers)?.encode(encoder);
+                Ok(())
+            }
+
+            /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`](crate::Call).
+            ///
+            /// # Errors
+            /// [`Error::Invalid`](crate::Error::Invalid) for a buffer that is missing, not wanted, too small, shared or without
+            /// the STORAGE usage, and for a plan of another operator or for other capabilities. A buffer may be larger than its
+            /// tensor, and nothing tells what its bytes are: f32 under a plan for f16 is taken.
+            /// [`Error::Device`](crate::Error::Device) if the device is lost.
+            pub fn bind(
+                &self,
+                plan: &$plan,
+                buffers: &$buffers<'_>,
+            ) -> Result<crate::Call, crate::Error> {
+                use crate::verbs::Operator;
+                self.check(plan)?;
+                self.context.bind($label, &plan.program, |tensor| self.find(buffers, tensor))
+            }
+
+            /// What has been made on this operator's device so far: for those who watch that nothing grows.
+            #[must_use]
+            pub fn footprint(&self) -> crate::Footprint {
+                self.context.footprint()
+            }
+
+            /// Gives back the workspace, which grows to what the largest call so far needed, of this operator and of all that
+            /// share it. A call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and
+            /// done.
+            pub fn release_workspace(&self) {
+                self.context.release_workspace();
+            }
+        }
+
+        impl $plan {
+            /// The shaders it runs, each once.
+            #[must_use]
+            pub fn variants(&self) -> Vec<crate::Variant> {
+                self.program.variants()
+            }
+
+            /// What is dispatched, in this order.
+            #[must_use]
+            pub fn dispatches(&self) -> &[crate::Dispatch] {
+                &self.program.dispatches
+            }
+
+            /// Bytes of the operator's own buffers.
+            #[must_use]
+            pub fn workspace(&self) -> u64 {
+                self.program.workspace()
+            }
+
+            /// The device it was made for.
+            #[must_use]
+            pub fn capabilities(&self) -> &crate::Capabilities {
+                &self.program.capabilities
+            }
+        }
+    };
+}
+
+/// The constructors of an operator that holds nothing but its context.
+macro_rules! constructors {
+    ($operator:ident) => {
+        impl $operator {
+            /// An operator on your device, with pipelines and workspace of its own. Operators made from one
+            /// [`Gpu`](crate::Gpu) share theirs.
+            #[must_use]
+            pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+                Self::with_capabilities(device, queue, crate::Capabilities::of(device))
+            }
+
+            #[doc = concat!("As [`", stringify!($operator), "::new`], on no more than `capabilities` of the device.")]
+            #[must_use]
+            pub fn with_capabilities(
+                device: &wgpu::Device,
+                queue: &wgpu::Queue,
+                capabilities: crate::Capabilities,
+            ) -> Self {
+                let capabilities = capabilities.granted(device);
+                let context = crate::context::Context::new(device, queue, capabilities);
+                Self::from_context(std::sync::Arc::new(context))
+            }
+
+            pub(crate) fn from_context(
+                context: std::sync::Arc<crate::context::Context>,
+            ) -> Self {
+                Self { context }
+            }
+        }
+    };
+}
+
+pub(crate) use {constructors, verbs};
