@@ -7,7 +7,6 @@ use crate::lost;
 use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
-use crate::uploads::Uploads;
 use std::sync::{Arc, Mutex};
 
 #[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
@@ -26,8 +25,6 @@ pub(crate) struct Context {
     pub(crate) tuning: Mutex<Tuning>,
     pub(crate) uniforms: Uniforms,
     tables: Uniforms,
-    /// Tables of pages and places.
-    pub(crate) uploads: Uploads,
     /// Scores that nobody keeps.
     pub(crate) workspace: Scratch,
     /// Out before it is packed; what reads it leaves it zero.
@@ -83,7 +80,6 @@ impl Context {
                 256,
             ),
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
-            uploads: Uploads::new(device, queue),
             workspace: Scratch::default(),
             unpacked: Scratch::default(),
             partial_out: Scratch::default(),

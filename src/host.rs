@@ -8,17 +8,15 @@ mod merge;
 mod pipeline_cache;
 
 use crate::buffer::{download, output, pack_bits, read, upload};
+use crate::cache::{CacheRotary, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache};
 use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::lost;
-use crate::ops::{Attention, AttentionBuffers, KvCache, PagedKvCache};
+use crate::ops::{Attention, AttentionBuffers};
 use crate::pipeline::{Edit, Pipelines};
 use crate::plan::{Kernel, Tensor};
-use crate::problem::{
-    AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs,
-    PagedCacheShape, Problem, View,
-};
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem, View};
 use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.

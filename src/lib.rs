@@ -87,9 +87,10 @@ mod context;
 mod lost;
 mod pipeline;
 mod uniforms;
-mod uploads;
 
 mod ops;
+
+mod cache;
 
 mod buffer;
 mod host;
@@ -97,6 +98,10 @@ mod host;
 pub mod check;
 pub mod cpu;
 
+pub use cache::{
+    CacheLensParams, CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape, PagedBatch,
+    PagedCacheShape, PagedKvCache, PagedSequence,
+};
 pub use call::Call;
 pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
@@ -110,13 +115,12 @@ pub use ops::{
     Attention, AttentionBuffers, Linear, LinearBuffers, MultiHeadAttention, MultiHeadBuffers,
     SelfAttention, SelfAttentionBuffers,
 };
-pub use ops::{CacheStep, CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, ForwardTile, Kernel, LensParams, LinearParams,
     LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor,
     Tiles, Tuning, Variant, ViewParams, Window,
 };
-pub use plan::{AdditivePlan, CacheLensParams, MergePlan, TokenParams, TokenPlan};
+pub use plan::{AdditivePlan, MergePlan, TokenParams, TokenPlan};
 pub use problem::{
     AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
     PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
@@ -129,7 +133,6 @@ pub use problem::{
     SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence,
     SmallTensor, SmallTensors, Strides, View,
 };
-pub use problem::{CacheRotary, KvCacheShape, PagedCacheShape, PagedSequence};
 pub use shader::assemble;
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
 pub use wgpu;

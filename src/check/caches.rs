@@ -3,13 +3,14 @@
 use super::data::Numbers;
 use super::trial::{Call, Route, Task, Trial, wide, with_element};
 use crate::buffer::{download, output, read, upload};
+use crate::cache::{CacheRotary, CacheTokens, KvCacheShape, PagedCacheShape};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::ops::{AttentionBuffers, CacheTokens};
+use crate::ops::AttentionBuffers;
 use crate::problem::{
-    Align, AttentionOptions, AttentionShape, CacheRotary, Element, ElementType, Inputs,
-    KvCacheShape, PagedCacheShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    Align, AttentionOptions, AttentionShape, Element, ElementType, Inputs, RotaryInputs,
+    RotaryPairs, RotaryShape, TableRows,
 };
 use crate::tables::RotaryTable;
 

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention recorded into the caller's encoder.
 
-use super::launch::check_plan;
+use super::launch::{check_buffer, check_plan};
 use crate::call::{Call, Transfer};
 use crate::context::{Context, Footprint, Scratch, Step};
 use crate::device::Capabilities;
@@ -372,30 +372,4 @@ impl<'a> AttentionBuffers<'a> {
         }
         Ok(())
     }
-}
-
-pub(crate) fn check_buffer<'a>(
-    name: &'static str,
-    bytes: Option<u64>,
-    buffer: Option<&'a wgpu::Buffer>,
-) -> Result<Option<&'a wgpu::Buffer>, Error> {
-    let (bytes, buffer) = match (bytes, buffer) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => {
-            return Err(Error::invalid(name, "a buffer, as the shape has one", "none"));
-        }
-        (None, Some(_)) => {
-            return Err(Error::invalid(name, "none, as the shape has none", "a buffer"));
-        }
-        (Some(bytes), Some(buffer)) => (bytes, buffer),
-    };
-    if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-        let found = format!("{:?}", buffer.usage());
-        return Err(Error::invalid(name, "a buffer with usage STORAGE", found));
-    }
-    if buffer.size() < bytes {
-        let expected = format!("a buffer of at least {bytes} bytes");
-        return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
-    }
-    Ok(Some(buffer))
 }

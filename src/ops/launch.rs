@@ -1,13 +1,12 @@
 //! What operations other than attention share: from planned launches and the caller's buffers to steps.
 
-use super::attention::check_buffer;
 use crate::context::{Context, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::Launch;
 
 /// The launches with the buffers that `find` has for their tensors; a tensor without one gets a dummy.
-pub(super) fn steps<'a, T: Copy>(
+pub(crate) fn steps<'a, T: Copy>(
     launches: &'a [Launch<T>],
     find: impl Fn(T) -> Option<wgpu::Buffer>,
 ) -> Vec<Step<'a>> {
@@ -50,6 +49,33 @@ pub(super) fn check_buffers(inputs: &[Given<'_>], outputs: &[Given<'_>]) -> Resu
         earlier.push((name, buffer));
     }
     Ok(())
+}
+
+/// The buffer, if a call has it, that is large enough and of the right usage.
+pub(crate) fn check_buffer<'a>(
+    name: &'static str,
+    bytes: Option<u64>,
+    buffer: Option<&'a wgpu::Buffer>,
+) -> Result<Option<&'a wgpu::Buffer>, Error> {
+    let (bytes, buffer) = match (bytes, buffer) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => {
+            return Err(Error::invalid(name, "a buffer, as the shape has one", "none"));
+        }
+        (None, Some(_)) => {
+            return Err(Error::invalid(name, "none, as the shape has none", "a buffer"));
+        }
+        (Some(bytes), Some(buffer)) => (bytes, buffer),
+    };
+    if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        let found = format!("{:?}", buffer.usage());
+        return Err(Error::invalid(name, "a buffer with usage STORAGE", found));
+    }
+    if buffer.size() < bytes {
+        let expected = format!("a buffer of at least {bytes} bytes");
+        return Err(Error::invalid(name, expected, format!("{} bytes", buffer.size())));
+    }
+    Ok(Some(buffer))
 }
 
 /// Bytes of the first `extent` elements, so many of them in a word.

@@ -1,6 +1,6 @@
 //! A linear layer recorded into the caller's encoder.
 
-use super::attention::check_buffer;
+use super::launch::check_buffer;
 use super::launch::check_plan;
 use crate::call::Call;
 use crate::context::{Context, Step};

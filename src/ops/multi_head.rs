@@ -1,6 +1,7 @@
 //! A multi-head layer recorded into the caller's encoder.
 
-use super::attention::{Attention, AttentionBuffers, check_buffer};
+use super::attention::{Attention, AttentionBuffers};
+use super::launch::check_buffer;
 use super::linear::{Linear, LinearBuffers};
 use crate::buffer::upload;
 use crate::call::Call;

@@ -148,7 +148,7 @@ pub(super) fn check_token_buffers(
     check_buffers(&inputs, &[("out", Some(bytes(problem.out.extent, per_word)), out)])
 }
 
-pub(super) fn token_steps<'a, 'b>(
+pub(crate) fn token_steps<'a, 'b>(
     context: &Context,
     plan: &'a TokenPlan,
     find: impl Fn(TokenTensor) -> Option<&'b wgpu::Buffer>,

@@ -2,7 +2,6 @@
 //! functions over plain data, so that every choice can be tested on any machine.
 
 mod additive;
-mod cache;
 mod dispatch;
 mod kernels;
 mod launch;
@@ -20,8 +19,6 @@ mod variant;
 
 pub use additive::AdditivePlan;
 pub(crate) use additive::AdditiveTensor;
-pub use cache::CacheLensParams;
-pub(crate) use cache::{CacheLens, cache_lens};
 pub use dispatch::{Bound, Dispatch, Tensor, Window};
 pub(crate) use launch::{Launch, largest_of};
 pub(crate) use linear::{LinearDispatch, LinearTensor};

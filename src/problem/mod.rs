@@ -1,7 +1,6 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod additive;
-mod cache;
 mod element;
 mod lens;
 mod linear;
@@ -10,7 +9,6 @@ mod multi_head;
 mod options;
 mod pages;
 mod pieces;
-mod pool;
 mod segments;
 mod self_attention;
 mod shape;
@@ -22,8 +20,6 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
-pub(crate) use cache::{CacheProblem, Rows, Run, check_held, places};
-pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub use lens::Lens;
 pub(crate) use linear::LinearProblem;
@@ -35,17 +31,18 @@ pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
 };
 pub use options::{Align, AttentionOptions};
+pub(crate) use pages::check_page_len;
 pub use pages::{PagedKeys, Pages, PresentKeys};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
-pub(crate) use pool::{PagePool, PageTable, PoolExcess};
-pub use pool::{PagedCacheShape, PagedSequence};
 pub use segments::Segments;
 pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
+pub(crate) use slice::move_view;
 pub use small::{SmallTensor, SmallTensors};
+pub(crate) use strides::resolve;
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub(crate) use tensors::check_len;
 pub use tensors::{Inputs, Outputs};
@@ -55,7 +52,7 @@ pub use tokens::{
 };
 
 use crate::error::Error;
-use strides::{resolve, resolve_broadcast, resolve_output};
+use strides::{resolve_broadcast, resolve_output};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
 #[derive(Clone, Debug, PartialEq)]

@@ -119,7 +119,7 @@ fn count(range: &Range<u32>) -> u32 {
     range.end - range.start
 }
 
-pub(super) fn move_view(
+pub(crate) fn move_view(
     view: View,
     batches: &Range<u32>,
     heads: &Range<u32>,

@@ -10,7 +10,7 @@ use crate::pipeline::{if_ready, lock, scoped};
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
 
-/// Buffers of one device, each of which one lease holds or none.
+/// Buffers of one cache, each of which one lease holds or none.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     device: wgpu::Device,

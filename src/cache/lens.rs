@@ -1,10 +1,7 @@
 //! The lengths of a cache's sequences on the GPU: set and taken further there.
 
-use super::dispatch::Window;
-use super::launch::Launch;
-use super::storage::Storage;
-use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
+use crate::plan::{Entry, Launch, Storage, Variant, Window};
 use std::ops::Range;
 
 /// The uniform block of cache_lens.wgsl, which a host test compares with this.

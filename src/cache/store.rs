@@ -1,16 +1,42 @@
 //! What caches of keys and values share: their buffers, and rows on their way into them.
 
-use super::attention::{AttentionBuffers, check_buffer};
-use super::cache::CacheTokens;
-use super::launch::steps;
-use super::rotary::token_steps;
+use super::lens::CacheLens;
+use super::shape::{CacheProblem, CacheRotary, Rows, Run, places};
+use super::uploads::Uploads;
 use crate::buffer::{output, upload};
 use crate::call::Call;
 use crate::context::{Context, Footprint};
 use crate::error::Error;
-use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor};
-use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View, places};
+use crate::ops::{AttentionBuffers, check_buffer, steps, token_steps};
+use crate::plan::{Launch, TokenPlan, TokenTensor};
+use crate::problem::{Layout, TokenProblem, View};
 use std::sync::Arc;
+
+/// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
+#[derive(Clone, Copy, Debug)]
+pub struct CacheTokens<'a> {
+    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the cache rotates.
+    pub key: &'a wgpu::Buffer,
+    /// `[batch, num_kv_heads, len, value_dim]`, as key.
+    pub value: &'a wgpu::Buffer,
+    /// Where key lies.
+    pub key_layout: Layout,
+    /// Where value lies.
+    pub value_layout: Layout,
+    /// Tokens per sequence.
+    pub len: usize,
+    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last ones. Padding stands before
+    /// them, so that a sequence's last query and last key are the same token's.
+    pub lens: Option<&'a [usize]>,
+}
+
+impl<'a> CacheTokens<'a> {
+    /// Contiguous keys and values of `len` tokens for each sequence; change any field from there.
+    #[must_use]
+    pub fn new(key: &'a wgpu::Buffer, value: &'a wgpu::Buffer, len: usize) -> Self {
+        Self { key, value, key_layout: Layout::Bhsd, value_layout: Layout::Bhsd, len, lens: None }
+    }
+}
 
 /// Keys and values in two buffers, and the tables by which keys are rotated.
 #[derive(Debug)]
@@ -20,6 +46,8 @@ pub(super) struct CacheStore {
     pub(super) key: wgpu::Buffer,
     pub(super) value: wgpu::Buffer,
     tables: Option<[wgpu::Buffer; 2]>,
+    /// Tables of pages and places.
+    pub(super) uploads: Uploads,
 }
 
 /// So many rows from one place, sequence and row, to another.
@@ -66,7 +94,8 @@ impl CacheStore {
             Some(CacheRotary { cos, sin, .. }) => Some([floats("cos", cos)?, floats("sin", sin)?]),
             None => None,
         };
-        Ok(Self { context, problem, key, value, tables })
+        let uploads = Uploads::new(device, &context.queue);
+        Ok(Self { context, problem, key, value, tables, uploads })
     }
 
     pub(super) fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
@@ -124,7 +153,7 @@ impl CacheStore {
         let mut named = copies.iter_mut().filter(goes_to_places).peekable();
         if named.peek().is_some() {
             let table = places(sizes, runs);
-            let (lease, table) = self.context.uploads.lease(bytemuck::cast_slice(&table))?;
+            let (lease, table) = self.uploads.lease(bytemuck::cast_slice(&table))?;
             encoder.on_submitted_work_done(move || drop(lease));
             named.for_each(|copy| copy.positions = Some(table.clone()));
         }

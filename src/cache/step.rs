@@ -1,10 +1,10 @@
 //! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these further.
 
-use super::{CacheTokens, KvCache};
+use super::contiguous::KvCache;
+use super::store::{CacheTokens, Copy, Given};
 use crate::call::Call;
 use crate::error::Error;
-use crate::ops::attention::AttentionBuffers;
-use crate::ops::cache_store::{Copy, Given};
+use crate::ops::AttentionBuffers;
 use crate::problem::AttentionShape;
 
 /// New tokens bound to their buffers, of which [`KvCache::append_step`] records as many again for each sequence: what
