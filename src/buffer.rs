@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{if_ready, scoped};
+use crate::scope::{if_ready, scoped};
 use futures_intrusive::channel::shared::oneshot_channel;
 
 /// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size that can be bound.

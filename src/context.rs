@@ -4,8 +4,9 @@ use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::{Capabilities, MOST_UNIFORM};
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
+use crate::pipeline::{Pipeline, Pipelines, TABLE};
 use crate::plan::{Access, MOST_SEQUENCES, SequenceParams, Tuning, Variant, Window};
+use crate::scope::{if_ready, lock, scoped};
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
 use std::sync::{Arc, Mutex};
 

@@ -86,6 +86,7 @@ mod call;
 mod context;
 mod lost;
 mod pipeline;
+mod scope;
 mod uniforms;
 
 mod ops;

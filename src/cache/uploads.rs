@@ -6,7 +6,7 @@
 use crate::buffer::create;
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{if_ready, lock, scoped};
+use crate::scope::{if_ready, lock, scoped};
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
 

@@ -6,9 +6,9 @@ use crate::context::{Context, Footprint, Scratch, Step};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::lock;
 use crate::plan::{Bound, Dispatch, Kernel, Params, Plan, Tensor, largest};
 use crate::problem::{AttentionOptions, AttentionShape, Problem, Segments, SmallTensor};
+use crate::scope::lock;
 use crate::uniforms::MOST_PARAMS;
 use std::sync::Arc;
 

@@ -3,9 +3,9 @@
 use super::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
 use crate::error::Error;
-use crate::pipeline::lock;
 use crate::plan::{Entry, ForwardTile, Plan, Tuning, candidates};
 use crate::problem::{AttentionShape, Problem};
+use crate::scope::lock;
 use std::time::{Duration, Instant};
 
 /// Each candidate is timed so often, by turns.

@@ -1,6 +1,5 @@
 //! Additive attention: projections, then the fused kernel, in parts that a device takes.
 
-use super::dispatch::Window;
 use super::kernels::{HIDDEN_MARK, softmax_variant};
 use super::launch::Launch;
 use super::linear::LinearPlan;
@@ -8,6 +7,7 @@ use super::params::{Params, ViewParams};
 use super::split::KEYS;
 use super::storage::{Storage, of, starts_on, writing};
 use super::variant::{Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{AdditiveProblem, AdditiveShape, Layout, LinearShape, Strides, View};

@@ -3,6 +3,7 @@
 use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::problem::{ElementType, Problem, SmallTensor, View};
 
@@ -83,49 +84,20 @@ impl Tensor {
         }
     }
 
+    /// The window onto a view of it.
+    pub(super) fn window(
+        self,
+        element: ElementType,
+        view: &View,
+        capabilities: &Capabilities,
+    ) -> Window {
+        Window::onto(self.elements_per_word(element), view, capabilities)
+    }
+
     /// Bytes of a buffer that holds the first `elements` elements.
     #[must_use]
     pub fn bytes(self, element: ElementType, elements: u32) -> u64 {
         u64::from(elements.div_ceil(self.elements_per_word(element))) * 4
-    }
-}
-
-/// The part of a buffer that a dispatch binds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// First byte, aligned for the device.
-    pub start: u64,
-    /// Number of bytes.
-    pub size: u64,
-    /// Element at `start`.
-    pub first_element: u32,
-}
-
-impl Window {
-    pub(super) fn new(
-        tensor: Tensor,
-        element: ElementType,
-        view: &View,
-        capabilities: &Capabilities,
-    ) -> Self {
-        Self::onto(tensor.elements_per_word(element), view, capabilities)
-    }
-
-    /// Onto a tensor with so many elements in a 32-bit word.
-    pub(super) fn onto(per_word: u32, view: &View, capabilities: &Capabilities) -> Self {
-        let step = capabilities.storage_alignment.max(4) / 4 * per_word;
-        let first_element = view.offset / step * step;
-        let bytes = |elements: u32| u64::from(elements.div_ceil(per_word)) * 4;
-        let start = bytes(first_element);
-        Self { start, size: bytes(view.extent) - start, first_element }
-    }
-}
-
-impl Window {
-    /// The elements of a window onto out, each as a word of its own at the start of another buffer.
-    pub(super) fn unpacked(out: &Self, view: &View) -> Self {
-        let elements = u64::from(view.extent - out.first_element).next_multiple_of(2);
-        Self { start: 0, size: elements * 4, first_element: out.first_element }
     }
 }
 
@@ -204,7 +176,7 @@ impl Dispatch {
             if view.extent == 0 || is_unread || !variant.entry.bindings().contains_key(&number) {
                 continue;
             }
-            let window = Window::new(tensor, problem.element, &view, capabilities);
+            let window = tensor.window(problem.element, &view, capabilities);
             let unpacked = Window::unpacked(&window, &view);
             if tensor == Tensor::Out && variant.entry == Entry::Pack {
                 params.words = view.extent.div_ceil(2) - window.first_element / 2;

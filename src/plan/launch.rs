@@ -1,9 +1,9 @@
 //! One dispatch of an operation other than attention: its parameters are bytes, its tensors whatever the operation names.
 
-use super::dispatch::Window;
 use super::params::Params;
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
+use super::window::Window;
 use crate::problem::View;
 
 /// A dispatch that binds tensors `T`.

@@ -1,9 +1,10 @@
 //! The dispatches of a linear layer.
 
-use super::dispatch::{Tensor, Window};
+use super::dispatch::Tensor;
 use super::params::Params;
 use super::storage::{self, Storage};
 use super::variant::{Constant, Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{LinearProblem, LinearShape, View};
@@ -169,7 +170,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         ]
         .into(),
     };
-    let window = |tensor, view: &View| Window::new(tensor, p.element, view, capabilities);
+    let window = |tensor: Tensor, view: &View| tensor.window(p.element, view, capabilities);
     let inputs = [
         (1, LinearTensor::X, Some(p.x)),
         (2, LinearTensor::Weight, Some(p.weight)),
@@ -181,7 +182,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         Some((number, tensor, view, window(Tensor::Query, &view)))
     });
     let within = |at: usize| inputs[at].map_or(0, |(_, _, view, w)| view.offset - w.first_element);
-    let out_window = Window::new(Tensor::Out, p.out_element, &p.out, capabilities);
+    let out_window = Tensor::Out.window(p.out_element, &p.out, capabilities);
     let params = LinearParams {
         x_offset: within(0),
         x_batch: p.x.batch,

@@ -1,10 +1,10 @@
 //! Merging results over parts of the keys: the last kernel of `decode`, on results of the caller's.
 
-use super::dispatch::Window;
 use super::launch::Launch;
 use super::params::{Params, ViewParams};
 use super::storage::{self, Storage, of, starts_on};
 use super::variant::{Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{MergeProblem, MergeShape, View};

@@ -16,10 +16,11 @@ mod tiles;
 mod tokens;
 mod tuning;
 mod variant;
+mod window;
 
 pub use additive::AdditivePlan;
 pub(crate) use additive::AdditiveTensor;
-pub use dispatch::{Bound, Dispatch, Tensor, Window};
+pub use dispatch::{Bound, Dispatch, Tensor};
 pub(crate) use launch::{Launch, largest_of};
 pub(crate) use linear::{LinearDispatch, LinearTensor};
 pub use linear::{LinearParams, LinearPlan};
@@ -31,12 +32,13 @@ pub use params::{LensParams, Params, SequenceParams, ViewParams};
 pub use self_attention::SelfAttentionPlan;
 pub(crate) use split::largest;
 pub use storage::Storage;
-pub use tiles::Tiles;
+pub use tiles::{ForwardTile, Tiles};
 pub(crate) use tokens::TokenTensor;
 pub use tokens::{TokenParams, TokenPlan};
+pub use tuning::Tuning;
 pub(crate) use tuning::candidates;
-pub use tuning::{ForwardTile, Tuning};
 pub use variant::{Access, Constant, Entry, Variant};
+pub use window::Window;
 
 use crate::device::Capabilities;
 use crate::error::Error;

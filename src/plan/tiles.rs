@@ -1,10 +1,10 @@
 //! Tile sizes from shape and device.
 
-use super::tuning::ForwardTile;
 use super::variant::{Constant, Entry};
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
+use std::fmt;
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,27 @@ pub struct Tiles {
     pub value_chunk: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
+}
+
+/// What a workgroup of `forward` and `decode` takes upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForwardTile {
+    /// Invocations: a power of two from 8 to 256.
+    pub threads: u32,
+    /// Rows that each owns: 1, 2 or 4.
+    pub rows_each: u32,
+    /// Keys that are computed at a time: 1, 2 or 4.
+    pub keys_each: u32,
+    /// Whether each tile of keys is loaded into registers while the one before it is computed.
+    pub ahead: bool,
+}
+
+impl fmt::Display for ForwardTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, rows_each, keys_each, ahead } = self;
+        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")?;
+        if *ahead { f.write_str(", the next tile ahead") } else { Ok(()) }
+    }
 }
 
 /// The visibility of a tile's keys is one 32-bit word.

@@ -1,10 +1,10 @@
 //! Rotary and positional encodings: which shader, in which parts.
 
-use super::dispatch::Window;
 use super::launch::Launch;
 use super::params::ViewParams;
 use super::storage::{Storage, of, starts_on, writing};
 use super::variant::{Constant, Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{Encoding, PositionalShape, RotaryPairs, RotaryShape, TokenProblem, View};
