@@ -4,32 +4,8 @@
 //! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
 //! `load(key)` is the part `load` with its `tensor` renamed to `key`.
 
-use crate::plan::{Constant, Entry, Storage, Variant};
+use crate::plan::{Constant, Storage, Variant};
 use std::collections::BTreeSet;
-
-/// The text of a shader file.
-fn file(entry: Entry) -> &'static str {
-    match entry {
-        Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
-        Entry::AttentionForwardWide => include_str!("../shaders/attention_forward_wide.wgsl"),
-        Entry::AttentionForwardMatrix => {
-            include_str!("../shaders/attention_forward_matrix.wgsl")
-        }
-        Entry::AttentionCombine => include_str!("../shaders/attention_combine.wgsl"),
-        Entry::AttentionWeights => include_str!("../shaders/attention_weights.wgsl"),
-        Entry::Scores => include_str!("../shaders/scores.wgsl"),
-        Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
-        Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
-        Entry::Pack => include_str!("../shaders/pack.wgsl"),
-        Entry::Linear => include_str!("../shaders/linear.wgsl"),
-        Entry::HeadMean => include_str!("../shaders/head_mean.wgsl"),
-        Entry::UniformRows => include_str!("../shaders/uniform_rows.wgsl"),
-        Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
-        Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
-        Entry::Positional => include_str!("../shaders/positional.wgsl"),
-        Entry::CacheLens => include_str!("../shaders/cache_lens.wgsl"),
-    }
-}
 
 /// Binding of the small tensors, lengths among them.
 const SMALL: u32 = 8;
@@ -102,7 +78,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
 /// declare exactly once: our bugs, which the host tests look for in every variant.
 #[must_use]
 pub fn assemble(variant: &Variant) -> String {
-    let mut text = file(variant.entry).to_owned();
+    let mut text = variant.entry.text().to_owned();
     for (alias, storage) in [("alias Stored", variant.storage), ("alias StoredOut", variant.out)] {
         if text.contains(&format!("{alias} = ")) {
             set(&mut text, alias, storage.alias());

@@ -20,8 +20,7 @@ pub struct CacheLensParams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CacheLens;
 
-/// Invocations of a workgroup: the default of the shader.
-const THREADS: u32 = 64;
+const THREADS: u32 = Entry::CacheLens.count("THREADS");
 
 /// Adds to the lengths of these sequences, or sets them.
 pub(crate) fn cache_lens(

@@ -46,9 +46,9 @@ pub(crate) enum AdditiveTensor {
     Weights,
 }
 
-/// Queries and columns of a workgroup, as in additive_forward.wgsl, and the bytes of its tiles.
-const ROWS: u32 = 8;
-const COLUMNS: u32 = 256;
+/// Queries and columns of a workgroup, in which each invocation has four, and the bytes of its tiles.
+const ROWS: u32 = Entry::AdditiveForward.count("ROWS");
+const COLUMNS: u32 = 4 * Entry::AdditiveForward.count("THREADS");
 const WORKGROUP_BYTES: u32 = 12_224;
 /// Multiply-adds that a tanh costs.
 const TANH: u64 = 8;

@@ -1,6 +1,7 @@
 //! The dispatches of each kernel for one part of a problem, as if the device had no limits.
 
 use super::dispatch::{Dispatch, Results, Tensor};
+use super::launch::PACK_THREADS;
 use super::params::{Params, SequenceParams};
 use super::storage::{self, Storage};
 use super::tiles::{Tiles, softmax_threads};
@@ -77,8 +78,7 @@ pub(super) fn split(
     dispatches
 }
 
-/// The default of attention_combine.wgsl.
-const COMBINE_THREADS: u32 = 64;
+const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
 
 /// The kernel that goes through keys a tile at a time, for its rows' results or for those of parts of the keys.
 fn over_keys(
@@ -321,9 +321,6 @@ fn packed(dispatch: Dispatch, part: &Problem, capabilities: &Capabilities) -> Ve
     pack.grid[0] = pack.params.words.div_ceil(PACK_THREADS);
     vec![dispatch, pack]
 }
-
-/// The default of pack.wgsl.
-const PACK_THREADS: u32 = 64;
 
 /// `[batch, num_heads, q_len, columns]` of one part, contiguous.
 fn dense(part: &Problem, columns: u32) -> View {

@@ -17,8 +17,7 @@ pub(crate) struct Launch<T> {
     pub(crate) grid: [u32; 3],
 }
 
-/// Invocations of pack.wgsl's workgroup.
-const PACK_THREADS: u32 = 64;
+pub(super) const PACK_THREADS: u32 = Entry::Pack.count("THREADS");
 
 impl<T> Launch<T> {
     /// Packs `unpacked`, written as seen through `window` onto `view` of `out`, into words that rows share.

@@ -1,6 +1,7 @@
 //! The dispatches of a linear layer.
 
 use super::dispatch::Tensor;
+use super::launch::PACK_THREADS;
 use super::params::Params;
 use super::storage::{self, Storage};
 use super::variant::{Constant, Entry, Variant};
@@ -218,7 +219,7 @@ fn plan(part: &LinearProblem, capabilities: &Capabilities) -> Vec<LinearDispatch
         variant,
         params: bytemuck::bytes_of(&Params { words, ..Params::default() }).to_vec(),
         bound: vec![(4, LinearTensor::Unpacked, unpacked), (10, LinearTensor::Out, out_window)],
-        grid: [words.div_ceil(64), 1, 1],
+        grid: [words.div_ceil(PACK_THREADS), 1, 1],
     };
     vec![product, pack]
 }

@@ -28,8 +28,7 @@ pub(crate) enum MergeTensor {
     Unpacked,
 }
 
-/// Invocations of a workgroup: the default of attention_combine.wgsl.
-const THREADS: u32 = 64;
+const THREADS: u32 = Entry::AttentionCombine.count("THREADS");
 /// Elements that wait to be packed take no more than this at a time.
 const MOST_UNPACKED: u64 = 64 << 20;
 

@@ -97,8 +97,7 @@ impl SelfAttentionPlan {
     }
 }
 
-/// The default of uniform_rows.wgsl.
-const UNIFORM_ROWS_THREADS: u32 = 64;
+const UNIFORM_ROWS_THREADS: u32 = Entry::UniformRows.count("THREADS");
 
 fn uniform_rows(part: &Problem, capabilities: &Capabilities) -> Dispatch {
     let variant = Variant {

@@ -70,8 +70,9 @@ const FEWEST_KEYS: u32 = 4;
 const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
 /// Bytes of a kernel's note on values that are not finite.
 const FLAG_BYTES: u32 = 4;
-/// Invocations of a workgroup of the three stages' products: the default of their shaders.
-const PRODUCT_THREADS: u32 = 64;
+/// Invocations of a workgroup of the three stages' products.
+const PRODUCT_THREADS: u32 = Entry::Scores.count("THREADS");
+const _: () = assert!(Entry::WeightedSum.count("THREADS") == PRODUCT_THREADS);
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Vectors of the next tile that an invocation has registers for.

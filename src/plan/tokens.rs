@@ -51,8 +51,8 @@ pub struct TokenParams {
     pub back: u32,
 }
 
-/// Invocations of a workgroup: the default of both shaders.
-const THREADS: u32 = 64;
+const THREADS: u32 = Entry::Rotary.count("THREADS");
+const _: () = assert!(Entry::Positional.count("THREADS") == THREADS);
 /// Elements that wait to be packed take no more than this at a time.
 const MOST_UNPACKED: u64 = 64 << 20;
 
