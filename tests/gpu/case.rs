@@ -1,6 +1,6 @@
 //! One call with all its tensors, run on the GPU and compared with the f64 reference.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use crate::device::{gpu, portable};
 use std::fmt;
 use wgpu_attention::check::{Bounds, compare};

@@ -208,7 +208,7 @@ fn query_key_and_value_may_share_a_buffer() {
         ..AttentionShape::new(batch, heads, len, dim)
     };
     let mut case = Case::new(shape, CAUSAL, 1);
-    let packed = crate::data::numbers(9, batch * len * 3 * heads * dim);
+    let packed = crate::common::data::numbers(9, batch * len * 3 * heads * dim);
     case.tensors.query.clone_from(&packed);
     case.tensors.key.clone_from(&packed);
     case.tensors.value.clone_from(&packed);

@@ -1,7 +1,7 @@
 //! Linear layers agree with their definition, whatever the sizes, layouts, element types and limits.
 
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;

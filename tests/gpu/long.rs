@@ -3,7 +3,7 @@
 //! Equal terms lose the same bits each time they are added to a long sum; random ones hide it.
 
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;

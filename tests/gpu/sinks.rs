@@ -1,7 +1,7 @@
 //! Attention sinks: a logit of a head that joins the sum of its rows and nothing else.
 
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
-use crate::data::{attend, numbers};
+use crate::common::data::{attend, numbers};
 use crate::device::gpu;
 use crate::properties::runner;
 use proptest::prelude::*;

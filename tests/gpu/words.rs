@@ -1,6 +1,6 @@
 //! Outputs of 16 bits in words that rows share with each other, and with what is not theirs.
 
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::gpu;
 use half::{bf16, f16};
 use wgpu_attention::check::{Bounds, compare};

@@ -1,6 +1,6 @@
 //! However tensors lie, and however masks are broadcast, the answer is the same.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, BroadcastStrides, Inputs, Layout, Outputs,
     Problem, Strides, View,

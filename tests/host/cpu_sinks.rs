@@ -1,6 +1,6 @@
 //! Attention sinks in the reference, against numbers made by hand.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, MergeInputs,

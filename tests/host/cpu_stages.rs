@@ -1,6 +1,6 @@
 //! The f32 twins of the three GPU stages, against the definition.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{

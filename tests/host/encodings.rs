@@ -142,7 +142,7 @@ fn tables_that_cannot_be_are_refused() {
 
 #[test]
 fn a_rotation_keeps_lengths_and_adds_angles() {
-    let x: Vec<f32> = crate::data::numbers(1, 8);
+    let x: Vec<f32> = crate::common::data::numbers(1, 8);
     let table = RotaryTable::new(8, 10_000.0, 0..10).unwrap();
     for pairs in [RotaryPairs::Half, RotaryPairs::Interleaved] {
         let turn = |x: &[f32], start| -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! The reference's layers agree with PyTorch's modules, and refuse what those could not be.
 
-use crate::layer_cases::cases;
+use crate::common::layer_cases::cases;
 use wgpu_attention::{
     BroadcastLayout, CuSeqlens, Error, LayerMask, MultiHeadInputs, MultiHeadShape,
     MultiHeadWeights, SelfAttentionInputs, SelfAttentionWeights, cpu,

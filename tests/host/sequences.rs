@@ -1,6 +1,6 @@
 //! Sequences that have fewer keys than the batch has room for.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
     Inputs, Layout, Plan, Problem,
