@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{if_ready, scoped};
+use crate::scope::{if_ready, scoped};
 use crate::tensor::Tensor;
 use futures_intrusive::channel::shared::oneshot_channel;
 
@@ -10,21 +10,12 @@ use futures_intrusive::channel::shared::oneshot_channel;
 ///
 /// Both `&buffer` and `buffer.slice(..)` turn into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferRange<'a> {
+pub(crate) struct BufferRange<'a> {
     pub(crate) buffer: &'a wgpu::Buffer,
     /// First byte.
     pub(crate) offset: u64,
     /// Number of bytes.
     pub(crate) size: u64,
-}
-
-impl BufferRange<'_> {
-    /// Whether a byte is in both.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        self.buffer == other.buffer
-            && self.offset < other.offset + other.size
-            && other.offset < self.offset + self.size
-    }
 }
 
 impl<'a> From<&'a wgpu::Buffer> for BufferRange<'a> {

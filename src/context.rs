@@ -5,14 +5,14 @@ use crate::call::{BoundDispatch, Call, Transfer};
 use crate::device::{Capabilities, MOST_UNIFORM};
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{Pipeline, Pipelines, TABLE, if_ready, lock, scoped};
+use crate::pipeline::{Pipeline, Pipelines, TABLE};
 use crate::plan::{
     Access, Bound, Dispatch, MOST_SEQUENCES, Params, Program, SequenceParams, Tuning, Window, bytes,
 };
+use crate::scope::{if_ready, lock, scoped};
 use crate::shader::{Binding, bindings};
 use crate::tensor::Tensor;
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
-use crate::uploads::Uploads;
 use std::sync::{Arc, Mutex};
 
 #[expect(clippy::cast_possible_truncation, reason = "a line is 32 bytes")]
@@ -32,8 +32,6 @@ pub(crate) struct Context {
     pub(crate) tuning: Mutex<Tuning>,
     pub(crate) uniforms: Uniforms,
     tables: Uniforms,
-    /// Tables of pages and places.
-    pub(crate) uploads: Uploads,
     /// One for each of [`Tensor::OWN`].
     own: [Scratch; Tensor::OWN.len()],
     /// Bound in place of tensors that a call does not have: one to read, and, as no two writable
@@ -80,7 +78,6 @@ impl Context {
                 256,
             ),
             tables: Uniforms::new(device, queue, TABLE_BYTES, capabilities.uniform_alignment, 4),
-            uploads: Uploads::new(device, queue),
             own: Default::default(),
             unread: dummy(),
             unwritten: [dummy(), dummy()],
@@ -113,7 +110,10 @@ impl Context {
     ) -> Result<Vec<Step<'a>>, Error> {
         let mut own = Vec::new();
         for tensor in Tensor::OWN {
-            own.push((tensor, self.own(tensor, bytes(dispatches, tensor))?));
+            let size = bytes(dispatches, tensor);
+            if size > 0 {
+                own.push((tensor, self.own(tensor, size)?));
+            }
         }
         let buffer = |bound: &Bound| {
             let Bound { name, tensor, window, .. } = *bound;
@@ -240,7 +240,7 @@ impl Context {
             entries.push(wgpu::BindGroupEntry { binding: number, resource });
         }
         self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(step.variant.entry.name()),
+            label: Some(step.dispatch.variant.entry.name()),
             layout,
             entries: &entries,
         })
@@ -273,11 +273,7 @@ struct Scratch(Mutex<Option<wgpu::Buffer>>);
 
 impl Scratch {
     /// At least `size` bytes; none if that is 0.
-    fn get(
-        &self,
-        device: &wgpu::Device,
-        size: u64,
-    ) -> Result<Option<wgpu::Buffer>, Error> {
+    fn get(&self, device: &wgpu::Device, size: u64) -> Result<Option<wgpu::Buffer>, Error> {
         const ALLOCATING: &str = "allocating workspace";
         let mut held = lock(&self.0);
         if held.as_ref().is_none_or(|buffer| buffer.size() < size) && size > 0 {

@@ -1,7 +1,9 @@
 //! Every way a call can fail, in two families: your call, and this machine.
 
-use crate::lost::LOST;
 use std::fmt;
+
+/// What [`Error::Device`] says of a device that is lost.
+pub(crate) const LOST: &str = "the device is lost";
 
 /// What went wrong, with the argument's name, what was expected and what was found.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,20 +5,19 @@ mod encodings;
 mod layers;
 mod masks;
 mod merge;
+mod once;
 mod pipeline_cache;
 
-use crate::buffer::{download, output, pack_bits, read, upload};
+use crate::cache::{CacheRotary, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache};
 use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::lost;
-use crate::ops::{Attention, AttentionBuffers, KvCache, PagedKvCache};
+use crate::ops::Attention;
 use crate::pipeline::{Edit, Pipelines};
-use crate::plan::{Kernel, Tensor};
-use crate::problem::{
-    AttentionOptions, AttentionShape, CacheRotary, Element, Inputs, KvCacheShape, Outputs,
-    PagedCacheShape, Problem, View,
-};
+use crate::plan::Kernel;
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs};
+use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.
@@ -234,113 +233,11 @@ impl Gpu {
         let operator = self.operator(options)?;
         let plan = operator.plan_kernel(shape, kernel)?;
         inputs.validate(&plan.problem)?;
-        operator.prepare(&plan).await?;
-
-        let device = self.device();
-        let floats = |label, slice: &[f32]| upload(device, label, bytemuck::cast_slice(slice));
-        let query = upload(device, "query", bytemuck::cast_slice(inputs.query))?;
-        let key = upload(device, "key", bytemuck::cast_slice(inputs.key))?;
-        let value = upload(device, "value", bytemuck::cast_slice(inputs.value))?;
-        let bits = inputs.mask.map(pack_bits);
-        let mask =
-            bits.map(|bits| upload(device, "mask", bytemuck::cast_slice(&bits))).transpose()?;
-        let bias = inputs.bias.map(|bias| floats("bias", bias)).transpose()?;
-        let slopes =
-            inputs.alibi_slopes.map(|slopes| floats("alibi_slopes", slopes)).transpose()?;
-        let segments =
-            inputs.segments.map(|ids| upload(device, "segments", bytemuck::cast_slice(ids)));
-        let segments = segments.transpose()?;
-        let lens = inputs.lens.map(|lens| upload(device, "lens", bytemuck::cast_slice(lens)));
-        let lens = lens.transpose()?;
-        let pages = inputs.pages.map(|table| upload(device, "pages", bytemuck::cast_slice(table)));
-        let pages = pages.transpose()?;
-        let sinks = inputs.sinks.map(|sinks| floats("sinks", sinks)).transpose()?;
-        let produced = Produced::allocate(device, &plan.problem)?;
-
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let buffers = AttentionBuffers {
-            mask: mask.as_ref(),
-            bias: bias.as_ref(),
-            alibi_slopes: slopes.as_ref(),
-            segments: segments.as_ref(),
-            lens: lens.as_ref(),
-            pages: pages.as_ref(),
-            sinks: sinks.as_ref(),
-            ..produced.buffers(&query, &key, &value)
-        };
-        operator.encode(&mut encoder, &plan, &buffers)?;
-        produced.download(device, self.queue(), encoder).await
-    }
-}
-
-/// The buffers that a call writes: out, and the others in the order of [`Outputs`], each with its length
-/// in elements.
-struct Produced {
-    out: (wgpu::Buffer, usize),
-    others: [Option<(wgpu::Buffer, usize)>; 5],
-}
-
-impl Produced {
-    fn allocate(device: &wgpu::Device, p: &Problem) -> Result<Self, Error> {
-        let allocate = |label, tensor: Tensor, view: View| {
-            let buffer = output(device, label, tensor.bytes(p.element, view.extent))?;
-            Ok::<_, Error>((buffer, view.extent as usize))
-        };
-        let optional = |label, tensor, view: Option<View>| {
-            view.map(|view| allocate(label, tensor, view)).transpose()
-        };
-        Ok(Self {
-            out: allocate("out", Tensor::Out, p.out)?,
-            others: [
-                optional("lse", Tensor::Lse, p.lse)?,
-                optional("weights", Tensor::Weights, p.weights)?,
-                optional("raw_scores", Tensor::RawScores, p.raw_scores)?,
-                optional("capped_scores", Tensor::CappedScores, p.capped_scores)?,
-                optional("masked_scores", Tensor::MaskedScores, p.masked_scores)?,
-            ],
-        })
-    }
-
-    fn buffers<'a>(
-        &'a self,
-        query: &'a wgpu::Buffer,
-        key: &'a wgpu::Buffer,
-        value: &'a wgpu::Buffer,
-    ) -> AttentionBuffers<'a> {
-        let [lse, weights, raw_scores, capped_scores, masked_scores] =
-            self.others.each_ref().map(|held| held.as_ref().map(|(buffer, _)| buffer));
-        AttentionBuffers {
-            lse,
-            weights,
-            raw_scores,
-            capped_scores,
-            masked_scores,
-            ..AttentionBuffers::new(query, key, value, &self.out.0)
-        }
-    }
-
-    async fn download<T: Element>(
-        &self,
-        device: &wgpu::Device,
-        queue: &wgpu::Queue,
-        encoder: wgpu::CommandEncoder,
-    ) -> Result<Outputs<T, f32>, Error> {
-        let others = self.others.iter().flatten().map(|(buffer, _)| buffer);
-        let all: Vec<_> = std::iter::once(&self.out.0).chain(others).collect();
-        let mut mapped = download(device, queue, encoder, &all).await?.into_iter();
-        let out = mapped.next().map(|copy| read(&copy, self.out.1)).transpose()?;
-        let mut next = |at: usize| {
-            let Some((_, len)) = &self.others[at] else { return Ok(None) };
-            mapped.next().map(|copy| read(&copy, *len)).transpose()
-        };
-        Ok(Outputs {
-            out: out.unwrap_or_default(),
-            lse: next(0)?,
-            weights: next(1)?,
-            raw_scores: next(2)?,
-            capped_scores: next(3)?,
-            masked_scores: next(4)?,
-        })
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("attention", call, data).await?;
+        let out = written.read(Tensor::Out)?.unwrap_or_default();
+        Outputs::collect(out, |tensor| written.read(tensor))
     }
 }
 

@@ -87,11 +87,13 @@ mod call;
 mod context;
 mod lost;
 mod pipeline;
+mod scope;
 mod uniforms;
-mod uploads;
 mod verbs;
 
 mod ops;
+
+mod cache;
 
 mod buffer;
 mod host;
@@ -99,6 +101,10 @@ mod host;
 pub mod check;
 pub mod cpu;
 
+pub use cache::{
+    CacheLensParams, CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape, PagedBatch,
+    PagedCacheShape, PagedKvCache, PagedSequence,
+};
 pub use call::Call;
 pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
@@ -112,13 +118,12 @@ pub use ops::{
     Attention, AttentionBuffers, Linear, LinearBuffers, MultiHeadAttention, MultiHeadBuffers,
     SelfAttention, SelfAttentionBuffers,
 };
-pub use ops::{CacheStep, CacheTokens, KvCache, PagedBatch, PagedKvCache};
 pub use plan::{
     Access, Bound, Constant, Dispatch, Entry, ForwardTile, Kernel, LensParams, LinearParams,
-    LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tensor,
-    Tiles, Tuning, Variant, ViewParams, Window,
+    LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tiles,
+    Tuning, Variant, ViewParams, Window,
 };
-pub use plan::{AdditivePlan, CacheLensParams, MergePlan, TokenParams, TokenPlan};
+pub use plan::{AdditivePlan, MergePlan, PositionalPlan, RotaryPlan, TokenParams};
 pub use problem::{
     AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
     PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
@@ -127,11 +132,12 @@ pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, Lens, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    PagedKeys, Pages, Piece, PresentKeys, Problem, ScaleBy, SegmentLayout, Segments,
-    SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence,
-    SmallTensor, SmallTensors, Strides, View,
+    PagedKeys, Pages, Piece, PresentKeys, Problem, ScaleBy, SegmentLayout, SelfAttentionInputs,
+    SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensors,
+    Strides, View,
 };
-pub use problem::{CacheRotary, KvCacheShape, PagedCacheShape, PagedSequence};
 pub use shader::assemble;
+pub use shader::{Binding, bindings};
 pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
+pub use tensor::{Tensor, Views};
 pub use wgpu;

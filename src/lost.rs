@@ -3,11 +3,8 @@
 //! wgpu keeps a loss from error scopes: what is made then is merely not valid, and says so of itself once it is used. It
 //! tells the device's lost callback, but that is the application's.
 
-use crate::error::Error;
-use crate::pipeline::{if_ready, scoped};
-
-/// What [`Error::Device`] says then.
-pub(crate) const LOST: &str = "the device is lost";
+use crate::error::{Error, LOST};
+use crate::scope::{if_ready, scoped};
 
 /// Whether nothing can be made on a device any more. A browser does not tell.
 pub(crate) fn is_lost(device: &wgpu::Device) -> bool {

@@ -6,13 +6,11 @@ mod parallel;
 use crate::error::Error;
 use crate::lost;
 use crate::plan::{Access, Variant};
+use crate::scope::{if_ready, lock, scoped};
 use crate::shader;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
 
 /// What [`Error::Device`] names as the action.
 const COMPILING: &str = "compiling";
@@ -68,6 +66,34 @@ impl Pipelines {
         };
         let (device, cache) = (device.clone(), cache.clone());
         Self { device, edited: Some((edit, plain)), cache, places: Mutex::default() }
+    }
+
+    /// All that has been compiled so far, if this device can tell.
+    pub(crate) fn cache_data(&self) -> Option<Vec<u8>> {
+        let data = self.cache.as_ref()?.get_data()?;
+        Some(cache::seal(&self.device.adapter_info(), &data))
+    }
+
+    /// The same texts, of which none is compiled yet, starting from what was compiled before.
+    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Self, Error> {
+        if self.cache.is_none() {
+            let (expected, found) = ("Vulkan, and Features::PIPELINE_CACHE", "none".to_owned());
+            return Err(Error::Unsupported {
+                what: "pipeline cache",
+                expected: expected.to_owned(),
+                found,
+            });
+        }
+        let Some(data) = cache::unseal(&self.device.adapter_info(), sealed) else {
+            let expected = "what pipeline_cache_data gave on this adapter and driver";
+            return Err(Error::invalid("data", expected, format!("{} other bytes", sealed.len())));
+        };
+        let cache = cache::create(&self.device, Some(data));
+        let edited = match &self.edited {
+            Some((edit, plain)) => Some((edit.clone(), Arc::new(plain.started_from(sealed)?))),
+            None => None,
+        };
+        Ok(Self { device: self.device.clone(), edited, cache, places: Mutex::default() })
     }
 
     pub(crate) fn are_edited(&self) -> bool {
@@ -184,50 +210,6 @@ impl Pipelines {
             cache: self.cache.as_ref(),
         });
         Pipeline { layout, compute }
-    }
-}
-
-/// A poisoned lock only means that another thread panicked; a cache is never half written.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs `action` and catches what the device says of it, in place of the panic that is wgpu's default.
-pub(crate) fn scoped<T>(
-    device: &wgpu::Device,
-    action: impl FnOnce() -> T,
-) -> (T, impl Future<Output = Option<String>>) {
-    let scopes = ErrorScopes::open(device);
-    let result = action();
-    (result, scopes.close())
-}
-
-/// One scope for each kind of error.
-struct ErrorScopes([wgpu::ErrorScopeGuard; 3]);
-
-impl ErrorScopes {
-    fn open(device: &wgpu::Device) -> Self {
-        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
-        Self([Internal, OutOfMemory, Validation].map(|filter| device.push_error_scope(filter)))
-    }
-
-    /// The first error, validation before the others.
-    fn close(self) -> impl Future<Output = Option<String>> {
-        let [internal, memory, validation] = self.0;
-        // Popped in the reverse order of pushing, and before anything is awaited.
-        let (validation, memory, internal) = (validation.pop(), memory.pop(), internal.pop());
-        async move {
-            let errors = [validation.await, memory.await, internal.await];
-            errors.into_iter().flatten().next().map(|error| error.to_string())
-        }
-    }
-}
-
-/// The future's value if it has one already: on native, errors are known at once.
-pub(crate) fn if_ready<T>(future: impl Future<Output = T>) -> Option<T> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
     }
 }
 

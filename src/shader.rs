@@ -8,30 +8,6 @@ use crate::plan::{Access, Constant, Entry, Storage, Variant};
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-/// The text of a shader file.
-fn file(entry: Entry) -> &'static str {
-    match entry {
-        Entry::AttentionForward => include_str!("../shaders/attention_forward.wgsl"),
-        Entry::AttentionForwardWide => include_str!("../shaders/attention_forward_wide.wgsl"),
-        Entry::AttentionForwardMatrix => {
-            include_str!("../shaders/attention_forward_matrix.wgsl")
-        }
-        Entry::AttentionCombine => include_str!("../shaders/attention_combine.wgsl"),
-        Entry::AttentionWeights => include_str!("../shaders/attention_weights.wgsl"),
-        Entry::Scores => include_str!("../shaders/scores.wgsl"),
-        Entry::Softmax => include_str!("../shaders/softmax.wgsl"),
-        Entry::WeightedSum => include_str!("../shaders/weighted_sum.wgsl"),
-        Entry::Pack => include_str!("../shaders/pack.wgsl"),
-        Entry::Linear => include_str!("../shaders/linear.wgsl"),
-        Entry::HeadMean => include_str!("../shaders/head_mean.wgsl"),
-        Entry::UniformRows => include_str!("../shaders/uniform_rows.wgsl"),
-        Entry::AdditiveForward => include_str!("../shaders/additive_forward.wgsl"),
-        Entry::Rotary => include_str!("../shaders/rotary.wgsl"),
-        Entry::Positional => include_str!("../shaders/positional.wgsl"),
-        Entry::CacheLens => include_str!("../shaders/cache_lens.wgsl"),
-    }
-}
-
 /// A storage buffer that a shader binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
@@ -48,7 +24,7 @@ pub struct Binding {
 pub fn bindings(entry: Entry) -> &'static [Binding] {
     static ALL: OnceLock<Vec<Vec<Binding>>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
-        let of_file = |entry| file(entry).lines().filter_map(binding).collect();
+        let of_file = |entry: Entry| entry.text().lines().filter_map(binding).collect();
         Entry::ALL.into_iter().map(of_file).collect()
     });
     &all[entry as usize]
@@ -131,7 +107,7 @@ fn part(name: &str, variant: &Variant) -> Option<&'static str> {
 /// declare exactly once: our bugs, which the host tests look for in every variant.
 #[must_use]
 pub fn assemble(variant: &Variant) -> String {
-    let mut text = file(variant.entry).to_owned();
+    let mut text = variant.entry.text().to_owned();
     for (alias, storage) in [("alias Stored", variant.storage), ("alias StoredOut", variant.out)] {
         if text.contains(&format!("{alias} = ")) {
             set(&mut text, alias, storage.alias());

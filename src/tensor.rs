@@ -288,11 +288,6 @@ impl Views {
         }
         views
     }
-
-    /// The tensors that there are, inputs first.
-    pub(crate) fn present(&self) -> impl Iterator<Item = (Tensor, View)> {
-        Tensor::ATTENTION.into_iter().zip(self.0).filter_map(|(tensor, view)| Some((tensor, view?)))
-    }
 }
 
 impl Index<Tensor> for Views {

@@ -4,7 +4,7 @@
 //! must not be written again before the GPU is done with it. A lease holds its slots until the work
 //! of its encoder has finished, or the encoder is dropped.
 
-use crate::pipeline::lock;
+use crate::scope::lock;
 use std::sync::{Arc, Mutex};
 
 /// Bytes of the largest uniform block of any shader, tables aside.

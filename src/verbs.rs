@@ -9,15 +9,22 @@ use crate::tensor::Tensor;
 /// What the verbs have to know of an operator.
 pub(crate) trait Operator {
     type Plan;
-    type Buffers<'a>;
 
     /// Refuses a plan that another operator made, besides what capabilities tell.
     fn check(&self, _plan: &Self::Plan) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Where a tensor lies, the operator's parameters among them.
-    fn find<'a>(&'a self, buffers: &Self::Buffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>>;
+    /// A tensor that the operator itself holds.
+    fn parameter(&self, _tensor: Tensor) -> Option<&wgpu::Buffer> {
+        None
+    }
+}
+
+/// The buffers of one call.
+pub(crate) trait Buffers<'a> {
+    /// Where one of the tensors lies, if it is given.
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>>;
 }
 
 /// The verbs of an operator.
@@ -84,9 +91,12 @@ macro_rules! verbs {
                 plan: &$plan,
                 buffers: &$buffers<'_>,
             ) -> Result<crate::Call, crate::Error> {
-                use crate::verbs::Operator;
+                use crate::verbs::{Buffers, Operator};
                 self.check(plan)?;
-                self.context.bind($label, &plan.program, |tensor| self.find(buffers, tensor))
+                let parameter = |tensor| self.parameter(tensor).map(Into::into);
+                self.context.bind($label, &plan.program, |tensor| {
+                    buffers.get(tensor).or_else(|| parameter(tensor))
+                })
             }
 
             /// What has been made on this operator's device so far: for those who watch that nothing grows.
@@ -133,7 +143,11 @@ macro_rules! verbs {
 
 /// The constructors of an operator that holds nothing but its context.
 macro_rules! constructors {
-    ($operator:ident) => {
+    ($operator:ident, $plan:ident) => {
+        impl crate::verbs::Operator for $operator {
+            type Plan = $plan;
+        }
+
         impl $operator {
             /// An operator on your device, with pipelines and workspace of its own. Operators made from one
             /// [`Gpu`](crate::Gpu) share theirs.

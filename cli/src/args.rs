@@ -109,7 +109,9 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
         ErrorKind::UnknownArgument => {
             Failure::input("argument", "one that --help lists", found(ContextKind::InvalidArg))
         }
-        ErrorKind::InvalidSubcommand => no_subcommand(&found(ContextKind::InvalidSubcommand)),
+        ErrorKind::InvalidSubcommand => {
+            Failure::no_subcommand(&found(ContextKind::InvalidSubcommand))
+        }
         // clap does not say which argument, and for paths any bytes will do.
         ErrorKind::InvalidUtf8 => {
             let found: Vec<String> = words
@@ -130,10 +132,5 @@ fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
 
 /// What to say to a subcommand that is not there.
 pub(crate) fn other(words: &[OsString]) -> Failure {
-    no_subcommand(&words.first().map(|word| word.to_string_lossy()).unwrap_or_default())
-}
-
-pub(crate) fn no_subcommand(name: &str) -> Failure {
-    let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc, additive, completions or man";
-    Failure::input("subcommand", expected, format_args!("\"{name}\""))
+    Failure::no_subcommand(&words.first().map(|word| word.to_string_lossy()).unwrap_or_default())
 }

@@ -28,6 +28,12 @@ impl Failure {
         Self::Input(format!("{what}: expected {expected}, found {found}"))
     }
 
+    /// What to say to a subcommand that is not there.
+    pub(crate) fn no_subcommand(name: &str) -> Self {
+        let expected = "demo, info, check, bench, run, mha, selfattn, plot, rope, posenc, additive, completions or man";
+        Self::input("subcommand", expected, format_args!("\"{name}\""))
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -59,8 +59,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Additive(args) => additive::additive(&args),
         Command::Rope(args) => rope::rope(&args),
         Command::Posenc(args) => posenc::posenc(&args),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&args),
+        Command::Completions(args) => shell::completions(&args, args::command()),
+        Command::Man(args) => shell::man(&args, args::command()),
         Command::Other(words) => Err(args::other(&words)),
     }
 }

@@ -1,8 +1,7 @@
 //! `completions` and `man`: what a shell and its users want of a command line, made from the command line itself.
 
-use crate::args;
 use crate::failure::Failure;
-use clap::Args;
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use std::io::{self, Write as _};
@@ -29,14 +28,14 @@ pub(crate) struct ManArgs {
     subcommand: Option<String>,
 }
 
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+/// `whole`: the command line.
+pub(crate) fn completions(args: &CompletionsArgs, mut whole: Command) -> Result<(), Failure> {
     let mut script = Vec::new();
-    generate(args.shell, &mut args::command(), "wgpu-attention", &mut script);
+    generate(args.shell, &mut whole, "wgpu-attention", &mut script);
     Ok(io::stdout().write_all(&script)?)
 }
 
-pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let mut whole = args::command();
+pub(crate) fn man(args: &ManArgs, mut whole: Command) -> Result<(), Failure> {
     // What a page says of its subcommands and names is settled only then.
     whole.build();
     let title = args
@@ -47,7 +46,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
         None => whole,
         Some(name) => match whole.find_subcommand(name) {
             Some(command) => command.clone(),
-            None => return Err(args::no_subcommand(name)),
+            None => return Err(Failure::no_subcommand(name)),
         },
     };
     let mut text = Vec::new();

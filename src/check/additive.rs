@@ -76,7 +76,7 @@ fn run<T: Element>(
     let call = Call { name, what: format!("{shape:?}"), stored: T::TYPE, expected };
     let route = |gpu: &Gpu| {
         let plan = gpu.additive_operator().plan(shape)?;
-        let (steps, dispatches) = (plan.variants(), plan.parts.len());
+        let (steps, dispatches) = (plan.variants(), plan.dispatches().len());
         Ok(Route { kernel: "additive", steps, dispatches })
     };
     trial.compare(&call, route, |gpu| {

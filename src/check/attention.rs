@@ -52,8 +52,8 @@ fn run<T: Element>(trial: &mut Trial<'_>, case: &Case) -> Result<(), Error> {
         };
         let route = |gpu: &crate::Gpu| {
             let plan = Plan::new(problem.clone(), gpu.capabilities(), kernel)?;
-            let dispatches = plan.dispatches.len();
-            Ok(Route { kernel: plan.kernel.name(), steps: plan.dispatches, dispatches })
+            let dispatches = plan.dispatches().len();
+            Ok(Route { kernel: plan.kernel.name(), steps: plan.dispatches().to_vec(), dispatches })
         };
         trial.compare(&call, route, |gpu| {
             let found = gpu.attention_with(shape, options, &inputs, kernel);

@@ -3,13 +3,14 @@
 use super::data::Numbers;
 use super::trial::{Call, Route, Task, Trial, wide, with_element};
 use crate::buffer::{download, output, read, upload};
+use crate::cache::{CacheRotary, CacheTokens, KvCacheShape, PagedCacheShape};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::ops::{AttentionBuffers, CacheTokens};
+use crate::ops::AttentionBuffers;
 use crate::problem::{
-    Align, AttentionOptions, AttentionShape, CacheRotary, Element, ElementType, Inputs,
-    KvCacheShape, PagedCacheShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    Align, AttentionOptions, AttentionShape, Element, ElementType, Inputs, RotaryInputs,
+    RotaryPairs, RotaryShape, TableRows,
 };
 use crate::tables::RotaryTable;
 
@@ -86,7 +87,7 @@ fn run<T: Element>(
                 ..AttentionShape::new(batch, NUM_HEADS, Q_LEN, dims[0])
             };
             let plan = gpu.operator(&options())?.plan(&shape)?;
-            Ok(Route { kernel, steps: plan.variants(), dispatches: plan.dispatches.len() })
+            Ok(Route { kernel, steps: plan.variants(), dispatches: plan.dispatches().len() })
         }
     };
     trial.compare(&call("kv-cache"), route("kv-cache"), |gpu| story.cached(gpu))?;

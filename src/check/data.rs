@@ -1,6 +1,7 @@
 //! The tensors of a check: seeded, and as nasty as the case asks for.
 
 use crate::problem::{Element, Inputs, Pages, Problem, View};
+use crate::tensor::Tensor;
 
 /// What the numbers of a case are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +38,23 @@ impl<T: Element> Tensors<T> {
             (0..extent).map(|_| T::from_f64(number(&mut numbers, data).into())).collect()
         };
         let (query, key, value) =
-            (tensor(p.query.extent), tensor(p.key.extent), tensor(p.value.extent));
+            (tensor(p.query().extent), tensor(p.key().extent), tensor(p.value().extent));
+        let len = |tensor| {
+            let given = p.given().find(|given| given.tensor == tensor)?;
+            given.view.map(|view| view.extent)
+        };
         let mut tensors = Self {
             query,
             key,
             value,
-            mask: p.mask.map(|view| mask(&mut numbers, view.extent)),
-            bias: p.bias.map(|view| bias(&mut numbers, view.extent)),
-            alibi_slopes: p.alibi.map(|view| (0..view.extent).map(|_| numbers.unit()).collect()),
-            segments: p.segments.map(|ids| segments(&mut numbers, ids.ids().extent)),
-            lens: p.lens.map(|lens| lengths(&mut numbers, lens.view.extent, p.kv_len)),
+            mask: len(Tensor::Mask).map(|len| mask(&mut numbers, len)),
+            bias: len(Tensor::Bias).map(|len| bias(&mut numbers, len)),
+            alibi_slopes: len(Tensor::AlibiSlopes)
+                .map(|len| (0..len).map(|_| numbers.unit()).collect()),
+            segments: len(Tensor::Segments).map(|len| segments(&mut numbers, len)),
+            lens: len(Tensor::Lens).map(|len| lengths(&mut numbers, len, p.kv_len)),
             pages: p.pages.map(|pages| table(&mut numbers, p, pages)),
-            sinks: p.sinks.map(|view| sinks(&mut numbers, data, view.extent)),
+            sinks: len(Tensor::Sinks).map(|len| sinks(&mut numbers, data, len)),
         };
         match data {
             Data::Poisoned => tensors.poison(p),
@@ -84,16 +90,16 @@ impl<T: Element> Tensors<T> {
     /// no lse is right.
     fn poison(&mut self, p: &Problem) {
         let last = p.kv_len as usize - 1;
-        let pages = p.pages.zip(self.pages.as_deref());
+        let table = self.pages.clone();
         let at = |view: View, j| {
-            let (batch, row) = pages.map_or((0, j), |(pages, table)| pages.place(table, 0, j));
+            let [batch, row] = p.key_place(table.as_deref(), 0, j);
             view.index(batch, 0, row, 0)
         };
         for (j, poison) in [(last / 2, f64::INFINITY), (last, f64::NAN)] {
-            self.key[at(p.key, j)] = T::from_f64(poison);
-            self.value[at(p.value, j)] = T::from_f64(poison);
+            self.key[at(p.key(), j)] = T::from_f64(poison);
+            self.value[at(p.value(), j)] = T::from_f64(poison);
         }
-        self.value[at(p.value, last / 2 + 1)] = T::from_f64(f64::NAN);
+        self.value[at(p.value(), last / 2 + 1)] = T::from_f64(f64::NAN);
     }
 }
 
@@ -141,11 +147,12 @@ fn lengths(numbers: &mut Numbers, batch: u32, kv_len: u32) -> Vec<u32> {
 fn table(numbers: &mut Numbers, p: &Problem, pages: Pages) -> Vec<u32> {
     let mut free: Vec<u32> = (0..pages.count).collect();
     free.sort_by_cached_key(|_| numbers.unit().to_bits());
-    let mut table = vec![u32::MAX; pages.table.extent as usize];
+    let place = p.view(Tensor::Pages).unwrap_or_default();
+    let mut table = vec![u32::MAX; place.extent as usize];
     for batch in 0..p.batch as usize {
         let reached = p.sequence(batch).seen_len.div_ceil(pages.page_len) as usize;
         for at in 0..reached {
-            let entry = pages.table.index(batch, 0, at, 0);
+            let entry = place.index(batch, 0, at, 0);
             table[entry] = if at == 0 { free[0] } else { free[entry % free.len()] };
         }
     }

@@ -84,7 +84,7 @@ fn rotary<T: Element>(
     let call = Call { name, what, stored: T::TYPE, expected: vec![("out", &expected)] };
     let route = |gpu: &Gpu| {
         let plan = gpu.rotary_operator().plan(shape)?;
-        let (steps, dispatches) = (plan.variants(), plan.launches.len());
+        let (steps, dispatches) = (plan.variants(), plan.dispatches().len());
         Ok(Route { kernel: "rotary", steps, dispatches })
     };
     trial.compare(&call, route, |gpu| Ok(vec![wide(&gpu.rotary_blocking(shape, &inputs)?)]))
@@ -107,7 +107,7 @@ fn positional<T: Element>(
     let call = Call { name, what, stored: T::TYPE, expected: vec![("out", &expected)] };
     let route = |gpu: &Gpu| {
         let plan = gpu.positional_operator().plan(shape)?;
-        let (steps, dispatches) = (plan.variants(), plan.launches.len());
+        let (steps, dispatches) = (plan.variants(), plan.dispatches().len());
         Ok(Route { kernel: "positional", steps, dispatches })
     };
     trial.compare(&call, route, |gpu| Ok(vec![wide(&gpu.positional_blocking(shape, &inputs)?)]))

@@ -5,12 +5,12 @@ use super::trial::{Call, Route, Task, Trial};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::plan::LinearPlan;
 use crate::problem::{
     BroadcastLayout, CuSeqlens, ElementType, HeadWeights, LayerMask, MultiHeadInputs,
     MultiHeadShape, MultiHeadWeights, ScaleBy, SelfAttentionInputs, SelfAttentionShape,
     SelfAttentionWeights,
 };
+use crate::tensor::Tensor;
 
 /// A call of a multi-head layer.
 #[derive(Clone, Debug)]
@@ -119,8 +119,7 @@ fn multi_head(trial: &mut Trial<'_>, name: &'static str, case: &MultiHead) -> Re
     let call = call(name, format!("{case:?}"), &expected.out, expected.weights.as_deref());
     let route = |gpu: &Gpu| {
         let plan = gpu.multi_head_operator(&weights)?.plan(shape)?;
-        let linears = plan.projections.iter().chain([&plan.out]).map(LinearPlan::dispatch_count);
-        let dispatches = linears.sum::<usize>() + plan.attention.dispatches.len();
+        let dispatches = plan.dispatches().len();
         Ok(Route { kernel: "multi-head", steps: plan.variants(), dispatches })
     };
     trial.compare(&call, route, |gpu| {
@@ -154,7 +153,7 @@ fn self_attention(
     let (values, keys) = (tensor(keys, embed_size), tensor(keys, embed_size));
     let queries = tensor(shape.batch * shape.q_len, embed_size);
     let p = shape.attention(heads, head_dim)?;
-    let mask = p.mask.map(|view| {
+    let mask = p.view(Tensor::Mask).map(|view| {
         let mut mask = mask(&mut numbers, view.extent);
         mask[..shape.kv_len].fill(false);
         mask
@@ -169,8 +168,7 @@ fn self_attention(
     let call = call(name, format!("{shape:?}"), &expected.out, expected.weights.as_deref());
     let route = |gpu: &Gpu| {
         let plan = gpu.self_attention_operator(&weights)?.plan(shape)?;
-        let linears = plan.projections.iter().chain([&plan.fc_out]).map(LinearPlan::dispatch_count);
-        let dispatches = linears.sum::<usize>() + plan.attention.dispatches.len();
+        let dispatches = plan.dispatches().len();
         Ok(Route { kernel: "self-attention", steps: plan.variants(), dispatches })
     };
     trial.compare(&call, route, |gpu| {

@@ -70,7 +70,7 @@ fn run<T: Element>(
     let call = Call { name, what, stored: T::TYPE, expected: vec![("out", &expected)] };
     let route = |gpu: &Gpu| {
         let plan = gpu.linear_operator().plan(shape)?;
-        let dispatches = plan.dispatch_count();
+        let dispatches = plan.dispatches().len();
         Ok(Route { kernel: "linear", steps: plan.variants(), dispatches })
     };
     trial.compare(&call, route, |gpu| Ok(vec![wide(&gpu.linear_blocking(shape, &inputs)?)]))

@@ -50,7 +50,7 @@ fn run<T: Element>(
     let call = Call { name, what: format!("{shape:?}"), stored: T::TYPE, expected };
     let route = |gpu: &Gpu| {
         let plan = gpu.merge_operator().plan(shape)?;
-        let (steps, dispatches) = (plan.variants(), plan.launches.len());
+        let (steps, dispatches) = (plan.variants(), plan.dispatches().len());
         Ok(Route { kernel: "merge", steps, dispatches })
     };
     trial.compare(&call, route, |gpu| {

@@ -1,6 +1,7 @@
 //! One call on every set of limits that makes a difference, and the row of the report that it ends in.
 
-use super::{Accuracy, Bounds, Row, compare};
+use super::compare::{Accuracy, Bounds, compare};
+use super::report::Row;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::host::Gpu;

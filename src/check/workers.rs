@@ -2,8 +2,8 @@
 //!
 //! Drivers compile for seconds what then runs for milliseconds, and a software adapter compiles on one thread per device.
 
+use super::report::{CheckOptions, Row};
 use super::trial::{Task, Trial};
-use super::{CheckOptions, Row};
 use crate::error::Error;
 use crate::host::Gpu;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

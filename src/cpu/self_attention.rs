@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::problem::{
     SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
+use crate::tensor::Tensor;
 
 /// What a score becomes where the mask says no, before the scale.
 const MASKED: f64 = -1e20;
@@ -42,7 +43,7 @@ pub fn self_attention(
     for (b, h, i) in rows {
         let place = |len: usize, row: usize| ((b * len + row) * heads + h) * head_dim;
         let query = &queries[place(shape.q_len, i)..][..head_dim];
-        let shown = |j: usize| match (inputs.mask, &problem.mask) {
+        let shown = |j: usize| match (inputs.mask, problem.view(Tensor::Mask)) {
             (Some(mask), Some(view)) => mask[view.index(b, h, i, j)],
             _ => true,
         };

@@ -2,17 +2,14 @@
 
 use super::Gpu;
 use super::masks::merge;
-use crate::buffer::{download, output, pack_bits, read, upload};
 use crate::error::Error;
-use crate::ops::{
-    Linear, LinearBuffers, MultiHeadAttention, MultiHeadBuffers, SelfAttention,
-    SelfAttentionBuffers,
-};
+use crate::ops::{Linear, MultiHeadAttention, SelfAttention};
 use crate::problem::{
-    Element, LinearInputs, LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape,
+    Data, Element, LinearInputs, LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape,
     MultiHeadWeights, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape,
     SelfAttentionWeights,
 };
+use crate::tensor::Tensor;
 
 impl Gpu {
     /// A linear operator on this device that shares its pipelines.
@@ -37,20 +34,10 @@ impl Gpu {
         if plan.problem.out_element != T::TYPE {
             return Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"));
         }
-        operator.prepare(&plan).await?;
-        let device = self.device();
-        let x = upload(device, "x", bytemuck::cast_slice(inputs.x))?;
-        let weight = upload(device, "weight", bytemuck::cast_slice(inputs.weight))?;
-        let bias = inputs.bias.map(|bias| upload(device, "bias", bytemuck::cast_slice(bias)));
-        let bias = bias.transpose()?;
-        let len = plan.problem.out.extent;
-        let bytes = u64::from(len.div_ceil(T::TYPE.per_word())) * 4;
-        let out = output(device, "out", bytes)?;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let buffers = LinearBuffers { x: &x, weight: &weight, bias: bias.as_ref(), out: &out };
-        operator.encode(&mut encoder, &plan, &buffers)?;
-        let mapped = download(device, self.queue(), encoder, &[&out]).await?;
-        mapped.first().map_or(Ok(Vec::new()), |copy| read(copy, len as usize))
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("linear", call, data).await?;
+        Ok(written.read(Tensor::Out)?.unwrap_or_default())
     }
 
     /// As [`Gpu::linear`], blocking.
@@ -97,31 +84,15 @@ impl Gpu {
             ..shape.clone()
         };
         let plan = operator.plan(&shape)?;
-        operator.prepare(&plan).await?;
-
-        let device = self.device();
-        let floats = |label, slice: &[f32]| upload(device, label, bytemuck::cast_slice(slice));
-        let query = floats("query", inputs.query)?;
-        let key = floats("key", inputs.key)?;
-        let value = floats("value", inputs.value)?;
-        let bits = mask.map(|(_, mask)| pack_bits(&mask));
-        let mask = bits.map(|bits| upload(device, "mask", bytemuck::cast_slice(&bits)));
-        let mask = mask.transpose()?;
-        let bias = bias.map(|(_, bias)| floats("bias", &bias)).transpose()?;
-        let out = output(device, "out", inputs.query.len() as u64 * 4)?;
-        let len = plan.weights_len(shape.weights);
-        let weights = len.map(|len| output(device, "weights", u64::from(len) * 4)).transpose()?;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let buffers = MultiHeadBuffers {
-            mask: mask.as_ref(),
-            bias: bias.as_ref(),
-            weights: weights.as_ref(),
-            ..MultiHeadBuffers::new(&query, &key, &value, &out)
+        let call = (&operator, &plan.program);
+        let data = |tensor| match tensor {
+            Tensor::Mask => mask.as_ref().map(|(_, mask)| Data::Flags(mask)),
+            Tensor::Bias => bias.as_ref().map(|(_, bias)| Data::Floats(bias)),
+            tensor => inputs.get(tensor),
         };
-        operator.encode(&mut encoder, &plan, &buffers)?;
-        let wanted = (inputs.query.len(), len.map(|len| len as usize));
-        let (out, weights) = self.read_back(encoder, &out, weights.as_ref(), wanted).await?;
-        Ok(MultiHeadOutputs { out, weights })
+        let written = self.context.run_once("multi-head attention", call, data).await?;
+        let out = written.read(Tensor::Out)?.unwrap_or_default();
+        Ok(MultiHeadOutputs { out, weights: written.read(Tensor::Weights)? })
     }
 
     /// As [`Gpu::multi_head_attention`], blocking.
@@ -160,30 +131,12 @@ impl Gpu {
     ) -> Result<SelfAttentionOutputs, Error> {
         let operator = self.self_attention_operator(weights)?;
         let plan = operator.plan(shape)?;
-        inputs.validate(&plan.attention.problem)?;
-        operator.prepare(&plan).await?;
-
-        let device = self.device();
-        let floats = |label, slice: &[f32]| upload(device, label, bytemuck::cast_slice(slice));
-        let values = floats("values", inputs.values)?;
-        let keys = floats("keys", inputs.keys)?;
-        let queries = floats("queries", inputs.queries)?;
-        let bits = inputs.mask.map(pack_bits);
-        let mask = bits.map(|bits| upload(device, "mask", bytemuck::cast_slice(&bits)));
-        let mask = mask.transpose()?;
-        let out = output(device, "out", inputs.queries.len() as u64 * 4)?;
-        let len = plan.attention.problem.weights.map(|view| view.extent);
-        let weights = len.map(|len| output(device, "weights", u64::from(len) * 4)).transpose()?;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let buffers = SelfAttentionBuffers {
-            mask: mask.as_ref(),
-            weights: weights.as_ref(),
-            ..SelfAttentionBuffers::new(&values, &keys, &queries, &out)
-        };
-        operator.encode(&mut encoder, &plan, &buffers)?;
-        let wanted = (inputs.queries.len(), len.map(|len| len as usize));
-        let (out, weights) = self.read_back(encoder, &out, weights.as_ref(), wanted).await?;
-        Ok(SelfAttentionOutputs { out, weights })
+        inputs.validate(&plan.problem)?;
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("self-attention", call, data).await?;
+        let out = written.read(Tensor::Out)?.unwrap_or_default();
+        Ok(SelfAttentionOutputs { out, weights: written.read(Tensor::Weights)? })
     }
 
     /// As [`Gpu::self_attention`], blocking.
@@ -197,21 +150,5 @@ impl Gpu {
         inputs: &SelfAttentionInputs<'_>,
     ) -> Result<SelfAttentionOutputs, Error> {
         pollster::block_on(self.self_attention(weights, shape, inputs))
-    }
-
-    /// Submits, and reads out and weights, of which so many elements are wanted.
-    async fn read_back(
-        &self,
-        encoder: wgpu::CommandEncoder,
-        out: &wgpu::Buffer,
-        weights: Option<&wgpu::Buffer>,
-        (out_len, weights_len): (usize, Option<usize>),
-    ) -> Result<(Vec<f32>, Option<Vec<f32>>), Error> {
-        let buffers: Vec<&wgpu::Buffer> = std::iter::once(out).chain(weights).collect();
-        let mapped = download(self.device(), self.queue(), encoder, &buffers).await?;
-        let mut mapped = mapped.iter();
-        let out = mapped.next().map(|copy| read(copy, out_len)).transpose()?;
-        let weights = mapped.next().zip(weights_len).map(|(copy, len)| read(copy, len));
-        Ok((out.unwrap_or_default(), weights.transpose()?))
     }
 }

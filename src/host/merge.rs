@@ -1,10 +1,10 @@
 //! Results over parts of the keys merged from slices.
 
 use super::Gpu;
-use crate::buffer::{download, output, read, upload};
 use crate::error::Error;
-use crate::ops::{Merge, MergeBuffers};
+use crate::ops::Merge;
 use crate::problem::{Element, MergeInputs, MergeShape, Outputs};
+use crate::tensor::Tensor;
 
 impl Gpu {
     /// A merger on this device that shares its pipelines.
@@ -25,28 +25,11 @@ impl Gpu {
         let operator = self.merge_operator();
         let plan = operator.plan(shape)?;
         inputs.validate(&plan.problem)?;
-        operator.prepare(&plan).await?;
-        let device = self.device();
-        let partial_out = upload(device, "partial_out", bytemuck::cast_slice(inputs.out))?;
-        let partial_lse = upload(device, "partial_lse", bytemuck::cast_slice(inputs.lse))?;
-        let [elements, rows] =
-            [plan.problem.out.extent, plan.problem.lse.extent].map(|extent| extent as usize);
-        let out = output(device, "out", (elements * size_of::<T>()) as u64)?;
-        let lse = output(device, "lse", (rows * size_of::<f32>()) as u64)?;
-        let mut encoder = device.create_command_encoder(&Default::default());
-        let buffers = MergeBuffers {
-            partial_out: &partial_out,
-            partial_lse: &partial_lse,
-            out: &out,
-            lse: &lse,
-        };
-        operator.encode(&mut encoder, &plan, &buffers)?;
-        let mapped = download(device, self.queue(), encoder, &[&out, &lse]).await?;
-        Ok(Outputs {
-            out: read(&mapped[0], elements)?,
-            lse: Some(read(&mapped[1], rows)?),
-            ..Outputs::default()
-        })
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("merge", call, data).await?;
+        let out = written.read(Tensor::Out)?.unwrap_or_default();
+        Ok(Outputs { out, lse: written.read(Tensor::Lse)?, ..Outputs::default() })
     }
 
     /// As [`Gpu::merge`], blocking.

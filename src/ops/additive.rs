@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::plan::AdditivePlan;
 use crate::problem::AdditiveShape;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, constructors, verbs};
+use crate::verbs::{Buffers, constructors, verbs};
 use std::sync::Arc;
 
 /// Additive attention on one device: `e_ij = w_v . tanh(W_q query_i + W_k key_j + b)`, a softmax over the visible keys, the
@@ -48,7 +48,7 @@ pub struct AdditiveBuffers<'a> {
     pub weights: Option<&'a wgpu::Buffer>,
 }
 
-constructors!(Additive);
+constructors!(Additive, AdditivePlan);
 verbs!(Additive, AdditivePlan, AdditiveBuffers, "additive attention");
 
 impl Additive {
@@ -61,22 +61,19 @@ impl Additive {
     }
 }
 
-impl Operator for Additive {
-    type Plan = AdditivePlan;
-    type Buffers<'a> = AdditiveBuffers<'a>;
-
-    fn find<'a>(&'a self, buffers: &AdditiveBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
+impl<'a> Buffers<'a> for AdditiveBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         match tensor {
-            Tensor::Query => Some(buffers.query),
-            Tensor::Key => Some(buffers.key),
-            Tensor::Value => Some(buffers.value),
-            Tensor::QueryWeight => Some(buffers.w_q),
-            Tensor::KeyWeight => Some(buffers.w_k),
-            Tensor::ValueWeight => Some(buffers.w_v),
-            Tensor::InBias => buffers.b,
-            Tensor::Mask => buffers.mask,
-            Tensor::Out => Some(buffers.out),
-            Tensor::Weights => buffers.weights,
+            Tensor::Query => Some(self.query),
+            Tensor::Key => Some(self.key),
+            Tensor::Value => Some(self.value),
+            Tensor::QueryWeight => Some(self.w_q),
+            Tensor::KeyWeight => Some(self.w_k),
+            Tensor::ValueWeight => Some(self.w_v),
+            Tensor::InBias => self.b,
+            Tensor::Mask => self.mask,
+            Tensor::Out => Some(self.out),
+            Tensor::Weights => self.weights,
             _ => None,
         }
         .map(BufferRange::from)

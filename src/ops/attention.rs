@@ -5,11 +5,11 @@ use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::lock;
 use crate::plan::{Kernel, Plan};
 use crate::problem::{AttentionOptions, AttentionShape, Problem};
+use crate::scope::lock;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, verbs};
+use crate::verbs::{Buffers, Operator, verbs};
 use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    pub(super) context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     pub(super) options: AttentionOptions,
 }
 
@@ -133,7 +133,6 @@ impl Attention {
 
 impl Operator for Attention {
     type Plan = Plan;
-    type Buffers<'a> = AttentionBuffers<'a>;
 
     fn check(&self, plan: &Plan) -> Result<(), Error> {
         if plan.problem.options == self.options {
@@ -141,10 +140,6 @@ impl Operator for Attention {
         }
         let expected = format!("a plan with this operator's options, {:?}", self.options);
         Err(Error::invalid("plan", expected, format!("{:?}", plan.problem.options)))
-    }
-
-    fn find<'a>(&'a self, buffers: &AttentionBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
-        buffers.get(tensor)
     }
 }
 
@@ -179,6 +174,18 @@ impl<'a> AttentionBuffers<'a> {
         }
     }
 
+    /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
+    /// f16, say, or last frame's shape. Use it if each tensor has a buffer of its own. Empty tensors take a buffer of any size.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check_exact(&self, plan: &Plan) -> Result<(), Error> {
+        let alignment = plan.program.capabilities.storage_alignment;
+        plan.program.check_buffers(|tensor| self.get(tensor), alignment, true)
+    }
+}
+
+impl<'a> Buffers<'a> for AttentionBuffers<'a> {
     fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         let buffer = match tensor {
             Tensor::Query => Some(self.query),
@@ -200,15 +207,5 @@ impl<'a> AttentionBuffers<'a> {
             _ => None,
         };
         buffer.map(BufferRange::from)
-    }
-
-    /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
-    /// f16, say, or last frame's shape. Use it if each tensor has a buffer of its own. Empty tensors take a buffer of any size.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`].
-    pub fn check_exact(&self, plan: &Plan) -> Result<(), Error> {
-        let alignment = plan.program.capabilities.storage_alignment;
-        plan.program.check_buffers(|tensor| self.get(tensor), alignment, true)
     }
 }

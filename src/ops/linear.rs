@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::plan::LinearPlan;
 use crate::problem::LinearShape;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, constructors, verbs};
+use crate::verbs::{Buffers, constructors, verbs};
 use std::sync::Arc;
 
 /// `out = x weight^T + bias` on one device: the projections around attention.
@@ -33,7 +33,7 @@ pub struct LinearBuffers<'a> {
     pub out: &'a wgpu::Buffer,
 }
 
-constructors!(Linear);
+constructors!(Linear, LinearPlan);
 verbs!(Linear, LinearPlan, LinearBuffers, "linear");
 
 impl Linear {
@@ -47,16 +47,13 @@ impl Linear {
     }
 }
 
-impl Operator for Linear {
-    type Plan = LinearPlan;
-    type Buffers<'a> = LinearBuffers<'a>;
-
-    fn find<'a>(&'a self, buffers: &LinearBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
+impl<'a> Buffers<'a> for LinearBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         match tensor {
-            Tensor::X => Some(buffers.x),
-            Tensor::Weight => Some(buffers.weight),
-            Tensor::Bias => buffers.bias,
-            Tensor::Out => Some(buffers.out),
+            Tensor::X => Some(self.x),
+            Tensor::Weight => Some(self.weight),
+            Tensor::Bias => self.bias,
+            Tensor::Out => Some(self.out),
             _ => None,
         }
         .map(BufferRange::from)

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::plan::MergePlan;
 use crate::problem::MergeShape;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, constructors, verbs};
+use crate::verbs::{Buffers, constructors, verbs};
 use std::sync::Arc;
 
 /// Merges out and lse over parts of the keys into those over all of them, on one device.
@@ -34,7 +34,7 @@ pub struct MergeBuffers<'a> {
     pub lse: &'a wgpu::Buffer,
 }
 
-constructors!(Merge);
+constructors!(Merge, MergePlan);
 verbs!(Merge, MergePlan, MergeBuffers, "merge");
 
 impl Merge {
@@ -48,16 +48,13 @@ impl Merge {
     }
 }
 
-impl Operator for Merge {
-    type Plan = MergePlan;
-    type Buffers<'a> = MergeBuffers<'a>;
-
-    fn find<'a>(&'a self, buffers: &MergeBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
+impl<'a> Buffers<'a> for MergeBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         match tensor {
-            Tensor::Parts => Some(buffers.partial_out),
-            Tensor::PartsLse => Some(buffers.partial_lse),
-            Tensor::Out => Some(buffers.out),
-            Tensor::Lse => Some(buffers.lse),
+            Tensor::Parts => Some(self.partial_out),
+            Tensor::PartsLse => Some(self.partial_lse),
+            Tensor::Out => Some(self.out),
+            Tensor::Lse => Some(self.lse),
             _ => None,
         }
         .map(BufferRange::from)

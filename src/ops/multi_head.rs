@@ -8,7 +8,7 @@ use crate::lost;
 use crate::plan::MultiHeadPlan;
 use crate::problem::{MultiHeadShape, MultiHeadSizes, MultiHeadWeights};
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, verbs};
+use crate::verbs::{Buffers, Operator, verbs};
 use std::sync::Arc;
 
 /// A multi-head layer, PyTorch's `nn.MultiheadAttention` in evaluation mode, with its parameters on one device.
@@ -98,7 +98,6 @@ verbs!(MultiHeadAttention, MultiHeadPlan, MultiHeadBuffers, "multi-head attentio
 
 impl Operator for MultiHeadAttention {
     type Plan = MultiHeadPlan;
-    type Buffers<'a> = MultiHeadBuffers<'a>;
 
     fn check(&self, plan: &MultiHeadPlan) -> Result<(), Error> {
         if plan.sizes == self.sizes {
@@ -107,20 +106,22 @@ impl Operator for MultiHeadAttention {
         Err(Error::invalid("plan", "a plan of this operator", "one of another layer"))
     }
 
-    fn find<'a>(
-        &'a self,
-        buffers: &MultiHeadBuffers<'a>,
-        tensor: Tensor,
-    ) -> Option<BufferRange<'a>> {
+    fn parameter(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
+        self.parameters.get(tensor)
+    }
+}
+
+impl<'a> Buffers<'a> for MultiHeadBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         let buffer = match tensor {
-            Tensor::Query => Some(buffers.query),
-            Tensor::Key => Some(buffers.key),
-            Tensor::Value => Some(buffers.value),
-            Tensor::Mask => buffers.mask,
-            Tensor::Bias => buffers.bias,
-            Tensor::Out => Some(buffers.out),
-            Tensor::Weights => buffers.weights,
-            tensor => self.parameters.get(tensor),
+            Tensor::Query => Some(self.query),
+            Tensor::Key => Some(self.key),
+            Tensor::Value => Some(self.value),
+            Tensor::Mask => self.mask,
+            Tensor::Bias => self.bias,
+            Tensor::Out => Some(self.out),
+            Tensor::Weights => self.weights,
+            _ => None,
         };
         buffer.map(BufferRange::from)
     }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::plan::PositionalPlan;
 use crate::problem::PositionalShape;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, constructors, verbs};
+use crate::verbs::{Buffers, constructors, verbs};
 use std::sync::Arc;
 
 /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::sinusoidal) or learned positions.
@@ -33,7 +33,7 @@ pub struct PositionalBuffers<'a> {
     pub out: Option<&'a wgpu::Buffer>,
 }
 
-constructors!(Positional);
+constructors!(Positional, PositionalPlan);
 verbs!(Positional, PositionalPlan, PositionalBuffers, "positional");
 
 impl Positional {
@@ -46,20 +46,13 @@ impl Positional {
     }
 }
 
-impl Operator for Positional {
-    type Plan = PositionalPlan;
-    type Buffers<'a> = PositionalBuffers<'a>;
-
-    fn find<'a>(
-        &'a self,
-        buffers: &PositionalBuffers<'a>,
-        tensor: Tensor,
-    ) -> Option<BufferRange<'a>> {
+impl<'a> Buffers<'a> for PositionalBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         match tensor {
-            Tensor::X => buffers.x,
-            Tensor::Table => Some(buffers.table),
-            Tensor::Positions => buffers.positions,
-            Tensor::Out => buffers.out,
+            Tensor::X => self.x,
+            Tensor::Table => Some(self.table),
+            Tensor::Positions => self.positions,
+            Tensor::Out => self.out,
             _ => None,
         }
         .map(BufferRange::from)

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::plan::RotaryPlan;
 use crate::problem::RotaryShape;
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, constructors, verbs};
+use crate::verbs::{Buffers, constructors, verbs};
 use std::sync::Arc;
 
 /// Rotary encoding on one device: pairs of columns rotated by the angles of a table, such as
@@ -38,7 +38,7 @@ pub struct RotaryBuffers<'a> {
     pub out: Option<&'a wgpu::Buffer>,
 }
 
-constructors!(Rotary);
+constructors!(Rotary, RotaryPlan);
 verbs!(Rotary, RotaryPlan, RotaryBuffers, "rotary");
 
 impl Rotary {
@@ -51,17 +51,14 @@ impl Rotary {
     }
 }
 
-impl Operator for Rotary {
-    type Plan = RotaryPlan;
-    type Buffers<'a> = RotaryBuffers<'a>;
-
-    fn find<'a>(&'a self, buffers: &RotaryBuffers<'a>, tensor: Tensor) -> Option<BufferRange<'a>> {
+impl<'a> Buffers<'a> for RotaryBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         match tensor {
-            Tensor::X => Some(buffers.x),
-            Tensor::Cos => Some(buffers.cos),
-            Tensor::Sin => Some(buffers.sin),
-            Tensor::Positions => buffers.positions,
-            Tensor::Out => buffers.out,
+            Tensor::X => Some(self.x),
+            Tensor::Cos => Some(self.cos),
+            Tensor::Sin => Some(self.sin),
+            Tensor::Positions => self.positions,
+            Tensor::Out => self.out,
             _ => None,
         }
         .map(BufferRange::from)

@@ -8,7 +8,7 @@ use crate::lost;
 use crate::plan::SelfAttentionPlan;
 use crate::problem::{SelfAttentionShape, SelfAttentionWeights};
 use crate::tensor::Tensor;
-use crate::verbs::{Operator, verbs};
+use crate::verbs::{Buffers, Operator, verbs};
 use std::sync::Arc;
 
 /// The `SelfAttention` module of many tutorials, with its parameters on one device: small matrices that all heads
@@ -93,7 +93,6 @@ verbs!(SelfAttention, SelfAttentionPlan, SelfAttentionBuffers, "self-attention")
 
 impl Operator for SelfAttention {
     type Plan = SelfAttentionPlan;
-    type Buffers<'a> = SelfAttentionBuffers<'a>;
 
     fn check(&self, plan: &SelfAttentionPlan) -> Result<(), Error> {
         if [plan.heads, plan.head_dim] == [self.heads, self.head_dim] {
@@ -102,19 +101,21 @@ impl Operator for SelfAttention {
         Err(Error::invalid("plan", "a plan of this operator", "one of another module"))
     }
 
-    fn find<'a>(
-        &'a self,
-        buffers: &SelfAttentionBuffers<'a>,
-        tensor: Tensor,
-    ) -> Option<BufferRange<'a>> {
+    fn parameter(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
+        self.parameters.get(tensor)
+    }
+}
+
+impl<'a> Buffers<'a> for SelfAttentionBuffers<'a> {
+    fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
         let buffer = match tensor {
-            Tensor::Value => Some(buffers.values),
-            Tensor::Key => Some(buffers.keys),
-            Tensor::Query => Some(buffers.queries),
-            Tensor::Mask => buffers.mask,
-            Tensor::Out => Some(buffers.out),
-            Tensor::Weights => buffers.weights,
-            tensor => self.parameters.get(tensor),
+            Tensor::Value => Some(self.values),
+            Tensor::Key => Some(self.keys),
+            Tensor::Query => Some(self.queries),
+            Tensor::Mask => self.mask,
+            Tensor::Out => Some(self.out),
+            Tensor::Weights => self.weights,
+            _ => None,
         };
         buffer.map(BufferRange::from)
     }

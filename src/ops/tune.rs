@@ -3,9 +3,9 @@
 use super::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
 use crate::error::Error;
-use crate::pipeline::lock;
 use crate::plan::{Entry, ForwardTile, Plan, Tuning, candidates};
 use crate::problem::{AttentionShape, Problem};
+use crate::scope::lock;
 use std::time::{Duration, Instant};
 
 /// Each candidate is timed so often, by turns.
@@ -34,7 +34,7 @@ impl Attention {
         let capabilities = &self.context.capabilities;
         let problem = Problem::new(shape, &self.options)?;
         let chosen = Plan::new(problem.clone(), capabilities, None)?;
-        if !chosen.dispatches.iter().any(|d| d.variant.entry == Entry::AttentionForward) {
+        if !chosen.dispatches().iter().any(|d| d.variant.entry == Entry::AttentionForward) {
             let expected = "one that forward or decode takes";
             return Err(Error::invalid("shape", expected, chosen.kernel.name()));
         }

@@ -1,45 +1,20 @@
 //! What a driver has compiled, as bytes that outlive the program.
 
-use super::{Pipelines, if_ready, scoped};
-use crate::error::Error;
+use crate::scope::{if_ready, scoped};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
 
 /// Bytes of the checksum that stands before the driver's own.
 const CHECKSUM: usize = size_of::<u64>();
 
-impl Pipelines {
-    /// All that has been compiled so far, if this device can tell.
-    pub(crate) fn cache_data(&self) -> Option<Vec<u8>> {
-        let data = self.cache.as_ref()?.get_data()?;
-        let checksum = checksum(&self.device.adapter_info(), &data);
-        Some([&checksum.to_le_bytes()[..], &data].concat())
-    }
+/// The driver's bytes behind a checksum over them and the adapter.
+pub(super) fn seal(adapter: &wgpu::AdapterInfo, data: &[u8]) -> Vec<u8> {
+    [&checksum(adapter, data).to_le_bytes()[..], data].concat()
+}
 
-    /// The same texts, of which none is compiled yet, starting from what was compiled before.
-    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Self, Error> {
-        if self.cache.is_none() {
-            let (expected, found) = ("Vulkan, and Features::PIPELINE_CACHE", "none".to_owned());
-            return Err(Error::Unsupported {
-                what: "pipeline cache",
-                expected: expected.to_owned(),
-                found,
-            });
-        }
-        let data = sealed.split_first_chunk::<CHECKSUM>().filter(|(sum, data)| {
-            u64::from_le_bytes(**sum) == checksum(&self.device.adapter_info(), data)
-        });
-        let Some((_, data)) = data else {
-            let expected = "what pipeline_cache_data gave on this adapter and driver";
-            return Err(Error::invalid("data", expected, format!("{} other bytes", sealed.len())));
-        };
-        let cache = create(&self.device, Some(data));
-        let edited = match &self.edited {
-            Some((edit, plain)) => Some((edit.clone(), Arc::new(plain.started_from(sealed)?))),
-            None => None,
-        };
-        Ok(Self { device: self.device.clone(), edited, cache, places: Mutex::default() })
-    }
+/// The driver's bytes, if they were sealed so on this adapter and driver.
+pub(super) fn unseal<'a>(adapter: &wgpu::AdapterInfo, sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (sum, data) = sealed.split_first_chunk::<CHECKSUM>()?;
+    (u64::from_le_bytes(*sum) == checksum(adapter, data)).then_some(data)
 }
 
 /// None where the device has no such thing.

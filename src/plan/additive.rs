@@ -21,9 +21,9 @@ pub struct AdditivePlan {
     pub(crate) program: Program,
 }
 
-/// Queries and columns of a workgroup, as in additive_forward.wgsl, and the bytes of its tiles.
-const ROWS: u32 = 8;
-const COLUMNS: u32 = 256;
+/// Queries and columns of a workgroup, in which each invocation has four, and the bytes of its tiles.
+const ROWS: u32 = Entry::AdditiveForward.count("ROWS");
+const COLUMNS: u32 = 4 * Entry::AdditiveForward.count("THREADS");
 const WORKGROUP_BYTES: u32 = 12_224;
 /// Multiply-adds that a tanh costs.
 const TANH: u64 = 8;
@@ -129,7 +129,8 @@ impl AdditivePart<'_> {
     fn rows(&self, from: usize, [batch, row]: [usize; 2], first: usize, rows: usize) -> View {
         let offset = (self.batches.start - from) * batch + first * row;
         let columns = row.max(1);
-        let last = offset + (self.batches.len() - 1) * batch + rows.saturating_sub(1) * row + columns;
+        let last =
+            offset + (self.batches.len() - 1) * batch + rows.saturating_sub(1) * row + columns;
         View {
             offset: narrow(offset),
             batch: narrow(batch),
@@ -156,8 +157,7 @@ impl AdditivePart<'_> {
     /// Bits of the mask, which may repeat along each axis.
     fn mask(&self) -> Option<View> {
         let mask = self.problem.mask.filter(|_| self.problem.shape.kv_len > 0)?;
-        let [batch, query] =
-            [self.batches.start, self.queries.start].map(|first| narrow(first));
+        let [batch, query] = [self.batches.start, self.queries.start].map(|first| narrow(first));
         let offset = batch * mask.batch + query * mask.row;
         let last = [
             (narrow(self.batches.len()), mask.batch),
@@ -206,13 +206,10 @@ impl Part for AdditivePart<'_> {
             ..Params::default()
         };
         bind("w_v", Tensor::ValueWeight, per_word, Some(p.w_v));
-        params.out =
-            bindings.bind_out(Tensor::Out, per_word, self.of_queries(0, s.value_dim), out);
+        params.out = bindings.bind_out(Tensor::Out, per_word, self.of_queries(0, s.value_dim), out);
         let batches = narrow(self.batches.len());
-        let grid =
-            [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), batches];
-        let variant =
-            Variant { entry: Entry::AdditiveForward, storage, out, constants: [].into() };
+        let grid = [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), batches];
+        let variant = Variant { entry: Entry::AdditiveForward, storage, out, constants: [].into() };
         let forward = bindings.dispatch(variant, &params, grid);
         let bound = forward.find(Tensor::Weights).copied();
         let softmax = bound.map(|bound| Dispatch {
@@ -240,10 +237,9 @@ impl Part for AdditivePart<'_> {
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
         let is_of_queries = match excess {
             Excess::Grid { axis, .. } => *axis == 0,
-            Excess::Memory { bound, .. } => !matches!(
-                bound.tensor,
-                Tensor::ProjectedKey | Tensor::Value | Tensor::ValueWeight
-            ),
+            Excess::Memory { bound, .. } => {
+                !matches!(bound.tensor, Tensor::ProjectedKey | Tensor::Value | Tensor::ValueWeight)
+            }
             Excess::Work { .. } => self.queries.len() > ROWS as usize,
             _ => true,
         };

@@ -3,37 +3,10 @@
 use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
+use super::window::Window;
 use crate::device::Capabilities;
 use crate::problem::View;
 use crate::tensor::Tensor;
-
-/// The part of a buffer that a dispatch binds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Window {
-    /// First byte, aligned for the device.
-    pub start: u64,
-    /// Number of bytes.
-    pub size: u64,
-    /// Element at `start`.
-    pub first_element: u32,
-}
-
-impl Window {
-    /// Onto a tensor with so many elements in a 32-bit word.
-    pub(super) fn onto(per_word: u32, view: &View, capabilities: &Capabilities) -> Self {
-        let step = capabilities.storage_alignment.max(4) / 4 * per_word;
-        let first_element = view.offset / step * step;
-        let bytes = |elements: u32| u64::from(elements.div_ceil(per_word)) * 4;
-        let start = bytes(first_element);
-        Self { start, size: bytes(view.extent) - start, first_element }
-    }
-
-    /// The elements of a window onto out, each as a word of its own at the start of another buffer.
-    fn unpacked(out: &Self, view: &View) -> Self {
-        let elements = u64::from(view.extent - out.first_element).next_multiple_of(2);
-        Self { start: 0, size: elements * 4, first_element: out.first_element }
-    }
-}
 
 /// A tensor bound through a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,17 +60,9 @@ impl Dispatch {
         let (name, view) = (unpacked.name, unpacked.view);
         let window = Window::onto(2, &view, capabilities);
         let words = view.extent.div_ceil(2) - window.first_element / 2;
-        let bound = [
-            Bound { name: "unpacked", ..unpacked },
-            Bound { name, tensor, view, window },
-        ];
+        let bound = [Bound { name: "unpacked", ..unpacked }, Bound { name, tensor, view, window }];
         let pack = Self {
-            variant: Variant {
-                entry: Entry::Pack,
-                storage,
-                out: storage,
-                constants: [].into(),
-            },
+            variant: Variant { entry: Entry::Pack, storage, out: storage, constants: [].into() },
             params: bytemuck::bytes_of(&Params { words, ..Params::default() }).to_vec(),
             bound: bound.to_vec(),
             table: Vec::new(),
@@ -107,8 +72,7 @@ impl Dispatch {
     }
 }
 
-/// Invocations of pack.wgsl's workgroup.
-const PACK_THREADS: u32 = 64;
+const PACK_THREADS: u32 = Entry::Pack.count("THREADS");
 
 /// What a dispatch is going to bind.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{LinearProblem, LinearShape, View};
-use crate::tensor::{Given, Tensor};
+use crate::tensor::Tensor;
 
 /// What will run for a linear layer; plain data, made in microseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,21 +60,7 @@ impl LinearPlan {
             }
         }
         let dispatches = fit(vec![problem.clone()], capabilities)?;
-        let p = &problem;
-        let per_word = p.element.per_word();
-        let given = [
-            Given::input(Tensor::X, "x", p.x, per_word),
-            Given::input(Tensor::Weight, "weight", p.weight, per_word),
-            Given::input(Tensor::Bias, "bias", p.bias, per_word),
-            Given::output(Tensor::Out, "out", p.out, p.out_element.per_word()),
-        ];
-        Ok(Self { program: Program::new(capabilities, given, dispatches)?, problem })
-    }
-
-    /// How many dispatches there are.
-    #[must_use]
-    pub fn dispatch_count(&self) -> usize {
-        self.program.dispatches.len()
+        Ok(Self { program: Program::new(capabilities, problem.given(), dispatches)?, problem })
     }
 }
 

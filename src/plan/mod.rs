@@ -2,7 +2,6 @@
 //! functions over plain data, so that every choice can be tested on any machine.
 
 mod additive;
-mod cache;
 mod dispatch;
 mod fit;
 mod kernels;
@@ -18,24 +17,26 @@ mod tiles;
 mod tokens;
 mod tuning;
 mod variant;
+mod window;
 
 pub use additive::AdditivePlan;
-pub use cache::CacheLensParams;
-pub(crate) use cache::cache_lens;
-pub use dispatch::{Bound, Dispatch, Window};
+pub(crate) use dispatch::Bindings;
+pub use dispatch::{Bound, Dispatch};
+
 pub use linear::{LinearParams, LinearPlan};
 pub use merge::MergePlan;
 pub use multi_head::MultiHeadPlan;
 pub(crate) use params::MOST_SEQUENCES;
 pub use params::{LensParams, Params, SequenceParams, ViewParams};
-pub(crate) use program::{Program, bytes};
+pub(crate) use program::{Program, bytes, check_buffer};
 pub use self_attention::SelfAttentionPlan;
 pub use storage::Storage;
-pub use tiles::Tiles;
+pub use tiles::{ForwardTile, Tiles};
 pub use tokens::{PositionalPlan, RotaryPlan, TokenParams};
+pub use tuning::Tuning;
 pub(crate) use tuning::candidates;
-pub use tuning::{ForwardTile, Tuning};
 pub use variant::{Access, Constant, Entry, Variant};
+pub use window::Window;
 
 use crate::device::Capabilities;
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
-use super::dispatch::Window;
+use super::window::Window;
 use crate::problem::{Lens, Line, Pages, Problem, View};
 use crate::tensor::Tensor;
 

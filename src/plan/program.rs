@@ -121,8 +121,7 @@ pub(crate) fn check_buffer<'b>(
     alignment: u32,
     exactly: bool,
 ) -> Result<Option<BufferRange<'b>>, Error> {
-    let refuse =
-        |expected: String, found: String| Err(Error::invalid(given.name, expected, found));
+    let refuse = |expected: String, found: String| Err(Error::invalid(given.name, expected, found));
     let (bytes, range) = match (given.bytes(), range) {
         (None, None) => return Ok(None),
         (Some(_), None) => {

@@ -42,7 +42,8 @@ impl SelfAttentionPlan {
         // One row a head.
         let shared = |len: usize, x, weight, out| {
             let rows = shape.batch.saturating_mul(len).saturating_mul(heads);
-            let linear = LinearPlan::new(&LinearShape::new(rows, head_dim, head_dim), capabilities)?;
+            let linear =
+                LinearPlan::new(&LinearShape::new(rows, head_dim, head_dim), capabilities)?;
             Ok::<_, Error>(linear.program.renamed(|tensor| match tensor {
                 Tensor::X => x,
                 Tensor::Weight => weight,
@@ -107,8 +108,7 @@ impl SelfAttentionPlan {
     }
 }
 
-/// The default of uniform_rows.wgsl.
-const UNIFORM_ROWS_THREADS: u32 = 64;
+const UNIFORM_ROWS_THREADS: u32 = Entry::UniformRows.count("THREADS");
 
 /// Rows of which those that see no key become the mean of all values.
 struct UniformRows {
@@ -127,8 +127,7 @@ impl Part for UniformRows {
             (storage::input(part, capabilities), storage::output(part, capabilities));
         let entry = Entry::UniformRows;
         let variant = Variant { entry, storage, out, constants: [].into() };
-        let mut call =
-            Call::new(part, capabilities).reads(&[Tensor::Value]).writes_out(out).lse();
+        let mut call = Call::new(part, capabilities).reads(&[Tensor::Value]).writes_out(out).lse();
         if let Some(view) = part.view(Tensor::Weights) {
             call = call.matrix((Tensor::Weights, view));
             call.params.flags |= Params::HAS_WEIGHTS;

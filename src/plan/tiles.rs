@@ -1,11 +1,11 @@
 //! Tile sizes from shape and device.
 
-use super::tuning::ForwardTile;
 use super::variant::{Constant, Entry};
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
 use crate::tensor::Tensor;
+use std::fmt;
 
 /// Sizes of a kernel's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,27 @@ pub struct Tiles {
     pub workgroup_bytes: u32,
 }
 
+/// What a workgroup of `forward` and `decode` takes upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForwardTile {
+    /// Invocations: a power of two from 8 to 256.
+    pub threads: u32,
+    /// Rows that each owns: 1, 2 or 4.
+    pub rows_each: u32,
+    /// Keys that are computed at a time: 1, 2 or 4.
+    pub keys_each: u32,
+    /// Whether each tile of keys is loaded into registers while the one before it is computed.
+    pub ahead: bool,
+}
+
+impl fmt::Display for ForwardTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, rows_each, keys_each, ahead } = self;
+        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")?;
+        if *ahead { f.write_str(", the next tile ahead") } else { Ok(()) }
+    }
+}
+
 /// The visibility of a tile's keys is one 32-bit word.
 pub(super) const MOST_KEYS: u32 = 32;
 /// Workgroups that keep a device busy. No API tells how many processors a GPU has: two for each of a large one's.
@@ -50,8 +71,9 @@ const FEWEST_KEYS: u32 = 4;
 const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
 /// Bytes of a kernel's note on values that are not finite.
 const FLAG_BYTES: u32 = 4;
-/// Invocations of a workgroup of the three stages' products: the default of their shaders.
-const PRODUCT_THREADS: u32 = 64;
+/// Invocations of a workgroup of the three stages' products.
+const PRODUCT_THREADS: u32 = Entry::Scores.count("THREADS");
+const _: () = assert!(Entry::WeightedSum.count("THREADS") == PRODUCT_THREADS);
 /// Columns that an invocation keeps in registers.
 const MOST_COLUMNS: u32 = 128;
 /// Vectors of the next tile that an invocation has registers for.
@@ -266,7 +288,8 @@ impl Tiles {
 
     /// Turns of loops for each key of a tile to see which rows it is visible to, where biases or segments decide.
     pub(super) fn visibility_turns(&self, problem: &Problem) -> u32 {
-        let tensors = u32::from(problem.has(Tensor::Bias)) + u32::from(problem.has(Tensor::Segments));
+        let tensors =
+            u32::from(problem.has(Tensor::Bias)) + u32::from(problem.has(Tensor::Segments));
         tensors * self.rows_each
     }
 

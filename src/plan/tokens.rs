@@ -46,8 +46,8 @@ pub struct TokenParams {
     pub back: u32,
 }
 
-/// Invocations of a workgroup: the default of both shaders.
-const THREADS: u32 = 64;
+const THREADS: u32 = Entry::Rotary.count("THREADS");
+const _: () = assert!(Entry::Positional.count("THREADS") == THREADS);
 
 impl RotaryPlan {
     /// Plans a rotary encoding on a device, as [`Rotary::plan`](crate::Rotary::plan) does.
@@ -128,14 +128,18 @@ impl Part for TokenProblem {
 
     /// Two halves along the axis on which what is too large reaches farthest.
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
-        let (Excess::Memory { bound, .. } | Excess::Words { bound, .. }) = excess else {
-            return None;
+        // A grid shrinks with each of the sizes.
+        let even = View { batch: 1, head: 1, row: 1, ..View::default() };
+        let view = match excess {
+            Excess::Memory { bound, .. } | Excess::Words { bound, .. } => bound.view,
+            Excess::Grid { .. } => even,
+            _ => return None,
         };
         let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
-        let View { batch, head, row, .. } = bound.view;
-        let is_named_table = self.positions.is_some() && bound.view == self.table;
+        let View { batch, head, row, .. } = view;
+        let is_named_table = self.positions.is_some() && view == self.table;
         // Tokens that go to places stay together where fewer of them have as many.
-        let stay = self.places.is_some() && (self.from_lens.is_some() || bound.view == self.out);
+        let stay = self.places.is_some() && (self.from_lens.is_some() || view == self.out);
         let tokens = if stay { 1 } else { self.len };
         let axes = [
             (0, reach(row, tokens)),

@@ -1,24 +1,11 @@
 //! Tiles of the fused kernel that were measured, in place of those that the model picks.
 
-use super::tiles::Tiles;
+use super::tiles::{ForwardTile, Tiles};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
 use std::fmt;
 use std::str::FromStr;
-
-/// What a workgroup of `forward` and `decode` takes upon itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ForwardTile {
-    /// Invocations: a power of two from 8 to 256.
-    pub threads: u32,
-    /// Rows that each owns: 1, 2 or 4.
-    pub rows_each: u32,
-    /// Keys that are computed at a time: 1, 2 or 4.
-    pub keys_each: u32,
-    /// Whether each tile of keys is loaded into registers while the one before it is computed.
-    pub ahead: bool,
-}
 
 /// The fastest tiles of an adapter, as [`Attention::tune`](crate::Attention::tune) finds them. As text it has a line for each, so that
 /// a program can keep it: [`ToString`] and [`FromStr`] are each other's inverse.
@@ -89,14 +76,6 @@ pub(crate) fn candidates(
     ];
     let fits = |tile: &ForwardTile| Tiles::admits(*tile, problem, capabilities);
     Ok(std::iter::once(own).chain(steps.into_iter().filter(fits)).collect())
-}
-
-impl fmt::Display for ForwardTile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { threads, rows_each, keys_each, ahead } = self;
-        write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")?;
-        if *ahead { f.write_str(", the next tile ahead") } else { Ok(()) }
-    }
 }
 
 const NAMES: [&str; 8] =

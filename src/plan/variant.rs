@@ -94,11 +94,62 @@ impl Entry {
         }
     }
 
+    /// The text of its file.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::AttentionForward => include_str!("../../shaders/attention_forward.wgsl"),
+            Self::AttentionForwardWide => include_str!("../../shaders/attention_forward_wide.wgsl"),
+            Self::AttentionForwardMatrix => {
+                include_str!("../../shaders/attention_forward_matrix.wgsl")
+            }
+            Self::AttentionCombine => include_str!("../../shaders/attention_combine.wgsl"),
+            Self::AttentionWeights => include_str!("../../shaders/attention_weights.wgsl"),
+            Self::Scores => include_str!("../../shaders/scores.wgsl"),
+            Self::Softmax => include_str!("../../shaders/softmax.wgsl"),
+            Self::WeightedSum => include_str!("../../shaders/weighted_sum.wgsl"),
+            Self::Pack => include_str!("../../shaders/pack.wgsl"),
+            Self::Linear => include_str!("../../shaders/linear.wgsl"),
+            Self::HeadMean => include_str!("../../shaders/head_mean.wgsl"),
+            Self::UniformRows => include_str!("../../shaders/uniform_rows.wgsl"),
+            Self::AdditiveForward => include_str!("../../shaders/additive_forward.wgsl"),
+            Self::Rotary => include_str!("../../shaders/rotary.wgsl"),
+            Self::Positional => include_str!("../../shaders/positional.wgsl"),
+            Self::CacheLens => include_str!("../../shaders/cache_lens.wgsl"),
+        }
+    }
+
+    /// The default of one of its counts, read from its text as the library is compiled, so that it stands nowhere else.
+    pub(crate) const fn count(self, name: &str) -> u32 {
+        let (text, name) = (self.text().as_bytes(), name.as_bytes());
+        let mut at = 0;
+        while !(stands(text, at, b"const ") && stands(text, at + 6, name)) {
+            at += 1;
+        }
+        at += b"const ".len() + name.len();
+        assert!(stands(text, at, b" = "), "a declaration, of this name");
+        at += b" = ".len();
+        let mut count = 0;
+        while text[at].is_ascii_digit() {
+            count = count * 10 + (text[at] - b'0') as u32;
+            at += 1;
+        }
+        count
+    }
+
     /// Whether its shader multiplies cooperative matrices, of f16 and by subgroups.
     #[must_use]
     pub fn needs_matrices(self) -> bool {
         self == Self::AttentionForwardMatrix
     }
+}
+
+/// Whether `word` stands in the text there.
+const fn stands(text: &[u8], at: usize, word: &[u8]) -> bool {
+    let mut index = 0;
+    while index < word.len() && text[at + index] == word[index] {
+        index += 1;
+    }
+    index == word.len()
 }
 
 /// The new value of a named constant.

@@ -3,8 +3,10 @@
 use super::element::ElementType;
 use super::slice::move_view;
 use super::strides::{Layout, Strides, View, resolve, resolve_output};
-use super::{Element, length};
+use super::tensors::check_len;
+use super::{Data, Element, length};
 use crate::error::Error;
+use crate::tensor::{Given, Tensor};
 use std::ops::Range;
 
 /// Sizes and layouts of `out = x weight^T + bias`, the linear layer as PyTorch's `nn.Linear` has it.
@@ -122,6 +124,17 @@ impl LinearProblem {
         })
     }
 
+    /// What a caller gives.
+    pub(crate) fn given(&self) -> [Given; 4] {
+        let per_word = self.element.per_word();
+        [
+            Given::input(Tensor::X, "x", self.x, per_word),
+            Given::input(Tensor::Weight, "weight", self.weight, per_word),
+            Given::input(Tensor::Bias, "bias", self.bias, per_word),
+            Given::output(Tensor::Out, "out", self.out, self.out_element.per_word()),
+        ]
+    }
+
     /// Some of the rows and columns of out, which is not empty.
     pub(crate) fn part(&self, batches: Range<u32>, rows: Range<u32>, columns: Range<u32>) -> Self {
         let count = |range: &Range<u32>| range.end - range.start;
@@ -141,31 +154,25 @@ impl LinearProblem {
     }
 }
 
-impl<T: Element> LinearInputs<'_, T> {
+impl<'a, T: Element> LinearInputs<'a, T> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::X => Some(Data::Elements(self.x)),
+            Tensor::Weight => Some(Data::Elements(self.weight)),
+            Tensor::Bias => self.bias.map(Data::Elements),
+            _ => None,
+        }
+    }
+
     /// Compares every slice's length with what the problem needs.
     pub(crate) fn validate(&self, problem: &LinearProblem) -> Result<(), Error> {
         if T::TYPE != problem.element {
             return Err(Error::invalid("x", format!("{} elements", problem.element), T::TYPE));
         }
-        let bias = match (&problem.bias, self.bias) {
-            (Some(_), None) => {
-                return Err(Error::invalid("bias", "a slice, as the shape has one", "none"));
-            }
-            (None, Some(bias)) => {
-                let found = format!("{} elements", bias.len());
-                return Err(Error::invalid("bias", "none, as the shape has none", found));
-            }
-            (view, slice) => {
-                view.as_ref().zip(slice).map(|(view, bias)| ("bias", view, bias.len()))
-            }
-        };
-        let tensors =
-            [("x", &problem.x, self.x.len()), ("weight", &problem.weight, self.weight.len())];
-        for (argument, view, found) in tensors.into_iter().chain(bias) {
-            let extent = view.extent as usize;
-            if found < extent || view.exact && found > extent {
-                let least = if view.exact { "" } else { "at least " };
-                return Err(Error::invalid(argument, format!("{least}{extent} elements"), found));
+        for Given { tensor, name, view, .. } in problem.given() {
+            if tensor != Tensor::Out {
+                check_len(name, view.as_ref(), self.get(tensor).map(|data| data.len()))?;
             }
         }
         Ok(())

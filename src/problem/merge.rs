@@ -3,8 +3,9 @@
 use super::slice::move_view;
 use super::strides::{multiply, resolve, to_u32};
 use super::tensors::check_len;
-use super::{Element, ElementType, Layout, View, length};
+use super::{Data, Element, ElementType, Layout, View, length};
 use crate::error::Error;
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// Sizes of results to merge, all contiguous. Sizes may be zero, except for `num_heads` and `value_dim`.
@@ -135,7 +136,16 @@ impl MergeProblem {
     }
 }
 
-impl<T: Element> MergeInputs<'_, T> {
+impl<'a, T: Element> MergeInputs<'a, T> {
+    /// One of the inputs.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::Parts => Some(Data::Elements(self.out)),
+            Tensor::PartsLse => Some(Data::Floats(self.lse)),
+            _ => None,
+        }
+    }
+
     /// Compares the lengths of the slices with what is needed.
     pub(crate) fn validate(&self, problem: &MergeProblem) -> Result<(), Error> {
         if T::TYPE != problem.element {

@@ -1,7 +1,6 @@
 //! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
 
 mod additive;
-mod cache;
 mod element;
 mod lens;
 mod linear;
@@ -10,7 +9,6 @@ mod multi_head;
 mod options;
 mod pages;
 mod pieces;
-mod pool;
 mod segments;
 mod self_attention;
 mod shape;
@@ -22,8 +20,6 @@ mod tokens;
 
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{AdditiveInputs, AdditiveOutputs, AdditiveShape};
-pub(crate) use cache::{CacheProblem, Rows, Run, check_held, places};
-pub use cache::{CacheRotary, KvCacheShape};
 pub use element::{Element, ElementType};
 pub use lens::Lens;
 pub(crate) use linear::LinearProblem;
@@ -35,16 +31,17 @@ pub use multi_head::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
 };
 pub use options::{Align, AttentionOptions};
+pub(crate) use pages::check_page_len;
 pub use pages::{PagedKeys, Pages, PresentKeys};
 pub(crate) use pieces::Line;
 pub use pieces::{Piece, Sequence};
-pub(crate) use pool::{PagePool, PageTable, PoolExcess};
-pub use pool::{PagedCacheShape, PagedSequence};
 pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
+pub(crate) use slice::move_view;
 pub use small::SmallTensors;
+pub(crate) use strides::resolve;
 pub use strides::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
 pub(crate) use tensors::{Data, check_len};
 pub use tensors::{Inputs, Outputs};
@@ -179,7 +176,8 @@ impl Problem {
         let sizes = s.sizes(pieces.as_ref().map_or(s.batch, Vec::len));
         let mut views = Views::default();
         for tensor in Tensor::ATTENTION {
-            views[tensor] = s.place(tensor).map(|place| place.resolve(tensor, &sizes)).transpose()?;
+            views[tensor] =
+                s.place(tensor).map(|place| place.resolve(tensor, &sizes)).transpose()?;
         }
         segments::put_keys_behind_queries(s, &mut views)?;
         check_mask(views[Tensor::Mask])?;
@@ -241,12 +239,6 @@ impl Problem {
     #[must_use]
     pub fn out(&self) -> View {
         self.views[Tensor::Out].unwrap_or_default()
-    }
-
-    /// The same with a tensor somewhere else, or without it.
-    pub(crate) fn with(mut self, tensor: Tensor, view: Option<View>) -> Self {
-        self.views[tensor] = view;
-        self
     }
 
     /// The same without some of its tensors.

@@ -1,8 +1,10 @@
 //! A multi-head layer: its parameters, the sizes of a call, its masks.
 
+use super::Data;
 use super::shape::{AttentionShape, CuSeqlens};
 use super::strides::{BroadcastLayout, Layout, Strides};
 use crate::error::Error;
+use crate::tensor::Tensor;
 
 /// The parameters of a multi-head layer, those of PyTorch's `nn.MultiheadAttention`.
 ///
@@ -374,7 +376,17 @@ impl LayerMask<'_> {
     }
 }
 
-impl MultiHeadInputs<'_> {
+impl<'a> MultiHeadInputs<'a> {
+    /// One of the inputs but masks.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, f32>> {
+        match tensor {
+            Tensor::Query => Some(Data::Floats(self.query)),
+            Tensor::Key => Some(Data::Floats(self.key)),
+            Tensor::Value => Some(Data::Floats(self.value)),
+            _ => None,
+        }
+    }
+
     /// Compares every slice's length with what a call needs.
     pub(crate) fn validate(
         &self,

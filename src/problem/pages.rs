@@ -77,7 +77,7 @@ pub struct Pages {
 /// Lengths that pages may have; powers of two alone.
 const PAGE_LENS: RangeInclusive<usize> = 16..=256;
 
-pub(super) fn check_page_len(page_len: usize) -> Result<u32, Error> {
+pub(crate) fn check_page_len(page_len: usize) -> Result<u32, Error> {
     if !PAGE_LENS.contains(&page_len) || !page_len.is_power_of_two() {
         return Err(Error::invalid("page_len", "a power of two from 16 to 256", page_len));
     }
@@ -107,10 +107,7 @@ impl Pages {
                 return Err(Error::invalid(argument, expected, found));
             }
         }
-        Ok(Some(Self {
-            page_len: length("page_len", page_len)?,
-            count: length("pages", pages)?,
-        }))
+        Ok(Some(Self { page_len: length("page_len", page_len)?, count: length("pages", pages)? }))
     }
 }
 

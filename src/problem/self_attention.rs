@@ -1,11 +1,13 @@
 //! The self-attention module of many tutorials: its parameters and the sizes of a call.
 
-use super::Problem;
 use super::multi_head::shaped;
 use super::options::AttentionOptions;
 use super::shape::AttentionShape;
 use super::strides::{BroadcastLayout, Layout};
+use super::tensors::check_len;
+use super::{Data, Problem};
 use crate::error::Error;
+use crate::tensor::Tensor;
 
 /// The parameters of a `SelfAttention` module: small matrices that all heads share, and one that mixes the heads.
 #[derive(Clone, Copy, Debug)]
@@ -166,29 +168,30 @@ pub struct SelfAttentionOutputs<S = f32> {
     pub weights: Option<Vec<S>>,
 }
 
-impl SelfAttentionInputs<'_> {
+impl<'a> SelfAttentionInputs<'a> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, f32>> {
+        match tensor {
+            Tensor::Value => Some(Data::Floats(self.values)),
+            Tensor::Key => Some(Data::Floats(self.keys)),
+            Tensor::Query => Some(Data::Floats(self.queries)),
+            Tensor::Mask => self.mask.map(Data::Flags),
+            _ => None,
+        }
+    }
+
     /// Compares every slice's length with what a call needs.
     pub(crate) fn validate(&self, problem: &Problem) -> Result<(), Error> {
         let tensors = [
-            ("values", self.values, problem.value.extent),
-            ("keys", self.keys, problem.key.extent),
-            ("queries", self.queries, problem.query.extent),
+            ("values", Tensor::Value),
+            ("keys", Tensor::Key),
+            ("queries", Tensor::Query),
+            ("mask", Tensor::Mask),
         ];
-        for (argument, slice, expected) in tensors {
-            if slice.len() != expected as usize {
-                return Err(Error::invalid(argument, format!("{expected} elements"), slice.len()));
-            }
+        for (name, tensor) in tensors {
+            let len = self.get(tensor).map(|data| data.len());
+            check_len(name, problem.view(tensor).as_ref(), len)?;
         }
-        match (&problem.mask, self.mask) {
-            (None, None) => Ok(()),
-            (Some(view), Some(mask)) if mask.len() == view.extent as usize => Ok(()),
-            (Some(view), Some(mask)) if !view.exact && mask.len() > view.extent as usize => Ok(()),
-            (view, mask) => {
-                let say =
-                    |len: Option<usize>| len.map_or("none".to_owned(), |n| format!("{n} elements"));
-                let expected = say(view.map(|view| view.extent as usize));
-                Err(Error::invalid("mask", expected, say(mask.map(<[_]>::len))))
-            }
-        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
 
-use super::element::ElementType;
 use super::View;
+use super::element::ElementType;
 use super::pages::PagedKeys;
 use super::strides::{BroadcastLayout, Layout, resolve, resolve_broadcast, resolve_output};
 use crate::error::Error;
@@ -175,7 +175,9 @@ impl AttentionShape {
     pub(super) fn sizes(&self, sequences: usize) -> impl Fn(Tensor, Axis) -> usize + '_ {
         let pool = self.pages;
         move |tensor, axis| match (axis, pool) {
-            (Axis::Batch, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => pool.pages,
+            (Axis::Batch, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
+                pool.pages
+            }
             (Axis::Keys, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
                 pool.page_len
             }

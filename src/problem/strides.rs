@@ -105,7 +105,7 @@ impl View {
 pub(super) type Sizes = [usize; 4];
 
 /// Resolves `layout` for a tensor of `sizes`.
-pub(super) fn resolve(argument: &'static str, sizes: Sizes, layout: Layout) -> Result<View, Error> {
+pub(crate) fn resolve(argument: &'static str, sizes: Sizes, layout: Layout) -> Result<View, Error> {
     let [_, heads, rows, columns] = sizes;
     let product = |factors: &[usize]| multiply(argument, factors);
     let (offset, strides, exact) = match layout {

@@ -3,7 +3,7 @@
 use super::slice::move_view;
 use super::strides::{multiply, resolve, resolve_output, to_u32};
 use super::tensors::check_len;
-use super::{Element, ElementType, Layout, Strides, View, length};
+use super::{Data, Element, ElementType, Layout, Strides, View, length};
 use crate::error::Error;
 use crate::tensor::{Given, Tensor};
 use std::ops::Range;
@@ -232,10 +232,6 @@ impl TokenProblem {
         })
     }
 
-    pub(crate) fn is_rotary(&self) -> bool {
-        matches!(self.encoding, Encoding::Rotary { .. })
-    }
-
     /// The shader's names of its tables, and what they are.
     pub(crate) fn tables(&self) -> [Option<(&'static str, Tensor)>; 2] {
         match self.encoding {
@@ -259,7 +255,10 @@ impl TokenProblem {
         };
         given.push(Given::input(Tensor::Positions, "positions", self.positions, 1));
         let out = Some(self.out).filter(|_| !self.in_place);
-        given.push(Given { is_output: self.in_place, ..Given::input(Tensor::X, "x", self.x, per_word) });
+        given.push(Given {
+            is_output: self.in_place,
+            ..Given::input(Tensor::X, "x", self.x, per_word)
+        });
         given.push(Given::output(Tensor::Out, "out", out, per_word));
         given
     }
@@ -304,20 +303,19 @@ impl TokenProblem {
     }
 
     /// Compares the lengths of slices with what is needed, and positions with the table.
-    pub(crate) fn validate<T: Element>(
+    pub(crate) fn validate<'a, T: Element>(
         &self,
-        x: Option<&[T]>,
-        tables: &[(&'static str, &[f32])],
+        data: impl Fn(Tensor) -> Option<Data<'a, T>>,
         positions: Option<&[u32]>,
     ) -> Result<(), Error> {
         if T::TYPE != self.element {
             return Err(Error::invalid("x", format!("{} elements", self.element), T::TYPE));
         }
-        check_len("x", self.x.as_ref(), x.map(<[_]>::len))?;
-        for (name, table) in tables {
-            check_len(name, Some(&self.table), Some(table.len()))?;
+        for Given { tensor, name, view, .. } in self.given() {
+            if tensor != Tensor::Out {
+                check_len(name, view.as_ref(), data(tensor).map(|data| data.len()))?;
+            }
         }
-        check_len("positions", self.positions.as_ref(), positions.map(<[_]>::len))?;
         let (what, most) = match self.from_lens {
             Some(_) => ("at most as many as rows of the table", self.last_row + 1),
             None => ("rows of the table", self.last_row),
@@ -418,15 +416,35 @@ pub struct PositionalInputs<'a, T = f32> {
     pub positions: Option<&'a [u32]>,
 }
 
-impl<T: Element> RotaryInputs<'_, T> {
+impl<'a, T: Element> RotaryInputs<'a, T> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::X => Some(Data::Elements(self.x)),
+            Tensor::Cos => Some(Data::Floats(self.cos)),
+            Tensor::Sin => Some(Data::Floats(self.sin)),
+            Tensor::Positions => self.positions.map(Data::Words),
+            _ => None,
+        }
+    }
+
     pub(crate) fn validate(&self, problem: &TokenProblem) -> Result<(), Error> {
-        let tables = [("cos", self.cos), ("sin", self.sin)];
-        problem.validate(Some(self.x), &tables, self.positions)
+        problem.validate(|tensor| self.get(tensor), self.positions)
     }
 }
 
-impl<T: Element> PositionalInputs<'_, T> {
+impl<'a, T: Element> PositionalInputs<'a, T> {
+    /// One of the inputs, if it is given.
+    pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
+        match tensor {
+            Tensor::X => self.x.map(Data::Elements),
+            Tensor::Table => Some(Data::Floats(self.table)),
+            Tensor::Positions => self.positions.map(Data::Words),
+            _ => None,
+        }
+    }
+
     pub(crate) fn validate(&self, problem: &TokenProblem) -> Result<(), Error> {
-        problem.validate(self.x, &[("table", self.table)], self.positions)
+        problem.validate(|tensor| self.get(tensor), self.positions)
     }
 }

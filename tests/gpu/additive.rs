@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use proptest::prelude::*;

@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::cache::{OPTIONS, app, upload};
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::gpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::cache::{OPTIONS, app, read, upload};
 use crate::calls::created;
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;

@@ -61,7 +61,7 @@ impl Bound {
         let tensors = &case.tensors;
         let inputs = [&tensors.query, &tensors.key, &tensors.value].map(|xs| app.buffer(xs));
         let [query, key, value] = &inputs;
-        let untouched = vec![UNTOUCHED; case.problem().out.extent as usize];
+        let untouched = vec![UNTOUCHED; case.problem().out().extent as usize];
         let out = app.buffer_with(&untouched, Usages::STORAGE | Usages::COPY_DST);
         let slopes = case.slopes.as_ref().map(|slopes| app.buffer(slopes));
         let sinks = case.sinks.as_ref().map(|sinks| app.buffer(sinks));

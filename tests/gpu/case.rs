@@ -1,13 +1,13 @@
 //! One call with all its tensors, run on the GPU and compared with the f64 reference.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use crate::device::{gpu, portable};
 use std::fmt;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
-    Problem,
+    Problem, Tensor,
 };
 
 /// A call and its inputs, all from one seed unless a test changes them.
@@ -80,20 +80,27 @@ impl Case {
         let other = |n: u64, view: Option<wgpu_attention::View>| {
             view.map(|view| numbers(seed.wrapping_add(n << 32), view.extent as usize))
         };
-        let mask = other(1, problem.mask).map(|xs| xs.iter().map(|&x| x < 0.4).collect());
-        let bias = other(2, problem.bias);
-        let slopes = other(3, problem.alibi).map(|xs| xs.iter().map(|x| x * 0.2).collect());
+        let mask =
+            other(1, problem.view(Tensor::Mask)).map(|xs| xs.iter().map(|&x| x < 0.4).collect());
+        let bias = other(2, problem.view(Tensor::Bias));
+        let slopes = other(3, problem.view(Tensor::AlibiSlopes))
+            .map(|xs| xs.iter().map(|x| x * 0.2).collect());
+        let given = |tensor| {
+            let len = problem.small.len(tensor);
+            problem.view(tensor).map(|view| wgpu_attention::View { extent: len, ..view })
+        };
         // Three documents, in runs of a few.
-        let segments = other(4, problem.segments.map(|ids| ids.ids())).map(|xs| {
+        let segments = other(4, given(Tensor::Segments)).map(|xs| {
             xs.chunks(5).flat_map(|run| run.iter().map(|_| run[0].to_bits() % 3)).collect()
         });
-        let lens = other(5, problem.lens.map(|lens| lens.view))
+        let lens = other(5, problem.view(Tensor::Lens))
             .map(|xs| xs.iter().map(|x| x.to_bits() % (problem.kv_len + 1)).collect());
         // Backwards, from the last page on.
-        let pages = problem.pages.map(|pages| {
-            (0..pages.table.extent).map(|at| (pages.count - 1).saturating_sub(at)).collect()
+        let pages = problem.pages.zip(problem.view(Tensor::Pages)).map(|(pages, table)| {
+            (0..table.extent).map(|at| (pages.count - 1).saturating_sub(at)).collect()
         });
-        let sinks = other(6, problem.sinks).map(|xs| xs.iter().map(|x| x * 3.0).collect());
+        let sinks =
+            other(6, problem.view(Tensor::Sinks)).map(|xs| xs.iter().map(|x| x * 3.0).collect());
         Self { shape, options, seed, tensors, mask, bias, slopes, segments, lens, pages, sinks }
     }
 
@@ -281,7 +288,7 @@ fn naive(case: &Case) -> Vec<f32> {
         let scores = scores(&problem, &case.inputs(), ScoreStage::Masked)?;
         weighted_sum(
             &problem,
-            &softmax(&problem, &scores, case.sinks.as_deref())?.weights,
+            &softmax(&problem, &scores, &case.inputs())?.weights,
             &case.tensors.value,
         )
     };

@@ -18,7 +18,7 @@ impl Uploaded {
         let Case { tensors, .. } = case;
         let inputs = [&tensors.query, &tensors.key, &tensors.value].map(|xs| app.buffer(xs));
         let [query, key, value] = inputs;
-        Self([query, key, value, app.output(case.problem().out.extent as usize)])
+        Self([query, key, value, app.output(case.problem().out().extent as usize)])
     }
 
     fn buffers(&self) -> AttentionBuffers<'_> {
@@ -208,7 +208,7 @@ fn query_key_and_value_may_share_a_buffer() {
         ..AttentionShape::new(batch, heads, len, dim)
     };
     let mut case = Case::new(shape, CAUSAL, 1);
-    let packed = crate::data::numbers(9, batch * len * 3 * heads * dim);
+    let packed = crate::common::data::numbers(9, batch * len * 3 * heads * dim);
     case.tensors.query.clone_from(&packed);
     case.tensors.key.clone_from(&packed);
     case.tensors.value.clone_from(&packed);
@@ -237,7 +237,7 @@ fn larger_buffers_keep_what_lies_beside_the_answer() {
         let larger = |xs: &[f32]| app.buffer(&[xs, &[f32::NAN; 100]].concat());
         let [query, key, value] =
             [&case.tensors.query, &case.tensors.key, &case.tensors.value].map(|xs| larger(xs));
-        let extent = case.problem().out.extent as usize;
+        let extent = case.problem().out().extent as usize;
         for kernel in Kernel::PORTABLE {
             let out = app.output(extent + 100);
             let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
@@ -248,7 +248,7 @@ fn larger_buffers_keep_what_lies_beside_the_answer() {
             let mut expected = vec![f64::from(UNTOUCHED); extent + 100];
             let answer = case.expected().out;
             for n in 0..2 * 40 {
-                let start = case.problem().out.index(0, n / 40, n % 40, 0);
+                let start = case.problem().out().index(0, n / 40, n % 40, 0);
                 expected[start..][..dim].copy_from_slice(&answer[start..][..dim]);
             }
             let found = app.read(&out);

@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -273,10 +273,7 @@ fn buffers_that_do_not_fit_are_refused() {
     let plan = other.rotary_operator().plan(&shape).unwrap();
     let mut encoder = app.device.create_command_encoder(&Default::default());
     let refused = operator.encode(&mut encoder, &plan, &good).unwrap_err().to_string();
-    assert!(refused.contains("one for other capabilities"), "{refused}");
-    let positional = gpu().positional_operator().plan(&PositionalShape::new(1, 1, 1)).unwrap();
-    let refused = operator.encode(&mut encoder, &positional, &good).unwrap_err().to_string();
-    assert!(refused.contains("another operation"), "{refused}");
+    assert!(refused.contains("found one for others"), "{refused}");
 }
 
 /// The tests above would notice.

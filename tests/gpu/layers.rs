@@ -2,9 +2,9 @@
 
 use crate::app::{App, UNTOUCHED};
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
+use crate::common::layer_cases::cases;
 use crate::device::{gpu, portable};
-use crate::layer_cases::cases;
 use crate::properties::runner;
 use proptest::prelude::*;
 use wgpu_attention::check::Bounds;

@@ -27,9 +27,9 @@ fn with_poisoned_gaps(mut case: Case) -> Case {
     let AttentionShape {
         batch, num_heads, num_kv_heads, q_len, kv_len, head_dim, value_dim, ..
     } = case.shape;
-    poison_gaps(&mut case.tensors.query, &p.query, [batch, num_heads, q_len, head_dim]);
-    poison_gaps(&mut case.tensors.key, &p.key, [batch, num_kv_heads, kv_len, head_dim]);
-    poison_gaps(&mut case.tensors.value, &p.value, [batch, num_kv_heads, kv_len, value_dim]);
+    poison_gaps(&mut case.tensors.query, &p.query(), [batch, num_heads, q_len, head_dim]);
+    poison_gaps(&mut case.tensors.key, &p.key(), [batch, num_kv_heads, kv_len, head_dim]);
+    poison_gaps(&mut case.tensors.value, &p.value(), [batch, num_kv_heads, kv_len, value_dim]);
     case
 }
 

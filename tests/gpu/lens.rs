@@ -90,7 +90,7 @@ fn calls_that_are_cut_find_their_lengths() {
             let shape = AttentionShape { lse: None, ..shape(1, 2, q_len, 400, 3) };
             let case = with_lens(shape, options, &[400, 0, 131, 290, 7]);
             let plan = gpu.operator(&options).unwrap().plan_kernel(&case.shape, Some(kernel));
-            assert!(plan.unwrap().dispatches.len() > 1);
+            assert!(plan.unwrap().dispatches().len() > 1);
             let found = case.run(&gpu, Some(kernel));
             case.compare("cut", &found, &case.expected(), &Bounds::F32);
         }
@@ -111,7 +111,7 @@ fn bound(case: &Case, kernel: Kernel) -> Bound {
     let tensors = &case.tensors;
     let inputs = [&tensors.query, &tensors.key, &tensors.value].map(|xs| app.buffer(xs));
     let [query, key, value] = &inputs;
-    let out = app.output(case.problem().out.extent as usize);
+    let out = app.output(case.problem().out().extent as usize);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
     let lens = app.buffer_with(&vec![0.0; case.shape.batch], usage);
     let buffers =

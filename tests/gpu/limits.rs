@@ -15,7 +15,7 @@ const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 fn dispatches(gpu: &Gpu, case: &Case, kernel: Kernel) -> usize {
     let operator = gpu.operator(&case.options).unwrap();
-    operator.plan_kernel(&case.shape, Some(kernel)).unwrap().dispatches.len()
+    operator.plan_kernel(&case.shape, Some(kernel)).unwrap().dispatches().len()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Linear layers agree with their definition, whatever the sizes, layouts, element types and limits.
 
 use crate::case::check_tensor;
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;
@@ -79,7 +79,7 @@ fn what_is_too_large_for_a_device_is_cut() {
     let small = gpu().masked(&small);
     let shape = LinearShape { batch: 2, bias: Some(0), ..LinearShape::new(300, 20, 260) };
     let plan = small.linear_operator().plan(&shape).unwrap();
-    assert!(plan.dispatch_count() > 8, "{plan:?}");
+    assert!(plan.dispatches().len() > 8, "{plan:?}");
     check::<f32>(&small, &shape, &Bounds::F32);
     check::<f16>(&small, &LinearShape { out_features: 261, ..shape }, &Bounds::F16);
     let refused = small.linear_operator().plan(&LinearShape::new(1, 5000, 1)).unwrap_err();

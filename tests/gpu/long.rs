@@ -3,7 +3,7 @@
 //! Equal terms lose the same bits each time they are added to a long sum; random ones hide it.
 
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;
@@ -77,7 +77,7 @@ fn rows_cut_along_their_keys_are_exact() {
     ] {
         let plan = Plan::new(case.problem(), stops.capabilities(), Some(kernel)).unwrap();
         let merges = |step: &Dispatch| step.variant.entry == Entry::AttentionCombine;
-        assert!(plan.dispatches.iter().any(merges), "{plan}");
+        assert!(plan.dispatches().iter().any(merges), "{plan}");
         let found = case.run(&stops, Some(kernel));
         case.compare(kernel.name(), &found, &case.expected(), &EXACT);
     }

@@ -10,8 +10,8 @@ mod cache_steps;
 mod calls;
 mod case;
 mod check;
-#[path = "../host/data.rs"]
-mod data;
+#[path = "../common/mod.rs"]
+mod common;
 mod device;
 mod dims;
 mod encode;
@@ -21,8 +21,6 @@ mod errors;
 mod extremes;
 mod faults;
 mod kernels;
-#[path = "../host/layer_cases.rs"]
-mod layer_cases;
 mod layers;
 mod layouts;
 mod lens;

@@ -1,7 +1,7 @@
 //! Attention sinks: a logit of a head that joins the sum of its rows and nothing else.
 
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
-use crate::data::{attend, numbers};
+use crate::common::data::{attend, numbers};
 use crate::device::gpu;
 use crate::properties::runner;
 use proptest::prelude::*;
@@ -127,7 +127,7 @@ fn a_sink_counts_once_whatever_the_call_is_cut_into() {
         let operator = small.operator(&case.options).unwrap();
         for kernel in [Kernel::Forward, Kernel::ForwardWide, Kernel::Decode] {
             let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
-            assert!(plan.dispatches.len() > 8, "{plan}");
+            assert!(plan.dispatches().len() > 8, "{plan}");
             let found = case.run(&small, Some(kernel));
             case.compare(kernel.name(), &found, &case.expected(), &Bounds::F32);
         }

@@ -37,8 +37,7 @@ fn check_stages(case: &Case) {
     for (name, found, stage) in stored {
         check(name, &found.unwrap(), &scores(&problem, &case.inputs(), stage).unwrap());
     }
-    let sinks = case.sinks.as_deref();
-    let twin = softmax(&problem, &found.masked_scores.unwrap(), sinks).unwrap();
+    let twin = softmax(&problem, &found.masked_scores.unwrap(), &case.inputs()).unwrap();
     let weights = found.weights.unwrap();
     check("weights", &weights, &twin.weights);
     check("lse", &found.lse.unwrap(), &twin.lse);

@@ -29,7 +29,7 @@ fn plan(gpu: &Gpu, case: &Case) -> Plan {
 fn threads_that_prepare_one_plan_compile_each_variant_once() {
     let (gpu, case) = (fresh(), case());
     let plan = plan(&gpu, &case);
-    let variants: HashSet<&Variant> = plan.dispatches.iter().map(|one| &one.variant).collect();
+    let variants: HashSet<&Variant> = plan.dispatches().iter().map(|one| &one.variant).collect();
     assert!(variants.len() >= 3, "{plan}");
     let operator = gpu.operator(&case.options).unwrap();
     thread::scope(|scope| {
@@ -57,7 +57,7 @@ fn of_shaders_compiled_together_the_broken_one_is_named() {
         }
     }
     // The others are there, and it is not.
-    let variants: HashSet<&Variant> = plan.dispatches.iter().map(|one| &one.variant).collect();
+    let variants: HashSet<&Variant> = plan.dispatches().iter().map(|one| &one.variant).collect();
     assert_eq!(operator.footprint().pipelines, variants.len() - 1);
 }
 

@@ -1,6 +1,6 @@
 //! Outputs of 16 bits in words that rows share with each other, and with what is not theirs.
 
-use crate::data::numbers;
+use crate::common::data::numbers;
 use crate::device::gpu;
 use half::{bf16, f16};
 use wgpu_attention::check::{Bounds, compare};
@@ -75,7 +75,7 @@ fn gaps_stay<T: Element + PartialEq>(gpu: &Gpu, kernel: Kernel) {
     for (batch, head, row) in
         (0..2).flat_map(|b| (0..2).flat_map(move |h| (0..13).map(move |r| (b, h, r))))
     {
-        let start = plan.problem.out.index(batch, head, row, 0);
+        let start = plan.problem.out().index(batch, head, row, 0);
         is_row[start..start + 3].fill(true);
     }
     let rows = |all: &[f32]| -> Vec<f32> {

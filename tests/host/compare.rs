@@ -1,6 +1,6 @@
 //! The comparer is tested first: what it must reject, and what it must not.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use wgpu_attention::check::{Accuracy, Bounds, compare};
 use wgpu_attention::{AttentionOptions, AttentionShape};
 

@@ -1,6 +1,6 @@
 //! The definition against PyTorch's numbers.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use crate::reference::{Case, cases};
 use wgpu_attention::{AttentionOptions, AttentionShape, Layout, cpu};
 

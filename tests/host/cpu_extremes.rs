@@ -1,6 +1,6 @@
 //! Numbers that are not, rows that see nothing, tensors of length 0.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, Outputs,
 };

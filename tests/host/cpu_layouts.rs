@@ -1,9 +1,9 @@
 //! However tensors lie, and however masks are broadcast, the answer is the same.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, BroadcastStrides, Inputs, Layout, Outputs,
-    Problem, Strides, View,
+    Problem, Strides, Tensor, View,
 };
 
 const PLAIN: AttentionOptions = AttentionOptions {
@@ -56,9 +56,9 @@ fn one_packed_buffer_of_query_key_and_value_needs_no_copy() {
     let problem = Problem::new(&shape, &PLAIN).unwrap();
     let mut packed = vec![f32::NAN; batch * len * 3 * heads * dim];
     for (view, data) in [
-        (problem.query, &tensors.query),
-        (problem.key, &tensors.key),
-        (problem.value, &tensors.value),
+        (problem.query(), &tensors.query),
+        (problem.key(), &tensors.key),
+        (problem.value(), &tensors.value),
     ] {
         for (element, &x) in indices([batch, heads, len, dim]).zip(data) {
             packed[at(&view, element)] = x;
@@ -100,13 +100,13 @@ fn strided_outputs_are_the_contiguous_ones_spread_out() {
         [&o.lse, &o.weights, &o.raw_scores, &o.capped_scores, &o.masked_scores].map(some)
     };
     let views = [
-        problem.lse,
-        problem.weights,
-        problem.raw_scores,
-        problem.capped_scores,
-        problem.masked_scores,
+        problem.view(Tensor::Lse),
+        problem.view(Tensor::Weights),
+        problem.view(Tensor::RawScores),
+        problem.view(Tensor::CappedScores),
+        problem.view(Tensor::MaskedScores),
     ];
-    let mut all = vec![(problem.out, found.out.clone(), expected.out.clone())];
+    let mut all = vec![(problem.out(), found.out.clone(), expected.out.clone())];
     for ((view, found), expected) in views.into_iter().zip(list(&found)).zip(list(&expected)) {
         all.push((view.unwrap(), found, expected));
     }

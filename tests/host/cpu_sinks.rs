@@ -1,6 +1,6 @@
 //! Attention sinks in the reference, against numbers made by hand.
 
-use crate::data::{Tensors, attend};
+use crate::common::data::{Tensors, attend};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, MergeInputs,
@@ -128,7 +128,7 @@ fn stages_with_sinks_are_the_definition() {
     let problem = Problem::new(&shape, &options).unwrap();
     let expected = attend(&shape, &options, &inputs);
     let masked_scores = scores(&problem, &inputs, ScoreStage::Masked).unwrap();
-    let rows = softmax(&problem, &masked_scores, inputs.sinks).unwrap();
+    let rows = softmax(&problem, &masked_scores, &inputs).unwrap();
     let out = weighted_sum(&problem, &rows.weights, inputs.value).unwrap();
     for (found, expected) in [(rows.weights, expected.weights.unwrap()), (out, expected.out)].iter()
     {
@@ -140,7 +140,7 @@ fn stages_with_sinks_are_the_definition() {
         let found = f64::from(found);
         assert!(found == expected || (found - expected).abs() < 1e-6, "{found}, {expected}");
     }
-    let refused = softmax(&problem, &masked_scores, None).unwrap_err().to_string();
+    let refused = softmax(&problem, &masked_scores, &Inputs::default()).unwrap_err().to_string();
     assert_eq!(refused, "sinks: expected a slice, as the shape has one, found none");
 }
 

@@ -1,6 +1,6 @@
 //! The f32 twins of the three GPU stages, against the definition.
 
-use crate::data::{Tensors, attend, numbers};
+use crate::common::data::{Tensors, attend, numbers};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
@@ -62,7 +62,7 @@ fn the_stages_in_turn_are_attention() {
     assert_close(&stage(ScoreStage::Capped), &expected.capped_scores.unwrap());
     let masked_scores = stage(ScoreStage::Masked);
     assert_close(&masked_scores, &expected.masked_scores.unwrap());
-    let rows = softmax(&problem, &masked_scores, None).unwrap();
+    let rows = softmax(&problem, &masked_scores, &Inputs::default()).unwrap();
     assert_close(&rows.weights, &expected.weights.unwrap());
     assert_close(&rows.lse, &expected.lse.unwrap());
     assert_close(&weighted_sum(&problem, &rows.weights, inputs.value).unwrap(), &expected.out);
@@ -77,7 +77,8 @@ fn small() -> Problem {
 #[test]
 fn a_row_of_only_negative_infinity_weighs_nothing() {
     let hidden = f32::NEG_INFINITY;
-    let rows = softmax(&small(), &[hidden, hidden, hidden, 1.0, hidden, 1.0], None).unwrap();
+    let rows =
+        softmax(&small(), &[hidden, hidden, hidden, 1.0, hidden, 1.0], &Inputs::default()).unwrap();
     assert_eq!(rows.weights, [0.0, 0.0, 0.0, 0.5, 0.0, 0.5]);
     assert_eq!(rows.lse[0], f32::NEG_INFINITY);
     assert!((rows.lse[1] - (1.0 + 2.0_f32.ln())).abs() < 1e-6);
@@ -90,7 +91,7 @@ fn nan_or_infinity_makes_the_visible_weights_of_its_row_nan() {
             let mut masked_scores = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0];
             masked_scores[place] = poison;
             masked_scores[(place + 1) % 3] = f32::NEG_INFINITY;
-            let rows = softmax(&small(), &masked_scores, None).unwrap();
+            let rows = softmax(&small(), &masked_scores, &Inputs::default()).unwrap();
             let nan: Vec<bool> = rows.weights[..3].iter().map(|x| x.is_nan()).collect();
             assert_eq!(nan, [0, 1, 2].map(|j| j != (place + 1) % 3), "{poison} at {place}");
             assert!(rows.lse[0].is_nan());
@@ -101,7 +102,7 @@ fn nan_or_infinity_makes_the_visible_weights_of_its_row_nan() {
 
 #[test]
 fn the_lowest_score_is_a_score() {
-    let rows = softmax(&small(), &[f32::MIN; 6], None).unwrap();
+    let rows = softmax(&small(), &[f32::MIN; 6], &Inputs::default()).unwrap();
     assert_eq!(rows.weights, [1.0 / 3.0; 6]);
     assert_eq!(rows.lse, [f32::MIN; 2]);
 }
@@ -138,7 +139,7 @@ fn no_keys_give_empty_scores_and_zero_rows() {
     let problem = Problem::new(&shape, &AttentionOptions::default()).unwrap();
     let tensors = Tensors::random(&shape, 5);
     assert!(scores(&problem, &tensors.inputs(), ScoreStage::Masked).unwrap().is_empty());
-    let rows = softmax(&problem, &[], None).unwrap();
+    let rows = softmax(&problem, &[], &Inputs::default()).unwrap();
     assert!(rows.weights.is_empty());
     assert_eq!(rows.lse, [f32::NEG_INFINITY; 2]);
     assert_eq!(weighted_sum(&problem, &[], &[]).unwrap(), [0.0; 4]);
@@ -148,7 +149,7 @@ fn no_keys_give_empty_scores_and_zero_rows() {
 fn a_matrix_of_the_wrong_length_is_refused() {
     let refused = |result: Result<(), Error>| result.unwrap_err().to_string();
     assert_eq!(
-        refused(softmax(&small(), &[0.0; 5], None).map(drop)),
+        refused(softmax(&small(), &[0.0; 5], &Inputs::default()).map(drop)),
         "masked_scores: expected 6 elements, found 5"
     );
     assert_eq!(

@@ -3,7 +3,7 @@
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, Bound, BroadcastLayout, Capabilities, Dispatch, Entry,
-    Kernel, Layout, Plan, Problem, SegmentLayout, Tensor,
+    Kernel, Layout, Params, Plan, Problem, SegmentLayout, Tensor,
 };
 
 fn decode() -> AttentionShape {
@@ -26,8 +26,12 @@ fn few_queries_of_many_keys_are_shared_by_as_many_workgroups_as_have_four_tiles_
     ] {
         let plan = planned(&shape, &PORTABLE).unwrap();
         assert_eq!(plan.kernel, Kernel::Decode, "{shape:?}");
-        let [over_keys, combine] = &plan.dispatches[..] else { panic!("{:?}", plan.dispatches) };
-        assert_eq!([over_keys.params.splits, combine.params.splits], [splits; 2], "{shape:?}");
+        let [over_keys, combine] = plan.dispatches() else { panic!("{:?}", plan.dispatches()) };
+        assert_eq!(
+            [over_keys.params::<Params>().splits, combine.params::<Params>().splits],
+            [splits; 2],
+            "{shape:?}"
+        );
         assert_eq!(over_keys.grid[1], 8 * splits);
     }
     for shape in [
@@ -49,18 +53,18 @@ fn a_window_leaves_few_keys_to_share() {
     };
     let problem = Problem::new(&decode(), &options).unwrap();
     let plan = Plan::new(problem, &PORTABLE, None).unwrap();
-    assert_eq!(plan.dispatches[0].params.splits, 6);
+    assert_eq!(plan.dispatches()[0].params::<Params>().splits, 6);
 }
 
 /// Each result over a part of the keys has a place of its own, all of which are merged.
 fn assert_merges(plan: &Plan, splits: u32, chunks: usize) {
     let p = &plan.problem;
     let rows = p.batch * p.num_heads * p.q_len;
-    let (combine, over_keys) = plan.dispatches.split_last().unwrap();
+    let (combine, over_keys) = plan.dispatches().split_last().unwrap();
     assert_eq!(over_keys.len(), chunks);
     assert_eq!(combine.variant.entry, Entry::AttentionCombine);
     let most = splits * u32::try_from(chunks).unwrap();
-    assert_eq!(combine.params.splits, most);
+    assert_eq!(combine.params::<Params>().splits, most);
     for (tensor, columns) in [(Tensor::PartialOut, p.value_dim), (Tensor::PartialLse, 2)] {
         let size = u64::from(rows * columns) * 4;
         assert_eq!(find(combine, tensor).window.size, size * u64::from(most));
@@ -70,19 +74,19 @@ fn assert_merges(plan: &Plan, splits: u32, chunks: usize) {
             assert_eq!(bound.view.extent, (at + 1) * splits * rows * columns);
         }
     }
-    let strides = [combine.params.out_split, combine.params.lse_split];
+    let strides = [combine.params::<Params>().out_split, combine.params::<Params>().lse_split];
     assert_eq!(strides, [rows * p.value_dim, rows * 2]);
     let mut next = 0;
     for dispatch in over_keys {
-        let params = &dispatch.params;
+        let params = &dispatch.params::<Params>();
         assert_eq!(
             [params.out_split, params.lse_split, params.splits],
             [strides[0], strides[1], splits]
         );
-        for (tensor, view) in [(Tensor::Key, p.key), (Tensor::Value, p.value)] {
+        for (tensor, view) in [(Tensor::Key, p.key()), (Tensor::Value, p.value())] {
             assert_eq!(find(dispatch, tensor).view.offset, view.index(0, 0, next, 0) as u32);
         }
-        if let Some(mask) = p.mask {
+        if let Some(mask) = p.view(Tensor::Mask) {
             assert_eq!(find(dispatch, Tensor::Mask).view.offset, mask.index(0, 0, 0, next) as u32);
         }
         // What counts from a key moves with the first one.
@@ -123,7 +127,7 @@ fn keys_that_no_binding_holds_come_in_chunks() {
         let device = Capabilities { binding_size, ..PORTABLE };
         let problem = Problem::new(&shape, &options).unwrap();
         let plan = Plan::new(problem, &device, Some(Kernel::Decode)).unwrap();
-        assert_merges(&plan, plan.dispatches[0].params.splits, chunks);
+        assert_merges(&plan, plan.dispatches()[0].params::<Params>().splits, chunks);
     }
     let device = Capabilities { binding_size: 128 << 10, ..PORTABLE };
     let long = AttentionShape { q_len: 40, mask: None, ..shape };

@@ -3,8 +3,8 @@
 use crate::plan::PORTABLE;
 use wgpu_attention::{
     AdditivePlan, AdditiveShape, Capabilities, Constant, ElementType, Entry, Layout, MergePlan,
-    MergeShape, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
-    RotaryTable, Storage, Strides, TableRows, TokenPlan, Variant, alibi_slopes, cpu,
+    MergeShape, PositionalInputs, PositionalPlan, PositionalShape, RotaryInputs, RotaryPairs,
+    RotaryPlan, RotaryShape, RotaryTable, Storage, Strides, TableRows, Variant, alibi_slopes, cpu,
     rotary_frequencies, sinusoidal,
 };
 
@@ -29,13 +29,13 @@ pub(crate) fn variants() -> Vec<Variant> {
                         let rotary_dim = dim / 2 * 2;
                         let shape = RotaryShape::new(1, 1, 5, dim);
                         let shape = RotaryShape { element, rotary_dim, pairs, rows, out, ..shape };
-                        variants.extend(TokenPlan::rotary(&shape, &device).unwrap().variants());
+                        variants.extend(RotaryPlan::new(&shape, &device).unwrap().variants());
                     }
                     for x in [None, Some(Layout::Bhsd)] {
                         let shape = PositionalShape::new(1, 5, dim);
                         let shape = PositionalShape { element, rows, x, out, ..shape };
                         if x.is_some() || out.is_some() {
-                            let plan = TokenPlan::positional(&shape, &device).unwrap();
+                            let plan = PositionalPlan::new(&shape, &device).unwrap();
                             variants.extend(plan.variants());
                         }
                     }
@@ -142,7 +142,7 @@ fn tables_that_cannot_be_are_refused() {
 
 #[test]
 fn a_rotation_keeps_lengths_and_adds_angles() {
-    let x: Vec<f32> = crate::data::numbers(1, 8);
+    let x: Vec<f32> = crate::common::data::numbers(1, 8);
     let table = RotaryTable::new(8, 10_000.0, 0..10).unwrap();
     for pairs in [RotaryPairs::Half, RotaryPairs::Interleaved] {
         let turn = |x: &[f32], start| -> Vec<f32> {
@@ -225,10 +225,10 @@ fn shapes_that_cannot_be_are_refused() {
         (RotaryShape { out: Some(overlapping), ..good }, "out: expected strides"),
         (RotaryShape { x: overlapping, out: None, ..good }, "x: expected strides"),
     ] {
-        let refused = TokenPlan::rotary(&shape, &PORTABLE).unwrap_err().to_string();
+        let refused = RotaryPlan::new(&shape, &PORTABLE).unwrap_err().to_string();
         assert!(refused.starts_with(says), "{refused}, not {says}");
     }
     let nothing = PositionalShape { x: None, out: None, ..PositionalShape::new(1, 1, 1) };
-    let refused = TokenPlan::positional(&nothing, &PORTABLE).unwrap_err().to_string();
+    let refused = PositionalPlan::new(&nothing, &PORTABLE).unwrap_err().to_string();
     assert!(refused.starts_with("out: expected a layout, as there is no x"), "{refused}");
 }

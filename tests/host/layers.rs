@@ -1,6 +1,6 @@
 //! The reference's layers agree with PyTorch's modules, and refuse what those could not be.
 
-use crate::layer_cases::cases;
+use crate::common::layer_cases::cases;
 use wgpu_attention::{
     BroadcastLayout, CuSeqlens, Error, LayerMask, MultiHeadInputs, MultiHeadShape,
     MultiHeadWeights, SelfAttentionInputs, SelfAttentionWeights, cpu,
@@ -223,7 +223,7 @@ fn state_dicts_and_calls_that_are_no_self_attention_are_refused() {
     refused(run(&SelfAttentionWeights { keys: &weights.keys[1..], ..weights }, &good), says);
     let says = "keys: expected 48 elements, found 47";
     refused(run(&weights, &SelfAttentionInputs { keys: &good.keys[1..], ..good }), says);
-    let says = "mask: expected 24 elements, found none";
+    let says = "mask: expected a slice, as the shape has one, found none";
     refused(run(&weights, &SelfAttentionInputs { mask: None, ..good }), says);
     let none = |_: &'static str| None;
     let says = "fc_out.weight: expected a tensor of this name, found none";

@@ -2,17 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
 mod cpu_attention;
 mod cpu_extremes;
 mod cpu_layouts;
 mod cpu_sinks;
 mod cpu_stages;
-mod data;
 mod decode;
 mod encodings;
 mod encodings_reference;
-mod layer_cases;
 mod layers;
 mod lens;
 mod parts;

@@ -7,8 +7,8 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, SmallTensor,
-    Strides, View,
+    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, Strides, Tensor,
+    View,
 };
 
 /// Outputs need not be contiguous, only free of overlap.
@@ -178,13 +178,23 @@ fn least_binding(p: &Problem, alignment: u32) -> u64 {
         }
         None => view.row * p.kv_len.saturating_sub(1) + dim,
     };
-    let matrix = [p.weights, p.raw_scores, p.capped_scores, p.masked_scores];
-    let elements =
-        [p.head_dim, p.value_dim, p.kv_len, keys(p.key, p.head_dim), keys(p.value, p.value_dim)];
+    let matrix = [
+        p.view(Tensor::Weights),
+        p.view(Tensor::RawScores),
+        p.view(Tensor::CappedScores),
+        p.view(Tensor::MaskedScores),
+    ];
+    let elements = [
+        p.head_dim,
+        p.value_dim,
+        p.kv_len,
+        keys(p.key(), p.head_dim),
+        keys(p.value(), p.value_dim),
+    ];
     // Small tensors may be bound as one.
     let elements =
-        elements.into_iter().chain([SmallTensor::ALL.map(|small| p.small.len(small)).iter().sum()]);
-    let elements = elements.chain(p.bias.map(|view| row(view, p.kv_len)));
+        elements.into_iter().chain([Tensor::SMALL.map(|small| p.small.len(small)).iter().sum()]);
+    let elements = elements.chain(p.view(Tensor::Bias).map(|view| row(view, p.kv_len)));
     let most = elements.chain(matrix.into_iter().flatten().map(|view| row(view, p.kv_len))).max();
     // Elements of 16 bits are unpacked into twice as many bytes, with what lies before them.
     u64::from(most.unwrap() + alignment) * 4

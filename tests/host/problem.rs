@@ -291,7 +291,7 @@ fn strides_that_are_never_taken_are_never_refused() {
     let shape = AttentionShape { query: Layout::Strided(far), ..small() };
     assert!(Problem::new(&shape, &plain()).is_ok(), "one sequence never steps to the next");
     let shape = AttentionShape { q_len: 0, query: Layout::Strided(far), ..small() };
-    assert_eq!(Problem::new(&shape, &plain()).unwrap().query.extent, 0);
+    assert_eq!(Problem::new(&shape, &plain()).unwrap().query().extent, 0);
 }
 
 #[test]

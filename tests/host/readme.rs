@@ -146,8 +146,8 @@ fn cell(row: &str, calls: &[Call], kernel: Kernel) -> &'static str {
     };
     match plans.as_slice() {
         [plan] if row.starts_with("stores") => match weights(&calls[0]) {
-            Some(_) if plan.workspace == 0 => "only if weights are requested",
-            Some(whole) if whole.workspace < plan.workspace => "in chunks",
+            Some(_) if plan.workspace() == 0 => "only if weights are requested",
+            Some(whole) if whole.workspace() < plan.workspace() => "in chunks",
             _ => "always",
         },
         [] => "no",

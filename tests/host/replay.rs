@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Params, Plan, Problem, Segments,
-    SequenceParams, SmallTensor, Tensor, View, ViewParams, assemble,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Params, Plan, Problem,
+    SequenceParams, Tensor, View, ViewParams, assemble, bindings,
 };
 
 /// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.
@@ -36,8 +36,8 @@ struct Written {
 /// Replays the whole plan. The query must repeat nothing, as its elements tell the rows apart.
 pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let p = &plan.problem;
-    let queries = places(p, &p.query);
-    let weights = p.weights.filter(|view| view.extent > 0);
+    let queries = places(p, &p.query());
+    let weights = p.view(Tensor::Weights).filter(|view| view.extent > 0);
     let weights = weights.map(|view| places(p, &view)).unwrap_or_default();
     let mut written = HashSet::new();
     // Rows of the workspace, as the latest scores left them.
@@ -46,10 +46,13 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let mut sums = HashMap::new();
     // Elements of out that wait to be packed.
     let mut unpacked = Vec::new();
-    for dispatch in &plan.dispatches {
+    for dispatch in plan.dispatches() {
         assert_fits(dispatch, plan);
-        assert_knows(dispatch, p);
         let entry = dispatch.variant.entry;
+        // Packing is told of words and nothing else.
+        if entry != Entry::Pack {
+            assert_knows(dispatch, p);
+        }
         let target = match entry {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
@@ -104,11 +107,12 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     assert!(unpacked.is_empty(), "nobody packs the last part");
     let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
     let weights_splits = plan
-        .dispatches
+        .dispatches()
         .iter()
         .find(|dispatch| dispatch.variant.entry == Entry::AttentionWeights)
-        .map_or(0, |dispatch| dispatch.params.splits);
-    let shown = [p.raw_scores, p.capped_scores, p.masked_scores];
+        .map_or(0, |dispatch| dispatch.params::<Params>().splits);
+    let shown =
+        [p.view(Tensor::RawScores), p.view(Tensor::CappedScores), p.view(Tensor::MaskedScores)];
     let matrices = 1 + shown.iter().flatten().count();
     let sequences: Vec<(u32, u32)> = match &p.pieces {
         Some(pieces) => pieces
@@ -141,7 +145,7 @@ fn assert_packs(dispatch: &Dispatch, p: &Problem, elements: Vec<u32>) {
         [Tensor::Unpacked, Tensor::Out].map(|tensor| find(dispatch, tensor).unwrap());
     let first = out.window.first_element;
     assert!(unpacked.window.first_element == first && first.is_multiple_of(2));
-    let words = dispatch.params.words;
+    let words = dispatch.params::<Params>().words;
     assert!(words <= dispatch.grid[0] * 64 && dispatch.grid[1..] == [1, 1]);
     assert_eq!(out.window.size, u64::from(words) * 4);
     assert_eq!(unpacked.window.size, u64::from(words) * 8);
@@ -152,21 +156,22 @@ fn assert_packs(dispatch: &Dispatch, p: &Problem, elements: Vec<u32>) {
 
 /// Grids and bindings that a device takes.
 fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
-    let device = &plan.capabilities;
+    let device = plan.capabilities();
     for size in dispatch.grid {
         assert!((1..=device.workgroups_per_axis).contains(&size), "grid {:?}", dispatch.grid);
     }
-    let listed = dispatch.variant.entry.bindings();
+    let listed: Vec<&str> =
+        bindings(dispatch.variant.entry).iter().map(|binding| binding.name).collect();
     for bound in &dispatch.bound {
         let window = &bound.window;
-        assert!(listed.contains_key(&bound.tensor.binding(dispatch.variant.entry)), "{bound:?}");
+        assert!(listed.contains(&bound.name), "{bound:?}");
         assert!(window.start.is_multiple_of(u64::from(device.storage_alignment)), "{bound:?}");
         assert!(window.size > 0 && window.size <= device.binding_size, "{bound:?}");
         assert!(window.size.is_multiple_of(4), "{bound:?}");
         let end = window.start + window.size;
         if let Tensor::Workspace | Tensor::Unpacked | Tensor::Sums = bound.tensor {
             assert_eq!(window.start, 0, "{bound:?}");
-            assert!(end <= plan.workspace && end <= 64 << 20, "{bound:?}");
+            assert!(end <= plan.workspace() && end <= 64 << 20, "{bound:?}");
             continue;
         }
         let extent = match bound.tensor {
@@ -177,7 +182,7 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
             | Tensor::Sinks
             | Tensor::Joined => {
                 let small = plan.problem.small;
-                SmallTensor::ALL.iter().map(|&tensor| small.len(tensor)).sum()
+                Tensor::SMALL.iter().map(|&tensor| small.len(tensor)).sum()
             }
             tensor => view(&plan.problem, tensor).unwrap().extent,
         };
@@ -189,9 +194,8 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
         let slack = u64::from(device.storage_alignment) + 4;
         assert!(window.size <= needs + slack, "{bound:?}: {needs} bytes are needed");
     }
-    let bindings: HashSet<u32> =
-        dispatch.bound.iter().map(|bound| bound.tensor.binding(dispatch.variant.entry)).collect();
-    assert_eq!(bindings.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
+    let names: HashSet<&str> = dispatch.bound.iter().map(|bound| bound.name).collect();
+    assert_eq!(names.len(), dispatch.bound.len(), "{:?}", dispatch.bound);
 }
 
 /// Whether a constant of the shader is on, or a bit of its params.
@@ -206,7 +210,7 @@ fn reads(dispatch: &Dispatch, flag: &str) -> bool {
         "HAS_PAGES" => Params::HAS_PAGES,
         _ => return dispatch.variant.constants.get(flag) == Some(&Constant::Flag(true)),
     };
-    dispatch.params.flags & bit != 0
+    dispatch.params::<Params>().flags & bit != 0
 }
 
 /// Whether the shader asks for a flag, on or off.
@@ -225,7 +229,7 @@ fn asks(dispatch: &Dispatch, flag: &str) -> bool {
 
 /// Every tensor that the shader looks at is there, as are the numbers that no part changes.
 fn assert_knows(dispatch: &Dispatch, p: &Problem) {
-    let params = &dispatch.params;
+    let params = &dispatch.params::<Params>();
     assert_eq!(params.scale, p.scale_f32());
     assert!(p.pieces.is_some() || params.kv_len == p.kv_len);
     // What the caller sees of the scores before masks and biases is computed without them.
@@ -234,21 +238,26 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let late = early == [None; 2] && params.kv_len > 0;
     let small = match p.small.present().collect::<Vec<_>>()[..] {
         [] => Tensor::AlibiSlopes,
-        [small] => small.into(),
+        [small] => small,
         _ => Tensor::Joined,
     };
     // They share a binding.
     let flags = ["HAS_ALIBI", "HAS_SEGMENTS", "HAS_LENS", "HAS_PAGES", "HAS_SINKS"];
     let reads_small = flags.iter().any(|name| reads(dispatch, name));
     for (name, tensor, view, column) in [
-        ("HAS_MASK", Tensor::Mask, p.mask.filter(|_| late), params.mask_column),
-        ("HAS_BIAS", Tensor::Bias, p.bias.filter(|_| late), params.bias_column),
-        ("HAS_ALIBI", small, p.alibi.filter(|_| late), 0),
-        ("HAS_SEGMENTS", small, p.segments.map(|ids| ids.key).filter(|_| late), 0),
-        ("HAS_LENS", small, p.lens.map(|lens| lens.view).filter(|_| late), 0),
-        ("HAS_PAGES", small, p.pages.filter(|_| late).map(|pages| pages.table), 0),
-        ("HAS_SINKS", small, p.sinks, 0),
-        ("HAS_LSE", Tensor::Lse, p.lse.filter(|_| !reads(dispatch, "STORES_SUMS")), 0),
+        ("HAS_MASK", Tensor::Mask, p.view(Tensor::Mask).filter(|_| late), params.mask_column),
+        ("HAS_BIAS", Tensor::Bias, p.view(Tensor::Bias).filter(|_| late), params.bias_column),
+        ("HAS_ALIBI", small, p.view(Tensor::AlibiSlopes).filter(|_| late), 0),
+        ("HAS_SEGMENTS", small, p.view(Tensor::KeySegments).filter(|_| late), 0),
+        ("HAS_LENS", small, p.view(Tensor::Lens).filter(|_| late), 0),
+        ("HAS_PAGES", small, p.view(Tensor::Pages).filter(|_| late), 0),
+        ("HAS_SINKS", small, p.view(Tensor::Sinks), 0),
+        (
+            "HAS_LSE",
+            Tensor::Lse,
+            p.view(Tensor::Lse).filter(|_| !reads(dispatch, "STORES_SUMS")),
+            0,
+        ),
     ] {
         if !asks(dispatch, name) {
             continue;
@@ -265,9 +274,13 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let wanted = p.softcap.filter(|_| early[0].is_none());
     assert!(softcap.is_none_or(|flag| *flag == Constant::Flag(wanted.is_some())));
     assert!(wanted.is_none() || params.softcap == p.softcap.unwrap());
-    for tensor in [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Out] {
-        let used =
-            dispatch.variant.entry.bindings().contains_key(&tensor.binding(dispatch.variant.entry));
+    for (tensor, name) in [
+        (Tensor::Query, "query"),
+        (Tensor::Key, "key"),
+        (Tensor::Value, "value"),
+        (Tensor::Out, "out"),
+    ] {
+        let used = bindings(dispatch.variant.entry).iter().any(|binding| binding.name == name);
         let of_keys = matches!(tensor, Tensor::Key | Tensor::Value);
         let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
         if of_keys && params.kv_len == 0 {
@@ -282,7 +295,7 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
 /// Everything that the dispatch says of a row is what the problem says of that place.
 fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let Place { batch, head, query } = place;
-    let params = &dispatch.params;
+    let params = &dispatch.params::<Params>();
     let kv_head = head / p.group() as usize;
     // With `cu_seqlens` a query and its keys count from their own sequence's first on.
     let of_piece = p.pieces.iter().flatten().enumerate().find_map(|(at, piece)| {
@@ -326,36 +339,36 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
         let held = bound.window.size as usize / 4 * per_word(p, bound.tensor) as usize;
         assert!(found >= first && found + columns <= first + held, "{bound:?} for {place:?}");
     }
-    let small =
-        dispatch.bound.iter().find(|bound| bound.tensor.binding(dispatch.variant.entry) == 8);
+    let small = dispatch.bound.iter().find(|bound| bound.name == "aux");
     if let Some(Bound { window, .. }) = small {
         let at = |offset: u32, stride: u32, batch: usize, index: usize| {
             (window.first_element + offset + stride * batch as u32) as usize + index
         };
         let own = row.place.batch;
-        if let Some(view) = p.alibi.filter(|_| reads(dispatch, "HAS_ALIBI")) {
+        if let Some(view) = p.view(Tensor::AlibiSlopes).filter(|_| reads(dispatch, "HAS_ALIBI")) {
             let found = at(params.alibi_offset, params.alibi_batch, own, row.place.head);
             assert_eq!(found, view.index(line, head, 0, 0), "slope of {place:?}");
         }
-        if let Some(lens) = p.lens.filter(|_| reads(dispatch, "HAS_LENS")) {
+        if let Some(lens) = p.view(Tensor::Lens).filter(|_| reads(dispatch, "HAS_LENS")) {
             let found = at(params.lens.offset, 1, own, 0);
-            let first = p.small.first(SmallTensor::Lens) as usize;
-            assert_eq!(found, first + lens.view.index(batch, 0, 0, 0), "length of {place:?}");
+            let first = p.small.first(Tensor::Lens) as usize;
+            assert_eq!(found, first + lens.index(batch, 0, 0, 0), "length of {place:?}");
         }
         if let Some(pages) = p.pages.filter(|_| reads(dispatch, "HAS_PAGES")) {
-            let first = p.small.first(SmallTensor::Pages) as usize;
+            let first = p.small.first(Tensor::Pages) as usize;
             let found = at(params.pages_offset, params.pages_batch, own, 0);
-            assert_eq!(found, first + pages.table.index(batch, 0, 0, 0), "pages of {place:?}");
+            let table = p.view(Tensor::Pages).unwrap();
+            assert_eq!(found, first + table.index(batch, 0, 0, 0), "pages of {place:?}");
             assert_eq!((params.page_len, params.last_page), (pages.page_len, pages.count - 1));
         }
-        if let Some(view) = p.sinks.filter(|_| reads(dispatch, "HAS_SINKS")) {
-            let first = p.small.first(SmallTensor::Sinks) as usize;
+        if let Some(view) = p.view(Tensor::Sinks).filter(|_| reads(dispatch, "HAS_SINKS")) {
+            let first = p.small.first(Tensor::Sinks) as usize;
             let found = at(params.sinks_offset, 0, own, row.place.head);
             assert_eq!(found, first + view.index(0, head, 0, 0), "sink of {place:?}");
         }
-        let segments = p.segments.filter(|_| reads(dispatch, "HAS_SEGMENTS"));
-        if let Some(Segments { query: ids, key }) = segments {
-            let first = p.small.first(SmallTensor::Segments) as usize;
+        let segments = p.view(Tensor::Segments).filter(|_| reads(dispatch, "HAS_SEGMENTS"));
+        if let Some((ids, key)) = segments.zip(p.view(Tensor::KeySegments)) {
+            let first = p.small.first(Tensor::Segments) as usize;
             let (offset, stride) = (params.query_segment_offset, params.query_segment_batch);
             let found = at(offset, stride, own, row.place.query);
             assert_eq!(found, first + ids.index(batch, 0, query, 0), "segment of {place:?}");
@@ -379,7 +392,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     };
     for (found, sequence) in sequences {
         if row.piece == 0 {
-            let kept = dispatch.params.kept;
+            let kept = dispatch.params::<Params>().kept;
             let band = Band { lower: found.band_lower, upper: found.band_upper, kept };
             for j in 0..kv_len as usize {
                 let visible = j < found.seen_len as usize && band.contains(found_query, j);
@@ -393,7 +406,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
 
 /// What shaders/shared/locate_lens.wgsl makes of a length.
 pub(crate) fn at_len(dispatch: &Dispatch, len: u32) -> SequenceParams {
-    let Params { q_len, kv_len, band_lower, band_upper, offset, lens, .. } = dispatch.params;
+    let Params { q_len, kv_len, band_lower, band_upper, offset, lens, .. } = dispatch.params();
     let len = len.min(lens.most);
     let moved = (len * lens.moves) as i32;
     let bound = |bound: i32| (bound + moved).clamp(-(q_len as i32), kv_len as i32);
@@ -409,7 +422,7 @@ pub(crate) fn at_len(dispatch: &Dispatch, len: u32) -> SequenceParams {
 
 /// The sequence of a workgroup, as shaders/shared/locate_*.wgsl find it, and its number in the dispatch.
 fn locate(dispatch: &Dispatch, x: u32, z: u32) -> (u32, SequenceParams) {
-    let params = &dispatch.params;
+    let params = &dispatch.params::<Params>();
     if dispatch.table.is_empty() {
         let same = SequenceParams {
             q_len: params.q_len,
@@ -429,7 +442,7 @@ fn locate(dispatch: &Dispatch, x: u32, z: u32) -> (u32, SequenceParams) {
 
 /// The rows of a dispatch, located as shaders/shared/rows.wgsl does.
 fn rows(dispatch: &Dispatch) -> Vec<Row> {
-    let params = &dispatch.params;
+    let params = &dispatch.params::<Params>();
     let count = |name: &str| match dispatch.variant.constants.get(name) {
         Some(Constant::Count(count)) => *count,
         other => panic!("{name}: {other:?}"),
@@ -479,7 +492,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
 
 /// Where in its whole buffer the first element of a tensor's row lies.
 fn index(bound: &Bound, dispatch: &Dispatch, row: &Row, p: &Problem) -> usize {
-    let params = &dispatch.params;
+    let params = &dispatch.params::<Params>();
     let Place { batch, head, query } = row.place;
     let of_keys = matches!(bound.tensor, Tensor::Key | Tensor::Value);
     let batch = if of_keys && p.pages.is_some() { 0 } else { batch };
@@ -528,9 +541,7 @@ fn find(dispatch: &Dispatch, tensor: Tensor) -> Option<&Bound> {
 }
 
 fn scores(dispatch: &Dispatch) -> &Bound {
-    let entry = dispatch.variant.entry;
-    let number = Tensor::Weights.binding(entry);
-    dispatch.bound.iter().find(|bound| bound.tensor.binding(entry) == number).unwrap()
+    dispatch.bound.iter().find(|bound| bound.name == "weights").unwrap()
 }
 
 fn places(p: &Problem, view: &View) -> HashMap<usize, Place> {
@@ -549,18 +560,18 @@ fn places(p: &Problem, view: &View) -> HashMap<usize, Place> {
 
 fn view(p: &Problem, tensor: Tensor) -> Option<View> {
     match tensor {
-        Tensor::Query => Some(p.query),
-        Tensor::Key => Some(p.key),
-        Tensor::Value => Some(p.value),
-        Tensor::Out => Some(p.out),
-        Tensor::Lse => p.lse,
-        Tensor::Mask => p.mask,
-        Tensor::Bias => p.bias,
-        Tensor::Weights => p.weights,
-        Tensor::RawScores => p.raw_scores,
-        Tensor::CappedScores => p.capped_scores,
-        Tensor::MaskedScores => p.masked_scores,
-        Tensor::Unpacked => Some(p.out),
+        Tensor::Query => Some(p.query()),
+        Tensor::Key => Some(p.key()),
+        Tensor::Value => Some(p.value()),
+        Tensor::Out => Some(p.out()),
+        Tensor::Lse => p.view(Tensor::Lse),
+        Tensor::Mask => p.view(Tensor::Mask),
+        Tensor::Bias => p.view(Tensor::Bias),
+        Tensor::Weights => p.view(Tensor::Weights),
+        Tensor::RawScores => p.view(Tensor::RawScores),
+        Tensor::CappedScores => p.view(Tensor::CappedScores),
+        Tensor::MaskedScores => p.view(Tensor::MaskedScores),
+        Tensor::Unpacked => Some(p.out()),
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
     Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, Matrices, MultiHeadPlan,
     MultiHeadShape, MultiHeadWeights, PagedKeys, Plan, Problem, SegmentLayout, SelfAttentionPlan,
-    SelfAttentionShape, Strides, Tiles, Variant, assemble,
+    SelfAttentionShape, Strides, Tiles, Variant, assemble, bindings,
 };
 
 /// A shader that some plan asks for.
@@ -390,7 +390,9 @@ fn every_shader_translates_to_metal() {
         let mut resources =
             msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
         // As wgpu counts: the buffers of a layout, one after the other.
-        let bindings = [0].into_iter().chain(entry.bindings().into_keys()).chain([11]);
+        let mut bindings: Vec<u32> = bindings(entry).iter().map(|binding| binding.number).collect();
+        bindings.extend([0, 11]);
+        bindings.sort_unstable();
         for (slot, binding) in (0..).zip(bindings) {
             let target =
                 msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() };

@@ -4,7 +4,7 @@ use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Entry, Kernel,
-    Layout, Plan, Problem, Tensor,
+    Layout, Params, Plan, Problem, Tensor,
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {
@@ -16,7 +16,7 @@ fn bindings(binding_size: u64) -> Capabilities {
 }
 
 fn grids(plan: &Plan) -> Vec<[u32; 3]> {
-    plan.dispatches.iter().map(|dispatch| dispatch.grid).collect()
+    plan.dispatches().iter().map(|dispatch| dispatch.grid).collect()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn query_heads_that_share_a_key_head_are_parted_if_they_must() {
     };
     for (kernel, dispatches) in [(None, 2), (Some(Kernel::ThreeStage), 3)] {
         let plan = planned_as(kernel, &shape, &PORTABLE).unwrap();
-        assert_eq!(plan.dispatches.len(), dispatches * 4);
+        assert_eq!(plan.dispatches().len(), dispatches * 4);
     }
 }
 
@@ -73,12 +73,13 @@ fn words_of_out_that_are_too_many_to_pack_at_once_are_parted_along_out() {
         (AttentionShape { q_len: 4, ..odd.clone() }, vec![[3, 1, 1]; 2]),
     ] {
         let plan = planned(&shape, &axis(4)).unwrap();
-        let packs = plan.dispatches.iter().filter(|dispatch| dispatch.variant.entry == Entry::Pack);
+        let packs =
+            plan.dispatches().iter().filter(|dispatch| dispatch.variant.entry == Entry::Pack);
         assert_eq!(packs.map(|pack| pack.grid).collect::<Vec<_>>(), grids_of_pack, "{shape:?}");
         assert_covers_its_problem(&plan);
     }
     let many = AttentionShape { batch: 65_535, head_dim: 1, ..odd };
-    assert_eq!(planned(&many, &PORTABLE).unwrap().dispatches.len(), 4);
+    assert_eq!(planned(&many, &PORTABLE).unwrap().dispatches().len(), 4);
 }
 
 #[test]
@@ -160,11 +161,11 @@ fn scores_that_nobody_keeps_take_no_more_than_64_mib_at_a_time() {
     let shape = AttentionShape::new(4, 8, 2048, 16);
     let workspace = |capabilities: &Capabilities, parts: usize| {
         let plan = planned_as(Some(Kernel::ThreeStage), &shape, capabilities).unwrap();
-        assert_eq!(plan.dispatches.len(), 3 * parts);
-        let largest = plan.dispatches.iter().flat_map(|dispatch| &dispatch.bound);
+        assert_eq!(plan.dispatches().len(), 3 * parts);
+        let largest = plan.dispatches().iter().flat_map(|dispatch| &dispatch.bound);
         let largest = largest.filter(|bound| bound.tensor == Tensor::Workspace);
-        assert_eq!(plan.workspace, largest.map(|bound| bound.window.size).max().unwrap());
-        plan.workspace
+        assert_eq!(plan.workspace(), largest.map(|bound| bound.window.size).max().unwrap());
+        plan.workspace()
     };
     // 4 x 8 matrices of 16 MiB.
     assert_eq!(workspace(&PORTABLE, 8), most);
@@ -173,7 +174,7 @@ fn scores_that_nobody_keeps_take_no_more_than_64_mib_at_a_time() {
     // Kept scores stay where the caller wants them.
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..shape.clone() };
     let plan = planned_as(Some(Kernel::ThreeStage), &kept, &bindings(1 << 30)).unwrap();
-    assert_eq!((plan.workspace, plan.dispatches.len()), (0, 3));
+    assert_eq!((plan.workspace(), plan.dispatches().len()), (0, 3));
 }
 
 #[test]
@@ -191,9 +192,9 @@ fn what_would_take_forever_is_refused_soon() {
     }
     let every_other = (0..1 << 17).map(|batch| batch % 2).collect();
     let lens = AttentionShape { batch: 1 << 17, kv_lens: Some(every_other), ..tiny.clone() };
-    assert_eq!(planned(&lens, &PORTABLE).unwrap().dispatches.len(), 1 << 8, "512 in each");
+    assert_eq!(planned(&lens, &PORTABLE).unwrap().dispatches().len(), 1 << 8, "512 in each");
     let most = |batch| planned(&AttentionShape { batch, ..tiny.clone() }, &axis(1));
-    assert_eq!(most(16_384).unwrap().dispatches.len(), 16_384);
+    assert_eq!(most(16_384).unwrap().dispatches().len(), 16_384);
     assert_unsupported(most(16_385), message);
     // What is long, but not in tiny pieces, is worth the wait: these fill all of 32 bits.
     for (shape, parts) in [
@@ -203,7 +204,7 @@ fn what_would_take_forever_is_refused_soon() {
     ] {
         let device = Capabilities { dispatch_work: u64::MAX, ..PORTABLE };
         let plan = planned(&shape, &device).unwrap();
-        assert_eq!(plan.dispatches.len(), parts, "{shape:?}");
+        assert_eq!(plan.dispatches().len(), parts, "{shape:?}");
     }
 }
 
@@ -215,15 +216,18 @@ fn a_dispatch_has_no_more_work_than_it_may() {
     for kernel in [Kernel::Forward, Kernel::ThreeStage] {
         let plan = planned_as(Some(kernel), &shape, &device).unwrap();
         let work = |d: &wgpu_attention::Dispatch| {
-            u64::from(d.grid[2]) * u64::from(d.params.q_len) * u64::from(d.params.kv_len) * 128
+            u64::from(d.grid[2])
+                * u64::from(d.params::<Params>().q_len)
+                * u64::from(d.params::<Params>().kv_len)
+                * 128
         };
-        assert!(plan.dispatches.len() >= 3 * 4 * 2, "{kernel:?}: {}", plan.dispatches.len());
-        assert!(plan.dispatches.iter().all(|dispatch| work(dispatch) <= most), "{kernel:?}");
+        assert!(plan.dispatches().len() >= 3 * 4 * 2, "{kernel:?}: {}", plan.dispatches().len());
+        assert!(plan.dispatches().iter().all(|dispatch| work(dispatch) <= most), "{kernel:?}");
     }
     // What cannot be cut runs all the same.
     let least = Capabilities { dispatch_work: 1, ..PORTABLE };
     let one = planned_as(None, &AttentionShape::new(1, 1, 200, 64), &least).unwrap();
-    assert_eq!(one.dispatches.len(), 1);
+    assert_eq!(one.dispatches().len(), 1);
 }
 
 #[test]
@@ -237,9 +241,13 @@ fn work_alone_is_never_too_much() {
     for num_kv_heads in [1, 8, 32] {
         for kernel in [Kernel::Forward, Kernel::ForwardWide] {
             let plan = plan(kernel, num_kv_heads).unwrap();
-            assert!(plan.dispatches.len() <= 1 << 11, "{} dispatches", plan.dispatches.len());
+            assert!(plan.dispatches().len() <= 1 << 11, "{} dispatches", plan.dispatches().len());
             // Query heads that share keys stay together.
-            assert!(plan.dispatches.iter().all(|d| d.params.group as usize == 32 / num_kv_heads));
+            assert!(
+                plan.dispatches()
+                    .iter()
+                    .all(|d| d.params::<Params>().group as usize == 32 / num_kv_heads)
+            );
         }
     }
 }
@@ -251,7 +259,7 @@ fn keys_outside_the_window_are_no_work() {
         let options = AttentionOptions { causal: true, window_left, ..AttentionOptions::default() };
         let problem = Problem::new(&shape, &options).unwrap();
         let device = Capabilities { binding_size: 1 << 30, ..PORTABLE };
-        Plan::new(problem, &device, None).unwrap().dispatches.len()
+        Plan::new(problem, &device, None).unwrap().dispatches().len()
     };
     // 2^3 heads x 2^17 queries x 2^10 keys x 2^7 columns are 2^37.
     assert_eq!(dispatches(Some(1023)), 2);
@@ -265,7 +273,7 @@ fn rows_longer_than_a_driver_s_loops_are_cut_along_the_keys() {
     let stops = Capabilities { processors: 2, loop_turns: 65_535, ..PORTABLE };
     let combines = |shape: &AttentionShape, kernel, device| {
         let plan = planned_as(Some(kernel), shape, device).unwrap();
-        plan.dispatches.iter().any(|step| step.variant.entry == Entry::AttentionCombine)
+        plan.dispatches().iter().any(|step| step.variant.entry == Entry::AttentionCombine)
     };
     for (kernel, dim) in [(Kernel::Forward, 128), (Kernel::ForwardWide, 300)] {
         let shape = |kv_len| AttentionShape { kv_len, ..AttentionShape::new(1, 1, 40, dim) };
@@ -283,5 +291,5 @@ fn rows_longer_than_a_driver_s_loops_are_cut_along_the_keys() {
     let windowed = AttentionOptions { window_left: Some(100), causal: true, ..Default::default() };
     let problem = Problem::new(&AttentionShape::new(1, 1, 50_000, 4), &windowed).unwrap();
     let plan = Plan::new(problem, &stops, Some(Kernel::Forward)).unwrap();
-    assert!(plan.dispatches.iter().all(|step| step.variant.entry == Entry::AttentionForward));
+    assert!(plan.dispatches().iter().all(|step| step.variant.entry == Entry::AttentionForward));
 }

@@ -10,7 +10,7 @@ use wgpu_attention::{
 fn four_elements_at_a_time_need_every_row_to_start_on_a_multiple_of_four() {
     let storage = |shape: &AttentionShape| {
         let plan = planned(shape, &PORTABLE).unwrap();
-        plan.dispatches[0].variant.storage
+        plan.dispatches()[0].variant.storage
     };
     let good = Strides { offset: 4, batch: 100_000, head: 25_000, row: 68 };
     let with = |strides| AttentionShape { query: Layout::Strided(strides), ..ordinary() };
@@ -73,7 +73,7 @@ fn only_a_device_with_f16_gets_shaders_with_f16() {
     ] {
         let shape = AttentionShape { element, ..AttentionShape::new(1, 2, 9, dim) };
         let device = Capabilities { shader_f16, ..PORTABLE };
-        let variant = planned(&shape, &device).unwrap().dispatches.swap_remove(0).variant;
+        let variant = planned(&shape, &device).unwrap().dispatches()[0].variant.clone();
         assert_eq!((variant.storage, variant.out), (expected, expected), "{element}, {dim}");
         assert_eq!(variant.storage.needs_f16(), element == ElementType::F16 && shader_f16);
     }
@@ -105,14 +105,14 @@ fn halves_of_words_that_rows_share_are_packed_afterwards() {
         {
             let shape = AttentionShape { element, ..shape.clone() };
             let plan = planned_as(Some(kernel), &shape, &PORTABLE).unwrap();
-            let last = plan.dispatches.last().unwrap();
+            let last = plan.dispatches().last().unwrap();
             assert_eq!(last.variant.entry == Entry::Pack, shares, "{shape:?}");
             let written = if shares { Tensor::Unpacked } else { Tensor::Out };
             assert!(last.bound.iter().any(|bound| bound.tensor == written), "{shape:?}");
         }
         let f16 = AttentionShape { element: ElementType::F16, ..shape };
         let device = Capabilities { shader_f16: true, ..PORTABLE };
-        assert_eq!(planned(&f16, &device).unwrap().dispatches.len(), 1, "f16 need no packing");
+        assert_eq!(planned(&f16, &device).unwrap().dispatches().len(), 1, "f16 need no packing");
     }
 }
 
@@ -122,6 +122,6 @@ fn what_waits_to_be_packed_takes_no_more_than_64_mib_at_a_time() {
     let shape = AttentionShape { kv_len: 1, ..AttentionShape::new(1, 2, 1 << 16, 126) };
     let shape = AttentionShape { value_dim: 129, element: ElementType::Bf16, ..shape };
     let plan = planned(&shape, &Capabilities { workgroups_per_axis: 1 << 20, ..PORTABLE }).unwrap();
-    assert!(plan.workspace <= 64 << 20, "{} bytes", plan.workspace);
-    assert!(plan.workspace >= 32 << 20, "{} bytes", plan.workspace);
+    assert!(plan.workspace() <= 64 << 20, "{} bytes", plan.workspace());
+    assert!(plan.workspace() >= 32 << 20, "{} bytes", plan.workspace());
 }

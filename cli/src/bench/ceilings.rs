@@ -3,6 +3,7 @@
 use super::device::Device;
 use super::matrix;
 use super::processor::{self, Processor};
+use super::rate::{REPEATS, compile, dispatch, quickest, threads};
 use wgpu_attention::{Error, wgpu};
 
 /// Rates of one adapter.
@@ -25,12 +26,7 @@ const COPY: &str = include_str!("copy.wgsl");
 
 /// Independent sums, and whether a multiply-add is one function: what suits one driver does not suit another.
 const SHAPES: [(u32, bool); 4] = [(2, true), (4, true), (8, true), (8, false)];
-const THREADS: u32 = 64;
 const TURNS: u32 = 4;
-/// Long enough to be timed, short enough for a watchdog.
-const LONG_ENOUGH: f64 = 0.02;
-const MOST_ROUNDS: u32 = 1 << 24;
-const REPEATS: usize = 5;
 
 /// Measures them; `step` is told what comes next.
 pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result<Ceilings, Error> {
@@ -60,6 +56,7 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
 fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
     let out = device.storage("sums", 16)?;
     let groups = if device.gpu.capabilities().is_software() { 64 } else { 8192 };
+    let threads = threads(MULTIPLY_ADD);
     let mut best: f64 = 0.0;
     for (sums, fused) in SHAPES {
         let text = MULTIPLY_ADD
@@ -69,27 +66,9 @@ fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
         let enable = if number == "f16" { "enable f16;\n" } else { "" };
         let pipeline = compile(device, "multiply_add", &format!("{enable}{text}"))?;
         let rate = quickest(|rounds| run(device, &pipeline, &out, groups, rounds))?;
-        best = best.max(2.0 * 4.0 * f64::from(groups * THREADS * TURNS * sums) * rate);
+        best = best.max(2.0 * 4.0 * f64::from(groups * threads * TURNS * sums) * rate);
     }
     Ok(best)
-}
-
-/// Rounds a second at best, from the seconds that some number of rounds takes.
-pub(super) fn quickest(
-    mut seconds_of: impl FnMut(u32) -> Result<f64, Error>,
-) -> Result<f64, Error> {
-    let mut rounds = 64;
-    // The first run compiles, too.
-    seconds_of(rounds)?;
-    let mut seconds = seconds_of(rounds)?;
-    while seconds < LONG_ENOUGH && rounds < MOST_ROUNDS {
-        rounds *= 2;
-        seconds = seconds_of(rounds)?;
-    }
-    for _ in 0..REPEATS {
-        seconds = seconds.min(seconds_of(rounds)?);
-    }
-    Ok(f64::from(rounds) / seconds)
 }
 
 /// Seconds of so many rounds.
@@ -119,7 +98,7 @@ fn copy(device: &Device<'_>) -> Result<f64, Error> {
     for each in [1_u32, 4, 16] {
         let text = COPY.replace("const EACH = 4u;", &format!("const EACH = {each}u;"));
         let pipeline = compile(device, "copy", &text)?;
-        let group = u64::from(each) * 256 * 16;
+        let group = u64::from(each * threads(COPY)) * 16;
         let groups = (size / group).min(capabilities.workgroups_per_axis.into());
         let size = groups * group;
         let [source, copy] = [device.storage("source", size)?, device.storage("copy", size)?];
@@ -131,62 +110,4 @@ fn copy(device: &Device<'_>) -> Result<f64, Error> {
         best = best.max(2.0 * size as f64 / seconds);
     }
     Ok(best)
-}
-
-pub(super) fn compile(
-    device: &Device<'_>,
-    name: &str,
-    text: &str,
-) -> Result<wgpu::ComputePipeline, Error> {
-    let gpu = device.gpu.device();
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(name),
-        source: wgpu::ShaderSource::Wgsl(text.into()),
-    };
-    let checks = wgpu::ShaderRuntimeChecks {
-        force_loop_bounding: false,
-        ..wgpu::ShaderRuntimeChecks::checked()
-    };
-    device.tried("compiling", || {
-        // SAFETY: without loop bounding every loop has to end by itself: these count to a number that
-        // the host chose, in steps of one. Bounds checks stay on.
-        let module = unsafe { gpu.create_shader_module_trusted(descriptor, checks) };
-        gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(name),
-            layout: None,
-            module: &module,
-            entry_point: Some(name),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        })
-    })
-}
-
-/// Seconds of one dispatch with these buffers, by the best clock there is.
-pub(super) fn dispatch(
-    device: &Device<'_>,
-    pipeline: &wgpu::ComputePipeline,
-    buffers: [&wgpu::Buffer; 2],
-    groups: u32,
-) -> Result<f64, Error> {
-    let [first, second] = buffers.map(wgpu::Buffer::as_entire_binding);
-    let entries = [
-        wgpu::BindGroupEntry { binding: 0, resource: first },
-        wgpu::BindGroupEntry { binding: 1, resource: second },
-    ];
-    let group = device.tried("binding buffers", || {
-        device.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        })
-    })?;
-    let lap = device.lap(&mut |encoder| {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(groups, 1, 1);
-        Ok(())
-    })?;
-    Ok(lap.gpu.unwrap_or(lap.host))
 }

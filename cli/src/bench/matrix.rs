@@ -1,7 +1,7 @@
 //! What an adapter's cooperative matrices can do, f16 in and f32 out.
 
-use super::ceilings::{compile, dispatch, quickest};
 use super::device::Device;
+use super::rate::{compile, dispatch, quickest};
 use wgpu_attention::{Error, Matrices};
 
 const TEXT: &str = include_str!("matrix.wgsl");

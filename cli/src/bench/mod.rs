@@ -12,6 +12,7 @@ mod label;
 mod layer;
 mod matrix;
 mod processor;
+mod rate;
 mod report;
 mod request;
 mod subject;

@@ -5,6 +5,7 @@ alias Number = f32;
 const SUMS = 4u;
 /// Whether as one function or as two operators, which some drivers fuse and some do not.
 const FUSED = true;
+const THREADS = 64u;
 
 struct Params {
     factor: f32,
@@ -31,12 +32,12 @@ fn turns(start: vec4<Number>, factor: vec4<Number>, term: vec4<Number>) -> vec4<
     return sum * factor + term;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn multiply_add(@builtin(global_invocation_id) id: vec3<u32>) {
     let factor = vec4(Number(params.factor));
     let term = vec4(Number(params.term));
     // Different in each, or a compiler may compute one for all.
-    let start = vec4<Number>(0.0, 0.25, 0.5, 0.75) + Number(id.x % 64u);
+    let start = vec4<Number>(0.0, 0.25, 0.5, 0.75) + Number(id.x % THREADS);
     var a = start;
     var b = start + 1.0;
     var c = start + 2.0;

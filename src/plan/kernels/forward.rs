@@ -1,10 +1,10 @@
 //! The fused kernels: over all keys of a row, or over parts of them that another kernel merges (split-KV).
 
+use super::super::dispatch::Dispatch;
 use super::super::params::Params;
 use super::super::storage::{self, Storage};
 use super::super::tiles::Tiles;
 use super::super::variant::{Constant, Entry, Variant};
-use super::super::dispatch::Dispatch;
 use super::{Call, dense, output_grid, score_constants};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
@@ -78,12 +78,8 @@ fn combine(
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let written = storage::output(part, capabilities);
-    let variant = Variant {
-        entry: Entry::AttentionCombine,
-        storage,
-        out: written,
-        constants: [].into(),
-    };
+    let variant =
+        Variant { entry: Entry::AttentionCombine, storage, out: written, constants: [].into() };
     let vectors = part.q_len.saturating_mul(part.value_dim.div_ceil(4));
     let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
     let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
@@ -99,8 +95,7 @@ fn combine(
     call.dispatch(variant, grid).packed_into(Tensor::Out, input, capabilities)
 }
 
-/// The default of attention_combine.wgsl.
-pub(in crate::plan) const COMBINE_THREADS: u32 = 64;
+pub(in crate::plan) const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
 
 /// What is known of each row once all of its keys are: the maximum and sum where the weights will be made of them, else lse.
 fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {

@@ -80,8 +80,7 @@ impl<'a> Call<'a> {
     /// Writes out in the problem's element type, or in words that are packed later.
     pub(super) fn writes_out(mut self, storage: Storage) -> Self {
         let per_word = Format::Elements.per_word(self.part.element);
-        self.params.out =
-            self.bindings.bind_out(Tensor::Out, per_word, self.part.out(), storage);
+        self.params.out = self.bindings.bind_out(Tensor::Out, per_word, self.part.out(), storage);
         self
     }
 

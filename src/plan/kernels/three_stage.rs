@@ -81,8 +81,7 @@ fn scores(
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
         .reads_small()
         .matrix(target);
-    call.params.hidden_bits =
-        if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
+    call.params.hidden_bits = if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
     if hidden != Hidden::Unmarked {
         call.params.flags |= Params::MARKS_HIDDEN;
     }

@@ -1,9 +1,10 @@
 //! A cache of keys and values: its sizes, and which of its rows new tokens take.
 
-use super::slice::move_view;
-use super::strides::resolve;
-use super::{ElementType, Encoding, Layout, RotaryPairs, Strides, TokenProblem, View, length};
 use crate::error::Error;
+use crate::problem::{
+    ElementType, Encoding, Layout, RotaryPairs, Strides, TokenProblem, View, length, move_view,
+    resolve,
+};
 use std::ops::Range;
 
 /// Sizes of a cache: keys `[batch, num_kv_heads, capacity, head_dim]`, values `[batch, num_kv_heads, capacity, value_dim]`.

@@ -1,9 +1,8 @@
 //! Which pages of a pool each sequence holds, decided on the host: allocation, sharing, and what has to be copied first.
 
-use super::cache::{Run, check_held, counts};
-use super::pages::check_page_len;
-use super::{CacheProblem, CacheRotary, ElementType, KvCacheShape, PresentKeys, length};
+use super::shape::{CacheProblem, CacheRotary, KvCacheShape, Run, check_held, counts};
 use crate::error::Error;
+use crate::problem::{ElementType, PresentKeys, check_page_len, length};
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -1,10 +1,10 @@
 //! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these further.
 
-use super::{CacheTokens, KvCache};
+use super::contiguous::KvCache;
+use super::store::{CacheTokens, Copy, NewRows};
 use crate::call::Call;
 use crate::error::Error;
-use crate::ops::attention::AttentionBuffers;
-use crate::ops::cache_store::{Copy, Given};
+use crate::ops::AttentionBuffers;
 use crate::problem::AttentionShape;
 
 /// New tokens bound to their buffers, of which [`KvCache::append_step`] records as many again for each sequence: what
@@ -84,15 +84,15 @@ impl KvCache {
         }
         let mut copies = Vec::new();
         let lens = Some(&self.lens_buffer);
-        for Given { rows, view, x, out } in self.store.given(self.lens.len(), tokens, lens)? {
+        for NewRows { rows, view, x, out } in self.store.given(self.lens.len(), tokens, lens)? {
             let problem = self.store.problem.append_behind(rows, view, tokens.len)?;
-            let plan = self.store.plan(problem)?;
-            if plan.packs() {
+            let program = self.store.plan(problem)?;
+            if program.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
                 return Err(Error::invalid(rows.argument(), expected, "an odd one"));
             }
             let positions = Some(self.lens_buffer.clone());
-            copies.push(Copy { plan, x: x.clone(), out: out.clone(), positions });
+            copies.push(Copy { program, x: x.clone(), out: out.clone(), positions });
         }
         let added = u32::try_from(tokens.len).unwrap_or(u32::MAX);
         let further = [self.change_lens(0..self.store.problem.batch(), [1, added])];

@@ -6,11 +6,11 @@
 use crate::buffer::create;
 use crate::error::Error;
 use crate::lost;
-use crate::pipeline::{if_ready, lock, scoped};
+use crate::scope::{if_ready, lock, scoped};
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
 
-/// Buffers of one device, each of which one lease holds or none.
+/// Buffers of one cache, each of which one lease holds or none.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     device: wgpu::Device,

@@ -1,15 +1,13 @@
 //! A cache of keys and values in pages, filled in the caller's encoder.
 
-use super::attention::AttentionBuffers;
-use super::cache::CacheTokens;
-use super::cache_store::{CacheStore, Move, positions};
+use super::pool::{PagePool, PageTable, PagedCacheShape, PagedSequence, PoolExcess};
+use super::shape::CacheRotary;
+use super::store::{CacheStore, CacheTokens, Move, positions};
 use crate::context::{Context, Footprint};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::{
-    AttentionShape, CacheRotary, PagePool, PageTable, PagedCacheShape, PagedKeys, PagedSequence,
-    PoolExcess, PresentKeys,
-};
+use crate::ops::AttentionBuffers;
+use crate::problem::{AttentionShape, Layout, PagedKeys, PresentKeys};
 use std::sync::Arc;
 
 /// Keys and values of any number of sequences in pages of one pool, which are taken as sequences grow and freed as they leave.
@@ -55,7 +53,7 @@ pub struct PagedBatch {
     key: wgpu::Buffer,
     value: wgpu::Buffer,
     table: wgpu::Buffer,
-    layouts: [crate::problem::Layout; 2],
+    layouts: [Layout; 2],
 }
 
 impl PagedKvCache {
@@ -245,8 +243,7 @@ impl PagedKvCache {
         sequences: &[PagedSequence],
     ) -> Result<PagedBatch, Error> {
         let PageTable { lens, pages, pages_per_sequence, present } = self.pool.table(sequences)?;
-        let context = &self.store.context;
-        let (lease, table) = context.uploads.lease(bytemuck::cast_slice(&pages))?;
+        let (lease, table) = self.store.uploads.lease(bytemuck::cast_slice(&pages))?;
         encoder.on_submitted_work_done(move || drop(lease));
         let page_len = self.shape.page_len;
         let rows = [&self.store.problem.key, &self.store.problem.value];

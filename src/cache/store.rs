@@ -1,16 +1,42 @@
 //! What caches of keys and values share: their buffers, and rows on their way into them.
 
-use super::attention::{AttentionBuffers, check_buffer};
-use super::cache::CacheTokens;
-use super::launch::steps;
-use super::rotary::token_steps;
-use crate::buffer::{output, upload};
+use super::shape::{CacheProblem, CacheRotary, Rows, Run, places};
+use super::uploads::Uploads;
+use crate::buffer::{BufferRange, output, upload};
 use crate::call::Call;
 use crate::context::{Context, Footprint};
 use crate::error::Error;
-use crate::plan::{CacheLens, Launch, TokenPlan, TokenTensor};
-use crate::problem::{CacheProblem, CacheRotary, Layout, Rows, Run, TokenProblem, View, places};
+use crate::ops::AttentionBuffers;
+use crate::plan::{Dispatch, Program, check_buffer};
+use crate::problem::{Layout, TokenProblem, View};
+use crate::tensor::{Given, Tensor};
 use std::sync::Arc;
+
+/// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
+#[derive(Clone, Copy, Debug)]
+pub struct CacheTokens<'a> {
+    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the cache rotates.
+    pub key: &'a wgpu::Buffer,
+    /// `[batch, num_kv_heads, len, value_dim]`, as key.
+    pub value: &'a wgpu::Buffer,
+    /// Where key lies.
+    pub key_layout: Layout,
+    /// Where value lies.
+    pub value_layout: Layout,
+    /// Tokens per sequence.
+    pub len: usize,
+    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last ones. Padding stands before
+    /// them, so that a sequence's last query and last key are the same token's.
+    pub lens: Option<&'a [usize]>,
+}
+
+impl<'a> CacheTokens<'a> {
+    /// Contiguous keys and values of `len` tokens for each sequence; change any field from there.
+    #[must_use]
+    pub fn new(key: &'a wgpu::Buffer, value: &'a wgpu::Buffer, len: usize) -> Self {
+        Self { key, value, key_layout: Layout::Bhsd, value_layout: Layout::Bhsd, len, lens: None }
+    }
+}
 
 /// Keys and values in two buffers, and the tables by which keys are rotated.
 #[derive(Debug)]
@@ -20,6 +46,8 @@ pub(super) struct CacheStore {
     pub(super) key: wgpu::Buffer,
     pub(super) value: wgpu::Buffer,
     tables: Option<[wgpu::Buffer; 2]>,
+    /// Tables of pages and places.
+    pub(super) uploads: Uploads,
 }
 
 /// So many rows from one place, sequence and row, to another.
@@ -32,11 +60,11 @@ pub(super) struct Move {
 #[derive(Clone, Copy)]
 pub(super) struct LensChange<'a> {
     pub(super) lens: &'a wgpu::Buffer,
-    pub(super) launches: &'a [Launch<CacheLens>],
+    pub(super) dispatches: &'a [Dispatch],
 }
 
 /// New keys or values: the cache's rows for them, where they lie, their buffer and the cache's own.
-pub(super) struct Given<'a> {
+pub(super) struct NewRows<'a> {
     pub(super) rows: &'a Rows,
     pub(super) view: View,
     pub(super) x: &'a wgpu::Buffer,
@@ -45,7 +73,7 @@ pub(super) struct Given<'a> {
 
 /// Rows of one buffer on their way into another.
 pub(super) struct Copy {
-    pub(super) plan: TokenPlan,
+    pub(super) program: Program,
     pub(super) x: wgpu::Buffer,
     pub(super) out: wgpu::Buffer,
     /// What says where they go, if the plan does not.
@@ -66,7 +94,8 @@ impl CacheStore {
             Some(CacheRotary { cos, sin, .. }) => Some([floats("cos", cos)?, floats("sin", sin)?]),
             None => None,
         };
-        Ok(Self { context, problem, key, value, tables })
+        let uploads = Uploads::new(device, &context.queue);
+        Ok(Self { context, problem, key, value, tables, uploads })
     }
 
     pub(super) fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
@@ -98,8 +127,8 @@ impl CacheStore {
             if may_be_several {
                 plans.extend(self.plans(rows, x, sizes, &[runs, runs].concat())?);
             }
-            for plan in plans {
-                self.context.pipelines.prepare(&plan.variants()).await?;
+            for program in plans {
+                self.context.pipelines.prepare(&program.variants()).await?;
             }
         }
         Ok(())
@@ -116,15 +145,17 @@ impl CacheStore {
     ) -> Result<(), Error> {
         let sizes = [batch, tokens.len];
         let mut copies = self.moved(moves)?;
-        for Given { rows, view, x, out } in self.given(batch, tokens, change.map(|c| c.lens))? {
-            let copy = |plan| Copy { plan, x: x.clone(), out: out.clone(), positions: None };
+        for NewRows { rows, view, x, out } in self.given(batch, tokens, change.map(|c| c.lens))? {
+            let copy = |program| Copy { program, x: x.clone(), out: out.clone(), positions: None };
             copies.extend(self.plans(rows, view, sizes, runs)?.into_iter().map(copy));
         }
-        let goes_to_places = |copy: &&mut Copy| copy.plan.problem.positions.is_some();
+        let goes_to_places = |copy: &&mut Copy| {
+            copy.program.dispatches.iter().any(|d| d.find(Tensor::Positions).is_some())
+        };
         let mut named = copies.iter_mut().filter(goes_to_places).peekable();
         if named.peek().is_some() {
             let table = places(sizes, runs);
-            let (lease, table) = self.context.uploads.lease(bytemuck::cast_slice(&table))?;
+            let (lease, table) = self.uploads.lease(bytemuck::cast_slice(&table))?;
             encoder.on_submitted_work_done(move || drop(lease));
             named.for_each(|copy| copy.positions = Some(table.clone()));
         }
@@ -139,14 +170,16 @@ impl CacheStore {
         batch: usize,
         tokens: &CacheTokens<'a>,
         lens: Option<&wgpu::Buffer>,
-    ) -> Result<[Given<'a>; 2], Error> {
+    ) -> Result<[NewRows<'a>; 2], Error> {
         let given = |argument, rows, out, x: &'a wgpu::Buffer, layout| {
             let view = self.problem.tokens(rows, [batch, tokens.len], layout)?;
-            check_buffer(argument, Some(self.problem.bytes(view.extent)), Some(x))?;
+            let per_word = self.problem.shape.element.per_word();
+            let given = Given::input(Tensor::X, argument, view, per_word);
+            check_buffer(&given, Some(x.into()), 1, false)?;
             if *x == self.key || *x == self.value || Some(x) == lens {
                 return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
             }
-            Ok(Given { rows, view, x, out })
+            Ok(NewRows { rows, view, x, out })
         };
         let CacheProblem { key, value, .. } = &self.problem;
         Ok([
@@ -177,21 +210,20 @@ impl CacheStore {
         }
         let extent = halves.iter().map(|([aside, _], _)| aside.out.extent).max();
         let bytes = self.problem.bytes(extent.unwrap_or_default());
-        let Context { device, workspace, .. } = &*self.context;
-        let Some(aside) = workspace.get(device, bytes)? else { return Ok(Vec::new()) };
+        let Some(aside) = self.context.own(Tensor::Aside, bytes)? else { return Ok(Vec::new()) };
         let mut copies = Vec::new();
         for ([there, back], own) in halves {
             let ways = [(there, own, &aside), (back, &aside, own)];
             for (problem, x, out) in ways {
-                let plan = self.plan(problem)?;
-                copies.push(Copy { plan, x: x.clone(), out: out.clone(), positions: None });
+                let program = self.plan(problem)?;
+                copies.push(Copy { program, x: x.clone(), out: out.clone(), positions: None });
             }
         }
         Ok(copies)
     }
 
-    pub(super) fn plan(&self, problem: TokenProblem) -> Result<TokenPlan, Error> {
-        TokenPlan::new(problem, &self.context.capabilities)
+    pub(super) fn plan(&self, problem: TokenProblem) -> Result<Program, Error> {
+        problem.program(&self.context.capabilities)
     }
 
     /// New keys or values on their way to their places. Of several runs a table names these, unless rows share words: then each
@@ -202,11 +234,11 @@ impl CacheStore {
         x: View,
         sizes: [usize; 2],
         runs: &[Run],
-    ) -> Result<Vec<TokenPlan>, Error> {
+    ) -> Result<Vec<Program>, Error> {
         if runs.len() > 1 {
-            let plan = self.plan(self.problem.append_to_places(rows, x, sizes, runs)?)?;
-            if !plan.packs() {
-                return Ok(vec![plan]);
+            let program = self.plan(self.problem.append_to_places(rows, x, sizes, runs)?)?;
+            if !program.packs() {
+                return Ok(vec![program]);
             }
         }
         runs.iter().map(|run| self.plan(self.problem.append(rows, x, run)?)).collect()
@@ -219,21 +251,24 @@ impl CacheStore {
         copies: &[Copy],
         change: Option<LensChange<'_>>,
     ) -> Result<Call, Error> {
-        let mut all = Vec::new();
-        for Copy { plan, x, out, positions } in copies {
-            all.extend(token_steps(&self.context, plan, |tensor| match tensor {
-                TokenTensor::X => Some(x),
-                TokenTensor::Out => Some(out),
-                TokenTensor::Table => self.tables.as_ref().map(|[cos, _]| cos),
-                TokenTensor::Sines => self.tables.as_ref().map(|[_, sin]| sin),
-                TokenTensor::Positions => positions.as_ref(),
-                TokenTensor::Unpacked => None,
-            })?);
+        let mut steps = Vec::new();
+        for Copy { program, x, out, positions } in copies {
+            let [cos, sin] = self.tables().map_or([None; 2], |tables| tables.map(Some));
+            let find = |tensor| match tensor {
+                Tensor::X => Some(x),
+                Tensor::Out => Some(out),
+                Tensor::Cos => cos,
+                Tensor::Sin => sin,
+                Tensor::Positions => positions.as_ref(),
+                _ => None,
+            };
+            let find = |tensor| find(tensor).map(BufferRange::from);
+            steps.extend(self.context.steps(&program.dispatches, find)?);
         }
-        if let Some(LensChange { lens, launches }) = change {
-            all.extend(steps(launches, |CacheLens| Some(lens.clone())));
+        if let Some(LensChange { lens, dispatches }) = change {
+            steps.extend(self.context.steps(dispatches, |_| Some(lens.into()))?);
         }
-        self.context.bind(label, Vec::new(), &all)
+        self.context.call(label, Vec::new(), &steps)
     }
 }
 

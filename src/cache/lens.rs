@@ -1,9 +1,7 @@
 //! The lengths of a cache's sequences on the GPU: set and taken further there.
 
-use super::dispatch::{Bindings, Dispatch};
-use super::storage::Storage;
-use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
+use crate::plan::{Bindings, Dispatch, Entry, Storage, Variant};
 use crate::problem::View;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -20,8 +18,7 @@ pub struct CacheLensParams {
     pub capacity: u32,
 }
 
-/// Invocations of a workgroup: the default of the shader.
-const THREADS: u32 = 64;
+const THREADS: u32 = Entry::CacheLens.count("THREADS");
 
 /// Adds to the lengths of these sequences, or sets them.
 pub(crate) fn cache_lens(

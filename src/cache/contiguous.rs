@@ -1,19 +1,15 @@
 //! A cache of keys and values, filled in the caller's encoder.
 
-mod step;
-
-pub use step::CacheStep;
-
-use super::attention::AttentionBuffers;
-use super::cache_store::{CacheStore, LensChange, Move, positions};
+use super::lens::cache_lens;
+use super::shape::{CacheProblem, CacheRotary, KvCacheShape, check_held};
+use super::store::{CacheStore, CacheTokens, LensChange, Move, positions};
 use crate::buffer::output;
 use crate::context::{Context, Footprint};
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::{CacheLens, Launch, cache_lens};
-use crate::problem::{
-    AttentionShape, CacheProblem, CacheRotary, KvCacheShape, Layout, check_held, length,
-};
+use crate::ops::AttentionBuffers;
+use crate::plan::Dispatch;
+use crate::problem::{AttentionShape, length};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,36 +43,10 @@ use std::sync::Arc;
 /// Once its device is lost a cache has lost what it held, whatever its lengths say: what it records is then errors, or nothing.
 #[derive(Debug)]
 pub struct KvCache {
-    store: CacheStore,
-    lens: Vec<usize>,
+    pub(super) store: CacheStore,
+    pub(super) lens: Vec<usize>,
     /// The same on the GPU, u32 `[batch]`.
-    lens_buffer: wgpu::Buffer,
-}
-
-/// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
-#[derive(Clone, Copy, Debug)]
-pub struct CacheTokens<'a> {
-    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the cache rotates.
-    pub key: &'a wgpu::Buffer,
-    /// `[batch, num_kv_heads, len, value_dim]`, as key.
-    pub value: &'a wgpu::Buffer,
-    /// Where key lies.
-    pub key_layout: Layout,
-    /// Where value lies.
-    pub value_layout: Layout,
-    /// Tokens per sequence.
-    pub len: usize,
-    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last ones. Padding stands before
-    /// them, so that a sequence's last query and last key are the same token's.
-    pub lens: Option<&'a [usize]>,
-}
-
-impl<'a> CacheTokens<'a> {
-    /// Contiguous keys and values of `len` tokens for each sequence; change any field from there.
-    #[must_use]
-    pub fn new(key: &'a wgpu::Buffer, value: &'a wgpu::Buffer, len: usize) -> Self {
-        Self { key, value, key_layout: Layout::Bhsd, value_layout: Layout::Bhsd, len, lens: None }
-    }
+    pub(super) lens_buffer: wgpu::Buffer,
 }
 
 impl KvCache {
@@ -289,24 +259,24 @@ impl KvCache {
     }
 
     /// That some sequences hold `len` tokens.
-    fn set_lens(&self, batches: Range<u32>, len: u32) -> Launch<CacheLens> {
+    fn set_lens(&self, batches: Range<u32>, len: u32) -> Dispatch {
         self.change_lens(batches, [0, len])
     }
 
     /// That a sequence holds `len` tokens, at most its capacity.
-    fn set_len(&self, sequence: usize, len: usize) -> Launch<CacheLens> {
+    fn set_len(&self, sequence: usize, len: usize) -> Dispatch {
         let [sequence, len] = [sequence, len].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         self.set_lens(sequence..sequence.saturating_add(1), len)
     }
 
     /// That some sequences hold 0 or 1 times as many tokens as before, and so many more.
-    fn change_lens(&self, batches: Range<u32>, change: [u32; 2]) -> Launch<CacheLens> {
+    pub(super) fn change_lens(&self, batches: Range<u32>, change: [u32; 2]) -> Dispatch {
         let sizes = [self.store.problem.batch(), self.store.problem.capacity()];
         cache_lens(batches, change, sizes, &self.store.context.capabilities)
     }
 
     /// These changes, of this cache's lengths.
-    fn changed<'a>(&'a self, launches: &'a [Launch<CacheLens>]) -> LensChange<'a> {
-        LensChange { lens: &self.lens_buffer, launches }
+    pub(super) fn changed<'a>(&'a self, dispatches: &'a [Dispatch]) -> LensChange<'a> {
+        LensChange { lens: &self.lens_buffer, dispatches }
     }
 }

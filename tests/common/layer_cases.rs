@@ -19,7 +19,8 @@ pub(crate) struct LayerCase {
 
 /// Every case of a layer.
 pub(crate) fn cases(layer: &str) -> Vec<LayerCase> {
-    let all: Vec<Value> = serde_json::from_str(include_str!("reference/layers.json")).unwrap();
+    let all: Vec<Value> =
+        serde_json::from_str(include_str!("../host/reference/layers.json")).unwrap();
     let cases: Vec<LayerCase> =
         all.into_iter().filter(|case| case["layer"] == layer).map(LayerCase::new).collect();
     assert!(!cases.is_empty());

@@ -29,9 +29,9 @@ impl Tensors {
         let problem = Problem::new(shape, &AttentionOptions::default()).unwrap();
         let tensor = |n, extent| numbers(seed.wrapping_mul(3).wrapping_add(n), extent as usize);
         Self {
-            query: tensor(0, problem.query.extent),
-            key: tensor(1, problem.key.extent),
-            value: tensor(2, problem.value.extent),
+            query: tensor(0, problem.query().extent),
+            key: tensor(1, problem.key().extent),
+            value: tensor(2, problem.value().extent),
         }
     }
 
