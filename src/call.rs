@@ -11,7 +11,6 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Call {
     label: &'static str,
-    copies: Vec<Transfer>,
     dispatches: Vec<BoundDispatch>,
     /// Shared with every encoder that was recorded into, until its work is done.
     leases: Arc<[Lease; 2]>,
@@ -27,48 +26,51 @@ pub(crate) struct BoundDispatch {
     pub(crate) grid: [u32; 3],
 }
 
-/// All of a small tensor into a buffer of our own.
-#[derive(Debug)]
-pub(crate) struct Transfer {
-    pub(crate) source: wgpu::Buffer,
-    /// First byte in the source.
-    pub(crate) offset: u64,
-    pub(crate) target: wgpu::Buffer,
-    /// First byte in the target.
-    pub(crate) start: u64,
-    pub(crate) size: u64,
-}
-
 impl Call {
     pub(crate) fn new(
         label: &'static str,
-        copies: Vec<Transfer>,
         dispatches: Vec<BoundDispatch>,
         leases: [Lease; 2],
     ) -> Self {
-        Self { label, copies, dispatches, leases: Arc::new(leases) }
+        Self { label, dispatches, leases: Arc::new(leases) }
     }
 
-    /// Records the call into `encoder`: the copies, then the dispatches in one compute pass. Any number of calls may go into
-    /// one encoder, and one call into any number.
+    /// Records the call into `encoder`, in a compute pass of its own. Any number of calls may go into one encoder, and one call
+    /// into any number.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         if self.dispatches.is_empty() {
             return;
         }
-        for Transfer { source, offset, target, start, size } in &self.copies {
-            encoder.copy_buffer_to_buffer(source, *offset, target, *start, *size);
-        }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+        self.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(self.label),
             timestamp_writes: None,
-        });
+        }));
+    }
+
+    /// Records the call into a compute pass of yours, among your own dispatches and with your labels and timestamps. It sets
+    /// the pipeline and bind group 0, and leaves them set.
+    ///
+    /// ```no_run
+    /// # use wgpu_attention::{Call, wgpu};
+    /// # fn layer(call: &Call, encoder: &mut wgpu::CommandEncoder, queries: &wgpu::QuerySet) {
+    /// let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+    ///     label: Some("layer 7"),
+    ///     timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+    ///         query_set: queries,
+    ///         beginning_of_pass_write_index: Some(0),
+    ///         end_of_pass_write_index: Some(1),
+    ///     }),
+    /// });
+    /// call.record(&mut pass);
+    /// # }
+    /// ```
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         for BoundDispatch { pipeline, group, offsets, grid: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(&pipeline.compute);
             pass.set_bind_group(0, group, offsets);
             pass.dispatch_workgroups(*x, *y, *z);
         }
-        drop(pass);
         let leases = self.leases.clone();
-        encoder.on_submitted_work_done(move || drop(leases));
+        pass.on_submitted_work_done(move || drop(leases));
     }
 }

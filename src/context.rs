@@ -1,7 +1,7 @@
 //! What the operators of one device share: pipelines, uniform slots, scratch buffers.
 
 use crate::buffer::BufferRange;
-use crate::call::{BoundDispatch, Call, Transfer};
+use crate::call::{BoundDispatch, Call};
 use crate::device::{Capabilities, MOST_UNIFORM};
 use crate::error::Error;
 use crate::lost;
@@ -97,9 +97,7 @@ impl Context {
             return Err(Error::invalid("plan", expected, "one for others"));
         }
         program.check_buffers(&find, self.capabilities.storage_alignment, false)?;
-        let copies = self.join(program, &find)?;
-        let steps = self.steps(&program.dispatches, find)?;
-        self.call(label, copies, &steps)
+        self.call(label, &self.steps(&program.dispatches, find)?)
     }
 
     /// Dispatches with the buffers they bind, the context's own among them.
@@ -130,41 +128,14 @@ impl Context {
         Ok(dispatches.iter().map(step).collect())
     }
 
-    /// What has to be copied into one buffer, if a call has several small tensors: shaders have one binding for them.
-    fn join<'b>(
-        &self,
-        program: &Program,
-        find: impl Fn(Tensor) -> Option<BufferRange<'b>>,
-    ) -> Result<Vec<Transfer>, Error> {
-        let tensors = program.small;
-        if !tensors.are_joined() {
-            return Ok(Vec::new());
-        }
-        let bytes = |elements: u32| u64::from(elements) * 4;
-        let whole = Tensor::SMALL.into_iter().map(|tensor| bytes(tensors.len(tensor))).sum();
-        let Some(target) = self.own(Tensor::Joined, whole)? else { return Ok(Vec::new()) };
-        let copy = |tensor| {
-            let BufferRange { buffer, offset, .. } = find(tensor)?;
-            let [start, size] = [tensors.first(tensor), tensors.len(tensor)].map(bytes);
-            let (source, target) = (buffer.clone(), target.clone());
-            Some(Transfer { source, offset, target, start, size })
-        };
-        Ok(tensors.present().filter_map(copy).collect())
-    }
-
     /// A buffer of our own of at least `size` bytes; none if that is 0.
     pub(crate) fn own(&self, tensor: Tensor, size: u64) -> Result<Option<wgpu::Buffer>, Error> {
         let own = Tensor::OWN.into_iter().zip(&self.own).find(|(own, _)| *own == tensor);
         own.map_or(Ok(None), |(_, scratch)| scratch.get(&self.device, size))
     }
 
-    /// `copies`, then `steps`, ready to be recorded.
-    pub(crate) fn call(
-        &self,
-        label: &'static str,
-        copies: Vec<Transfer>,
-        steps: &[Step<'_>],
-    ) -> Result<Call, Error> {
+    /// Steps ready to be recorded.
+    pub(crate) fn call(&self, label: &'static str, steps: &[Step<'_>]) -> Result<Call, Error> {
         let pipelines = self.pipelines.get(steps.iter().map(|step| &step.dispatch.variant))?;
         let tables: Vec<&[u8]> = steps
             .iter()
@@ -190,7 +161,7 @@ impl Context {
         match (if_ready(error).flatten(), bound) {
             (Some(message), _) => failed(message),
             (None, None) => failed("the queue takes no parameters".to_owned()),
-            (None, Some((leases, dispatches))) => Ok(Call::new(label, copies, dispatches, leases)),
+            (None, Some((leases, dispatches))) => Ok(Call::new(label, dispatches, leases)),
         }
     }
 

@@ -119,9 +119,9 @@ pub use ops::{
     SelfAttention, SelfAttentionBuffers,
 };
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, ForwardTile, Kernel, LensParams, LinearParams,
-    LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams, Storage, Tiles,
-    Tuning, Variant, ViewParams, Window,
+    Access, Bound, Constant, Dispatch, Entry, ForwardTile, JoinParams, Kernel, LensParams,
+    LinearParams, LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams,
+    Storage, Tiles, Tuning, Variant, ViewParams, Window,
 };
 pub use plan::{AdditivePlan, MergePlan, PositionalPlan, RotaryPlan, TokenParams};
 pub use problem::{

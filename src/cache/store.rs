@@ -268,7 +268,7 @@ impl CacheStore {
         if let Some(LensChange { lens, dispatches }) = change {
             steps.extend(self.context.steps(dispatches, |_| Some(lens.into()))?);
         }
-        self.context.call(label, Vec::new(), &steps)
+        self.context.call(label, &steps)
     }
 }
 

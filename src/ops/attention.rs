@@ -45,9 +45,6 @@ pub struct AttentionBuffers<'a> {
     /// f32, as the shape's bias.
     pub bias: Option<&'a wgpu::Buffer>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
-    ///
-    /// Of slopes, segments, lens, pages and sinks, a call that has several needs them with [`wgpu::BufferUsages::COPY_SRC`]
-    /// too.
     pub alibi_slopes: Option<&'a wgpu::Buffer>,
     /// u32 ids, as the shape's segments.
     pub segments: Option<&'a wgpu::Buffer>,

@@ -39,7 +39,7 @@ impl Context {
             }
             steps.push(Step { dispatch, buffers });
         }
-        let call = self.call("warm-up", Vec::new(), &steps)?;
+        let call = self.call("warm-up", &steps)?;
         self.run("warming up", &call).await
     }
 

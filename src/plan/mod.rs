@@ -4,6 +4,7 @@
 mod additive;
 mod dispatch;
 mod fit;
+mod join;
 mod kernels;
 mod linear;
 mod merge;
@@ -23,6 +24,7 @@ pub use additive::AdditivePlan;
 pub(crate) use dispatch::Bindings;
 pub use dispatch::{Bound, Dispatch};
 
+pub use join::JoinParams;
 pub use linear::{LinearParams, LinearPlan};
 pub use merge::MergePlan;
 pub use multi_head::MultiHeadPlan;
@@ -43,6 +45,7 @@ use crate::error::Error;
 use crate::problem::{Align, AttentionOptions, Problem};
 use crate::tensor::{Given, Tensor};
 use fit::fit;
+use join::Join;
 use part::{AttentionPart, Way};
 use std::fmt;
 
@@ -168,11 +171,15 @@ impl Plan {
             splits: (kernel == Kernel::Decode).then_some(splits),
             most_keys,
         };
-        let dispatches = fit(AttentionPart::all(&problem, &way), capabilities)?;
+        let attention = fit(AttentionPart::all(&problem, &way), capabilities)?;
+        let mut dispatches = match attention.as_slice() {
+            [] => Vec::new(),
+            _ => fit(Join::all(&problem), capabilities)?,
+        };
+        dispatches.extend(attention);
         let given: Vec<Given> = problem.given().collect();
-        let program = Program::new(capabilities, given, dispatches)?;
         Ok(Self {
-            program: Program { small: problem.small, ..program },
+            program: Program::new(capabilities, given, dispatches)?,
             problem,
             kernel,
             reason,
@@ -284,14 +291,17 @@ impl fmt::Display for Plan {
         if p.group() > 1 {
             writeln!(f, "rows        {} query heads share each key head's tiles", p.group())?;
         }
-        match self.dispatches() {
-            [] => writeln!(f, "dispatches  none: there is nothing to compute")?,
-            [first, rest @ ..] => {
+        let joins = |dispatch: &&Dispatch| dispatch.variant.entry == Entry::Join;
+        let mut dispatches = self.dispatches().iter().skip_while(joins);
+        match dispatches.next() {
+            None => writeln!(f, "dispatches  none: there is nothing to compute")?,
+            Some(first) => {
                 let [x, y, z] = first.grid;
                 write!(f, "dispatches  {} of {x} x {y} x {z} workgroups", first.variant)?;
-                let more =
-                    if rest.is_empty() { String::new() } else { format!(", {} more", rest.len()) };
-                writeln!(f, "{more}")?;
+                match self.dispatches().len() - 1 {
+                    0 => writeln!(f)?,
+                    more => writeln!(f, ", {more} more")?,
+                }
             }
         }
         write!(

@@ -5,7 +5,6 @@ use super::variant::{Entry, Variant};
 use crate::buffer::BufferRange;
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::SmallTensors;
 use crate::tensor::{Given, Tensor};
 
 /// Everything that binding and recording need to know; plain data.
@@ -15,8 +14,6 @@ pub(crate) struct Program {
     pub(crate) capabilities: Capabilities,
     /// What its caller gives.
     pub(crate) given: Vec<Given>,
-    /// The small tensors that are copied into one buffer first, if there are several.
-    pub(crate) small: SmallTensors,
     pub(crate) dispatches: Vec<Dispatch>,
 }
 
@@ -27,12 +24,8 @@ impl Program {
         given: impl IntoIterator<Item = Given>,
         dispatches: Vec<Dispatch>,
     ) -> Result<Self, Error> {
-        let program = Self {
-            capabilities: *capabilities,
-            given: given.into_iter().collect(),
-            small: SmallTensors::default(),
-            dispatches,
-        };
+        let program =
+            Self { capabilities: *capabilities, given: given.into_iter().collect(), dispatches };
         let most = capabilities.buffer_size;
         match Tensor::OWN.into_iter().map(|own| program.bytes(own)).max() {
             Some(bytes) if bytes > most => {
@@ -74,11 +67,6 @@ impl Program {
             let Some(range) = check_buffer(given, find(tensor), alignment, exactly)? else {
                 continue;
             };
-            let is_joined = self.small.are_joined() && self.small.len(tensor) > 0;
-            if is_joined && !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
-                let found = format!("{:?}", range.buffer.usage());
-                return Err(Error::invalid(name, "a buffer with usage COPY_SRC", found));
-            }
             let shares = |(_, other): &&(&str, BufferRange<'_>)| other.buffer == range.buffer;
             if let Some((other, _)) = earlier.iter().find(shares).filter(|_| is_output) {
                 let found = format!("that of {other}");

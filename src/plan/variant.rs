@@ -39,6 +39,8 @@ pub enum Entry {
     Positional,
     /// Lengths of a cache's sequences.
     CacheLens,
+    /// Small tensors into one buffer.
+    Join,
 }
 
 /// How a shader uses a storage buffer.
@@ -52,7 +54,7 @@ pub enum Access {
 
 impl Entry {
     /// Every shader.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AttentionForward,
         Self::AttentionForwardWide,
         Self::AttentionForwardMatrix,
@@ -69,6 +71,7 @@ impl Entry {
         Self::Rotary,
         Self::Positional,
         Self::CacheLens,
+        Self::Join,
     ];
 
     /// Name of the entry point and stem of the file.
@@ -91,6 +94,7 @@ impl Entry {
             Self::Rotary => "rotary",
             Self::Positional => "positional",
             Self::CacheLens => "cache_lens",
+            Self::Join => "join",
         }
     }
 
@@ -115,6 +119,7 @@ impl Entry {
             Self::Rotary => include_str!("../../shaders/rotary.wgsl"),
             Self::Positional => include_str!("../../shaders/positional.wgsl"),
             Self::CacheLens => include_str!("../../shaders/cache_lens.wgsl"),
+            Self::Join => include_str!("../../shaders/join.wgsl"),
         }
     }
 

@@ -5,8 +5,8 @@ use naga::{AddressSpace, StorageAccess, TypeInner};
 use std::any::type_name;
 use std::mem::offset_of;
 use wgpu_attention::{
-    Access, CacheLensParams, Constant, Entry, LensParams, LinearParams, Params, SequenceParams,
-    Storage, TokenParams, Variant, ViewParams, bindings,
+    Access, CacheLensParams, Constant, Entry, JoinParams, LensParams, LinearParams, Params,
+    SequenceParams, Storage, TokenParams, Variant, ViewParams, bindings,
 };
 
 /// Name, offset, size and type of a field.
@@ -74,6 +74,8 @@ fn parameters_lie_where_rust_puts_them() {
         cache_lens.iter().map(|field| field.size).sum::<usize>(),
         size_of::<CacheLensParams>()
     );
+    let join = fields!(JoinParams: first first_out count);
+    assert_eq!(join.iter().map(|field| field.size).sum::<usize>(), size_of::<JoinParams>());
     let linear = fields!(LinearParams: x_offset x_batch x_row out_offset out_batch out_row
         weight_offset bias_offset len rows in_features out_features);
     assert_eq!(linear.iter().map(|field| field.size).sum::<usize>(), size_of::<LinearParams>());
@@ -82,12 +84,13 @@ fn parameters_lie_where_rust_puts_them() {
         let expected = match shader.variant.entry {
             Entry::CacheLens => (&cache_lens, size_of::<CacheLensParams>()),
             Entry::Rotary | Entry::Positional => (&tokens, size_of::<TokenParams>()),
+            Entry::Join => (&join, size_of::<JoinParams>()),
             Entry::Linear => (&linear, size_of::<LinearParams>()),
             _ => (&params, size_of::<Params>()),
         };
         assert_eq!((&found, span as usize), expected, "{}", shader.variant);
         // They have no views.
-        if matches!(shader.variant.entry, Entry::Linear | Entry::CacheLens) {
+        if matches!(shader.variant.entry, Entry::Linear | Entry::CacheLens | Entry::Join) {
             continue;
         }
         let (found, span) = members(shader, "View");
@@ -115,7 +118,11 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
         assert_eq!(entry.stage, naga::ShaderStage::Compute);
         let threads = match variant.entry {
             Entry::Pack | Entry::HeadMean | Entry::UniformRows | Entry::AttentionCombine => 64,
-            Entry::Rotary | Entry::Positional | Entry::CacheLens | Entry::AdditiveForward => 64,
+            Entry::Rotary
+            | Entry::Positional
+            | Entry::CacheLens
+            | Entry::AdditiveForward
+            | Entry::Join => 64,
             Entry::Linear | Entry::Softmax => count(variant, "THREADS"),
             _ => tiles.unwrap().threads,
         };
@@ -152,6 +159,7 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
                 panic!("{variant}: {name} is no array");
             };
             let storage = match name {
+                "x" | "out" if variant.entry == Entry::Join => Storage::Unpacked,
                 // Projected.
                 "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
                 "query" | "key" | "value" | "x" | "weight" | "w_v" | "partial_out" => {

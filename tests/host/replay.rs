@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, Kernel, Params, Plan, Problem,
+    Band, Bound, Constant, Dispatch, ElementType, Entry, JoinParams, Kernel, Params, Plan, Problem,
     SequenceParams, Tensor, View, ViewParams, assemble, bindings,
 };
 
@@ -46,9 +46,15 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let mut sums = HashMap::new();
     // Elements of out that wait to be packed.
     let mut unpacked = Vec::new();
+    let mut joined =
+        vec![None; Tensor::SMALL.iter().map(|&small| p.small.len(small)).sum::<u32>() as usize];
     for dispatch in plan.dispatches() {
         assert_fits(dispatch, plan);
         let entry = dispatch.variant.entry;
+        if entry == Entry::Join {
+            join(dispatch, &mut joined);
+            continue;
+        }
         // Packing is told of words and nothing else.
         if entry != Entry::Pack {
             assert_knows(dispatch, p);
@@ -105,6 +111,13 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         }
     }
     assert!(unpacked.is_empty(), "nobody packs the last part");
+    if p.small.are_joined() && !plan.dispatches().is_empty() {
+        let wholes = p
+            .small
+            .present()
+            .flat_map(|small| (0..p.small.len(small)).map(move |element| Some((small, element))));
+        assert_eq!(joined, wholes.collect::<Vec<_>>(), "small tensors in one buffer");
+    }
     let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
     let weights_splits = plan
         .dispatches()
@@ -136,6 +149,18 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     });
     let expected: usize = expected.sum();
     assert_eq!(written.len(), expected);
+}
+
+/// Copies what a dispatch of join.wgsl does: which element of which tensor stands where.
+fn join(dispatch: &Dispatch, joined: &mut [Option<(Tensor, u32)>]) {
+    let JoinParams { first, first_out, count } = dispatch.params();
+    let [from, to] =
+        ["x", "out"].map(|name| dispatch.bound.iter().find(|bound| bound.name == name).unwrap());
+    assert!(to.tensor == Tensor::Joined && count <= dispatch.grid.iter().product::<u32>() * 64);
+    for at in 0..count {
+        let place = (to.window.first_element + first_out + at) as usize;
+        joined[place] = Some((from.tensor, from.window.first_element + first + at));
+    }
 }
 
 /// Every word of these elements is an invocation's, and both buffers have it.

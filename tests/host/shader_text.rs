@@ -144,8 +144,9 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
             assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
         }
         let stored = format!("alias Stored = {};", variant.storage.alias());
-        let stores_inputs = ![Entry::Softmax, Entry::Pack, Entry::HeadMean, Entry::CacheLens]
-            .contains(&variant.entry);
+        let stores_inputs =
+            ![Entry::Softmax, Entry::Pack, Entry::HeadMean, Entry::CacheLens, Entry::Join]
+                .contains(&variant.entry);
         assert_eq!(after.contains(&stored), stores_inputs, "{variant}");
         let stored = format!("alias StoredOut = {};", variant.out.alias());
         let stores_out = stores_inputs && variant.entry != Entry::Scores;

@@ -336,7 +336,7 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
         let storages = of_entry.iter().map(|variant| variant.storage);
         let storages: std::collections::BTreeSet<_> = storages.collect();
         let expected = match entry {
-            Entry::Softmax | Entry::HeadMean | Entry::CacheLens => 1,
+            Entry::Softmax | Entry::HeadMean | Entry::CacheLens | Entry::Join => 1,
             // Layers with f16 inside convert theirs; matrices are of f16 alone.
             Entry::Pack | Entry::UniformRows | Entry::AttentionForwardMatrix => 2,
             _ => 6,
