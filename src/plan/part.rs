@@ -3,25 +3,56 @@
 use super::dispatch::{Bound, Dispatch};
 use super::fit::{Excess, Part, middle};
 use super::kernels;
-use super::tiles::{MOST_KEYS, Tiles};
-use super::variant::Entry;
+use super::tiles::{ForwardTiles, MOST_KEYS, Tiles, WideTiles};
 use crate::device::Capabilities;
+use crate::error::Error;
 use crate::problem::Problem;
 use crate::tensor::Tensor;
 
 /// How all parts of a call are computed.
 pub(super) struct Way {
-    /// The fused kernel; none: in three stages.
-    pub(super) fused: Option<Entry>,
-    pub(super) tiles: Tiles,
-    /// Tiles of the fused kernel where three stages find no keys.
-    pub(super) fused_tiles: Tiles,
+    tiles: Tiles,
+    /// Tiles of the fused kernel; of three stages, where they find no keys.
+    fused_tiles: Tiles,
     /// Tiles of the kernel that stores the weights behind a fused one.
-    pub(super) weights_tiles: Tiles,
+    weights_tiles: Option<ForwardTiles>,
     /// Workgroups that share the keys of a row; none: one has them all.
-    pub(super) splits: Option<u32>,
+    splits: Option<u32>,
     /// Keys of a row that may be in one dispatch.
-    pub(super) most_keys: u32,
+    most_keys: u32,
+}
+
+impl Way {
+    /// With these tiles; `shares` the keys of a row among workgroups.
+    pub(super) fn new(
+        problem: &Problem,
+        tiles: Tiles,
+        shares: bool,
+        capabilities: &Capabilities,
+    ) -> Result<Self, Error> {
+        let fused_tiles = match tiles {
+            // Some packed sequences may have no keys, and so no scores.
+            Tiles::Products(_) if problem.pieces.is_some() => {
+                Tiles::Wide(WideTiles::new(problem, capabilities)?)
+            }
+            tiles => tiles,
+        };
+        let weights_tiles = match tiles {
+            // Measured tiles are of another kernel.
+            Tiles::Forward(tiles) if tiles.measured && problem.stores_weights() => {
+                Some(ForwardTiles::new(problem, capabilities)?)
+            }
+            Tiles::Forward(tiles) => Some(tiles),
+            _ => None,
+        };
+        let splits = shares.then(|| tiles.size().splits(problem, capabilities).max(2));
+        let most_keys = tiles.most_keys(problem, capabilities);
+        Ok(Self { tiles, fused_tiles, weights_tiles, splits, most_keys })
+    }
+
+    fn is_fused(&self) -> bool {
+        !matches!(self.tiles, Tiles::Products(_))
+    }
 }
 
 /// Some of the sequences, heads and queries of a call, whose keys are taken in so many chunks.
@@ -47,9 +78,9 @@ impl<'a> AttentionPart<'a> {
     /// that do not.
     pub(super) fn all(problem: &Problem, way: &'a Way) -> Vec<Self> {
         let part = |problem| Self { problem, chunks: 1, way };
-        match way.fused {
-            Some(_) => vec![part(problem.clone())],
-            None => problem.uniform().map(part).collect(),
+        match way.is_fused() {
+            true => vec![part(problem.clone())],
+            false => problem.uniform().map(part).collect(),
         }
     }
 }
@@ -61,22 +92,20 @@ impl Part for AttentionPart<'_> {
 
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let Self { problem: part, chunks, way } = self;
-        let entry = match way.fused {
-            None if part.kv_len > 0 => {
-                return kernels::three_stage(part, &way.tiles, capabilities);
-            }
-            // Sequences without keys have no scores.
-            None => Entry::AttentionForwardWide,
-            Some(entry) => entry,
-        };
+        if let Tiles::Products(tiles) = &way.tiles
+            && part.kv_len > 0
+        {
+            return kernels::three_stage(part, tiles, capabilities);
+        }
         let mut dispatches = match (way.splits, chunks) {
-            (None, 1) => kernels::fused(part, &way.fused_tiles, entry, capabilities),
+            (None, 1) => kernels::fused(part, &way.fused_tiles, capabilities),
             (splits, &chunks) => {
                 let counts = [splits.unwrap_or(1), chunks];
-                kernels::split(part, &way.fused_tiles, entry, counts, capabilities)
+                kernels::split(part, &way.fused_tiles, counts, capabilities)
             }
         };
-        dispatches.extend(kernels::weights(part, &way.weights_tiles, capabilities));
+        let weights = |tiles| kernels::weights(part, tiles, capabilities);
+        dispatches.extend(way.weights_tiles.as_ref().and_then(weights));
         dispatches
     }
 
@@ -93,7 +122,7 @@ impl Part for AttentionPart<'_> {
         let same = |problem| Self { problem, chunks: *chunks, way };
         match halves(part, excess) {
             Some(halves) => Some(halves.into_iter().map(same).collect()),
-            None if way.fused.is_some() && has_more_chunks(part, *chunks, excess) => {
+            None if way.is_fused() && has_more_chunks(part, *chunks, excess) => {
                 Some(vec![Self { problem: part.clone(), chunks: chunks * 2, way }])
             }
             None => None,

@@ -1,24 +1,26 @@
-//! Tiles of the fused kernel that were measured, in place of those that the model picks.
+//! Measured tiles of the fused kernel, in place of those that the model picks.
 
-use super::tiles::{ForwardTile, Tiles};
+use super::tiles::{ForwardTile, ForwardTiles};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
 use std::fmt;
 use std::str::FromStr;
 
-/// The fastest tiles of an adapter, as [`Attention::tune`](crate::Attention::tune) finds them. As text it has a line for each, so that
-/// a program can keep it: [`ToString`] and [`FromStr`] are each other's inverse.
+/// The fastest tiles of an adapter, as [`Attention::tune`](crate::Attention::tune) finds them. As
+/// text it has a line for each, so that a program can keep it: [`ToString`] and [`FromStr`] are
+/// each other's inverse.
 ///
-/// Tiles of another adapter, driver or release are as right, but may be slow. What a device has no room for is passed over.
+/// Tiles of another adapter, driver or release are as right, but may be slow. What a device has no
+/// room for is passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
-    known: Vec<(Like, ForwardTile)>,
+    known: Vec<(TileKey, ForwardTile)>,
 }
 
-/// Calls that have tiles in common.
+/// What calls with the same tiles have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Like {
+struct TileKey {
     head_dim: u32,
     value_dim: u32,
     element: ElementType,
@@ -26,7 +28,7 @@ struct Like {
     rows: u32,
 }
 
-impl Like {
+impl TileKey {
     fn new(p: &Problem) -> Self {
         let rows = p.q_len.saturating_mul(p.group()).clamp(1, 256).next_power_of_two();
         Self { head_dim: p.head_dim, value_dim: p.value_dim, element: p.element, rows }
@@ -36,34 +38,36 @@ impl Like {
 impl Tuning {
     /// One tile, for a problem and those like it.
     pub(crate) fn of(problem: &Problem, tile: ForwardTile) -> Self {
-        Self { known: vec![(Like::new(problem), tile)] }
+        Self { known: vec![(TileKey::new(problem), tile)] }
     }
 
-    /// Takes over what another knows.
+    /// Adds what another knows, in place of what is known of the same calls.
     pub(crate) fn learn(&mut self, other: &Self) {
-        for &(like, tile) in &other.known {
-            self.known.retain(|(known, _)| *known != like);
-            self.known.push((like, tile));
+        for &(key, tile) in &other.known {
+            self.known.retain(|(known, _)| *known != key);
+            self.known.push((key, tile));
         }
     }
 
-    pub(super) fn tile(
+    /// The tiles for a problem, if some are known that its device has room for.
+    pub(super) fn tiles(
         &self,
         problem: &Problem,
         capabilities: &Capabilities,
-    ) -> Option<ForwardTile> {
-        let like = Like::new(problem);
-        let (_, tile) = self.known.iter().find(|(known, _)| *known == like)?;
-        Tiles::admits(*tile, problem, capabilities).then_some(*tile)
+    ) -> Option<ForwardTiles> {
+        let key = TileKey::new(problem);
+        let (_, tile) = self.known.iter().find(|(known, _)| *known == key)?;
+        ForwardTiles::admitted(*tile, problem, capabilities)
     }
 }
 
-/// The model's tile and those one step from it: half or twice of each number, and the next tile ahead.
+/// The model's tile and those one step from it: half or twice of each number, and the next tile
+/// ahead.
 pub(crate) fn candidates(
     problem: &Problem,
     capabilities: &Capabilities,
 ) -> Result<Vec<ForwardTile>, Error> {
-    let own = Tiles::forward(problem, capabilities, None)?.forward_tile();
+    let own = ForwardTiles::new(problem, capabilities)?.tile;
     let ForwardTile { threads, rows_each, keys_each, .. } = own;
     let steps = [
         ForwardTile { rows_each: rows_each * 2, ..own },
@@ -74,7 +78,7 @@ pub(crate) fn candidates(
         ForwardTile { threads: threads / 2, ..own },
         ForwardTile { ahead: !own.ahead, ..own },
     ];
-    let fits = |tile: &ForwardTile| Tiles::admits(*tile, problem, capabilities);
+    let fits = |tile: &ForwardTile| ForwardTiles::admitted(*tile, problem, capabilities).is_some();
     Ok(std::iter::once(own).chain(steps.into_iter().filter(fits)).collect())
 }
 
@@ -83,7 +87,7 @@ const NAMES: [&str; 8] =
 
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (Like { head_dim, value_dim, element, rows }, tile) in &self.known {
+        for (TileKey { head_dim, value_dim, element, rows }, tile) in &self.known {
             let ForwardTile { threads, rows_each, keys_each, ahead } = tile;
             let (element, ahead) = (element.to_string(), ahead.to_string());
             let values = [head_dim, value_dim, rows, threads, rows_each, keys_each];
@@ -115,7 +119,7 @@ impl FromStr for Tuning {
     }
 }
 
-fn parsed(line: &str) -> Option<(Like, ForwardTile)> {
+fn parsed(line: &str) -> Option<(TileKey, ForwardTile)> {
     let pairs: Option<Vec<_>> = line.split(' ').map(|pair| pair.split_once('=')).collect();
     let pairs = pairs?;
     if pairs.iter().map(|(name, _)| *name).ne(NAMES) {
@@ -125,7 +129,7 @@ fn parsed(line: &str) -> Option<(Like, ForwardTile)> {
     let elements = [ElementType::F32, ElementType::F16, ElementType::Bf16];
     let element = elements.into_iter().find(|element| element.to_string() == pairs[2].1)?;
     Some((
-        Like { head_dim: number(0)?, value_dim: number(1)?, element, rows: number(3)? },
+        TileKey { head_dim: number(0)?, value_dim: number(1)?, element, rows: number(3)? },
         ForwardTile {
             threads: number(4)?,
             rows_each: number(5)?,

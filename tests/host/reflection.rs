@@ -124,7 +124,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
             | Entry::AdditiveForward
             | Entry::Join => 64,
             Entry::Linear | Entry::Softmax => count(variant, "THREADS"),
-            _ => tiles.unwrap().threads,
+            _ => tiles.unwrap().size().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
     }
@@ -216,14 +216,15 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             assert_eq!(bytes, own, "{variant}");
             continue;
         };
+        let tiles = tiles.size();
         let planned = match variant.entry {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
             | Entry::AttentionForwardMatrix => tiles.workgroup_bytes,
-            Entry::AttentionWeights => tiles.keys * tiles.head_chunk * 4,
+            Entry::AttentionWeights => tiles.keys * tiles.head_columns * 4,
             // Two stages share a plan, each with a tile for its own chunk.
-            Entry::Scores => tiles.keys * tiles.head_chunk * 4,
-            Entry::WeightedSum => tiles.keys * tiles.value_chunk * 4 + 4,
+            Entry::Scores => tiles.keys * tiles.head_columns * 4,
+            Entry::WeightedSum => tiles.keys * tiles.value_columns * 4 + 4,
             Entry::Softmax => 8 * count(variant, "THREADS"),
             _ => 0,
         };

@@ -118,7 +118,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             .flat_map(|small| (0..p.small.len(small)).map(move |element| Some((small, element))));
         assert_eq!(joined, wholes.collect::<Vec<_>>(), "small tensors in one buffer");
     }
-    let chunks = p.value_dim.div_ceil(plan.tiles.value_chunk) as usize;
+    let chunks = p.value_dim.div_ceil(plan.tiles.size().value_columns) as usize;
     let weights_splits = plan
         .dispatches()
         .iter()
@@ -139,7 +139,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let expected = sequences.into_iter().map(|(q_len, kv_len)| {
         let per_row = match plan.kernel {
             Kernel::ThreeStage if kv_len > 0 => {
-                matrices * kv_len.div_ceil(plan.tiles.keys) as usize + 1 + chunks
+                matrices * kv_len.div_ceil(plan.tiles.size().keys) as usize + 1 + chunks
             }
             // Empty rows are forward-wide's, which has tiles of its own.
             Kernel::ThreeStage => p.value_dim.div_ceil(128) as usize,

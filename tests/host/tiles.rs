@@ -31,11 +31,11 @@ fn tiles_fit_the_workgroup_memory_there_is() {
     for (dim, kernel) in KERNELS_OF_DIMS {
         let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, 100, dim) };
         let keys = [5, 8, 16, 32, 65].map(|kib| {
-            let tiles = tiles(&shape, kernel, kib << 10).unwrap();
+            let tiles = tiles(&shape, kernel, kib << 10).unwrap().size();
             let columns = match kernel {
-                Kernel::Forward => tiles.head_chunk + tiles.value_chunk,
+                Kernel::Forward => tiles.head_columns + tiles.value_columns,
                 // Keys and values take turns.
-                _ => tiles.head_chunk.max(tiles.value_chunk),
+                _ => tiles.head_columns.max(tiles.value_columns),
             };
             // And whether some value is not finite.
             let flag = if kernel == Kernel::ForwardWide { 0 } else { 4 };
@@ -59,9 +59,14 @@ fn keys_that_are_computed_at_a_time_divide_a_tile() {
             let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, q_len, dim) };
             let device = Capabilities { processors, ..PORTABLE };
             let tiles = planned_as(Some(kernel), &shape, &device).unwrap().tiles;
-            assert!(tiles.keys.is_multiple_of(tiles.keys_each), "{q_len} x {dim}: {tiles:?}");
-            assert!(tiles.threads.is_power_of_two() && tiles.threads <= 256, "{tiles:?}");
-            assert!(tiles.threads.is_multiple_of(tiles.lockstep), "{tiles:?}");
+            let (keys_each, lockstep) = match tiles {
+                Tiles::Forward(tiles) => (tiles.tile.keys_each, tiles.lockstep()),
+                _ => (4, 1),
+            };
+            let size = tiles.size();
+            assert!(size.keys.is_multiple_of(keys_each), "{q_len} x {dim}: {tiles:?}");
+            assert!(size.threads.is_power_of_two() && size.threads <= 256, "{tiles:?}");
+            assert!(size.threads.is_multiple_of(lockstep), "{tiles:?}");
         }
     }
 }
@@ -70,13 +75,13 @@ fn keys_that_are_computed_at_a_time_divide_a_tile() {
 fn chunks_cover_the_columns_without_one_to_spare() {
     for (dim, kernel) in KERNELS_OF_DIMS {
         let shape = AttentionShape { kv_len: 5, ..AttentionShape::new(1, 1, 100, dim) };
-        let tiles = tiles(&shape, kernel, PORTABLE.workgroup_memory).unwrap();
-        let chunk = tiles.value_chunk as usize;
+        let tiles = tiles(&shape, kernel, PORTABLE.workgroup_memory).unwrap().size();
+        let chunks = [tiles.head_columns, tiles.value_columns].map(|chunk| chunk as usize);
         let most = match kernel {
             Kernel::ThreeStage => [64, 32],
             _ => [128, 128],
         };
-        for (chunk, most) in [tiles.head_chunk as usize, chunk].into_iter().zip(most) {
+        for (chunk, most) in chunks.into_iter().zip(most) {
             assert!(chunk.is_multiple_of(4) && chunk <= most, "dim {dim}: {tiles:?}");
             assert_eq!(dim.div_ceil(chunk), dim.div_ceil(most), "dim {dim}: {tiles:?}");
         }
@@ -87,7 +92,7 @@ fn chunks_cover_the_columns_without_one_to_spare() {
 fn a_device_with_too_little_workgroup_memory_is_told_how_little() {
     let shape = AttentionShape::new(1, 1, 100, 128);
     for (kernel, least) in [(Kernel::Forward, 4100), (Kernel::ThreeStage, 1028)] {
-        assert_eq!(tiles(&shape, kernel, least).unwrap().keys, 4);
+        assert_eq!(tiles(&shape, kernel, least).unwrap().size().keys, 4);
         let device = Capabilities { workgroup_memory: least - 1, ..PORTABLE };
         let message =
             format!("bytes of workgroup memory: expected at least {least}, found {}", least - 1);
@@ -124,7 +129,7 @@ fn few_rows_take_a_small_workgroup() {
         let shape = AttentionShape::new(1, group, q_len, 8);
         let shape = AttentionShape { num_kv_heads: 1, ..shape };
         let plan = planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap();
-        plan.tiles.threads
+        plan.tiles.size().threads
     };
     assert_eq!([1, 32, 33].map(|rows| threads(0, rows, 1)), [32, 32, 64]);
     // Where a CPU plays the GPU each owns two of more than eight rows.
@@ -140,7 +145,7 @@ fn few_rows_take_a_small_workgroup() {
 fn processors_share_large_workgroups_only_where_there_are_enough_of_them() {
     let threads = |processors, heads, len| {
         let shape = AttentionShape::new(1, heads, len, 64);
-        planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap().tiles.threads
+        planned(&shape, &Capabilities { processors, ..PORTABLE }).unwrap().tiles.size().threads
     };
     // Of up to 512 rows: four for each processor.
     assert_eq!([threads(2, 8, 512), threads(2, 8, 257), threads(2, 4, 1024)], [256; 3]);
@@ -154,7 +159,7 @@ fn where_a_cpu_plays_the_gpu_values_lie_apart() {
     let shape = AttentionShape::new(1, 8, 100, 64);
     let bytes_per_key = |processors| {
         let capabilities = Capabilities { processors, workgroup_memory: 32 << 10, ..PORTABLE };
-        let tiles = planned(&shape, &capabilities).unwrap().tiles;
+        let tiles = planned(&shape, &capabilities).unwrap().tiles.size();
         (tiles.workgroup_bytes - 4) / tiles.keys
     };
     assert_eq!([bytes_per_key(0), bytes_per_key(2)], [512, 528]);

@@ -2,7 +2,7 @@
 
 use crate::plan::{PORTABLE, ordinary};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Capabilities, Kernel, Plan, Problem, Tuning,
+    AttentionOptions, AttentionShape, Capabilities, ForwardTile, Kernel, Plan, Problem, Tuning,
 };
 
 const KNOWN: &str = "\
@@ -42,8 +42,8 @@ fn a_tuning_is_the_text_that_it_is_kept_as() {
 fn plans_like_the_one_that_was_measured_take_its_tile() {
     let long = AttentionShape { q_len: 300, ..ordinary() };
     let plan = tuned(&long, &PORTABLE, KNOWN);
-    let tiles = (plan.tiles.threads, plan.tiles.rows_each, plan.tiles.keys_each);
-    assert!(plan.tuned && tiles == (128, 2, 4), "{plan}");
+    let tile = ForwardTile { threads: 128, rows_each: 2, keys_each: 4, ahead: false };
+    assert!(plan.tuned && plan.tiles.forward_tile() == Some(tile), "{plan}");
     assert!(plan.to_string().contains("each 2 rows and 4 keys at a time, as measured\n"), "{plan}");
     for other in [
         AttentionShape { q_len: 60, ..long.clone() },
@@ -79,7 +79,8 @@ fn a_tile_that_a_device_or_shape_has_no_room_for_is_passed_over() {
         assert!(!plan.tuned && plan.kernel == Kernel::Forward, "{tile}: {plan}");
     }
     let text = format!("{like} threads=64 rows_each=1 keys_each=4 ahead=true");
-    assert!(tuned(&long, &PORTABLE, &text).tiles.ahead);
+    let tile = tuned(&long, &PORTABLE, &text).tiles.forward_tile();
+    assert!(tile.is_some_and(|tile| tile.ahead));
     // Of 4 x 4 a loop takes too few columns for four of them to cover 128.
     let wide = AttentionShape { q_len: 300, ..AttentionShape::new(1, 1, 1, 128) };
     let text = "head_dim=128 value_dim=128 element=f32 rows=256 threads=64 rows_each=4 keys_each=4 ahead=false";

@@ -69,7 +69,7 @@ pub(super) fn time<T: Element>(
 
 /// What the fastest of the measured tiles is worth, those that were planned being among them.
 fn gain(found: &[(ForwardTile, Duration)], planned: Tiles) -> Option<Tuned> {
-    let (_, before) = found.iter().find(|(tile, _)| *tile == planned.forward_tile())?;
+    let (_, before) = found.iter().find(|(tile, _)| Some(*tile) == planned.forward_tile())?;
     let (tile, least) = found.first()?;
     Some(Tuned { tile: *tile, gain: before.as_secs_f64() / least.as_secs_f64() })
 }

@@ -14,11 +14,10 @@ use crate::tensor::Tensor;
 pub(in crate::plan) fn fused(
     part: &Problem,
     tiles: &Tiles,
-    entry: Entry,
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let out = storage::output(part, capabilities);
-    let call = over_keys(part, tiles, (entry, out), 1, capabilities, |call| {
+    let call = over_keys(part, tiles, out, 1, capabilities, |call| {
         writes_rows(call.writes_out(out), part)
     });
     call.packed_into(Tensor::Out, storage::input(part, capabilities), capabilities)
@@ -28,7 +27,6 @@ pub(in crate::plan) fn fused(
 pub(in crate::plan) fn split(
     part: &Problem,
     tiles: &Tiles,
-    entry: Entry,
     [splits, chunks]: [u32; 2],
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
@@ -37,7 +35,7 @@ pub(in crate::plan) fn split(
     let storage = if part.value_dim.is_multiple_of(4) { Storage::F32x4 } else { Storage::F32 };
     let mut dispatches = Vec::new();
     // Whole tiles, or whole pages of them.
-    let step = part.pages.map_or(tiles.keys, |pages| pages.page_len);
+    let step = part.pages.map_or(tiles.size().keys, |pages| pages.page_len);
     let steps = u64::from(part.kv_len.div_ceil(step));
     for at in 0..chunks {
         let first_key = |chunk: u32| {
@@ -51,8 +49,7 @@ pub(in crate::plan) fn split(
             View { offset: first, extent, ..view }
         };
         let chunk = part.keys(first_key(at)..first_key(at + 1));
-        let kernel = (entry, storage);
-        dispatches.push(over_keys(&chunk, tiles, kernel, splits, capabilities, |mut call| {
+        dispatches.push(over_keys(&chunk, tiles, storage, splits, capabilities, |mut call| {
             (call.params.out_split, call.params.lse_split) = (out.extent, lse.extent);
             call.writes_own_out(Tensor::PartialOut, after(out))
                 .writes_sums((Tensor::PartialLse, after(lse)))
@@ -109,7 +106,7 @@ fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {
 fn over_keys(
     part: &Problem,
     tiles: &Tiles,
-    (entry, out): (Entry, Storage),
+    out: Storage,
     splits: u32,
     capabilities: &Capabilities,
     writes: impl Fn(Call<'_>) -> Call<'_>,
@@ -117,23 +114,21 @@ fn over_keys(
     // Without keys, nothing is masked.
     let without_keys = (part.kv_len == 0).then(|| part.of_rows());
     let part = without_keys.as_ref().unwrap_or(part);
-    let columns: Vec<(&'static str, Constant)> = match entry {
-        Entry::AttentionForward => tiles.forward_constants(part, capabilities),
-        Entry::AttentionForwardMatrix => tiles.matrix_constants(part).to_vec(),
-        _ => {
-            let chunks = tiles.chunk_constants().into_iter().chain(tiles.head_constants(part));
-            chunks.chain(tiles.value_constants(part)).collect()
-        }
-    };
     let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
-    let constants = columns.into_iter().chain([ragged]).chain(score_constants(part)).collect();
-    let variant = Variant { entry, storage: storage::input(part, capabilities), out, constants };
-    let mut grid = output_grid(part, tiles);
+    let constants =
+        tiles.constants(part).into_iter().chain([ragged]).chain(score_constants(part)).collect();
+    let variant = Variant {
+        entry: tiles.entry(),
+        storage: storage::input(part, capabilities),
+        out,
+        constants,
+    };
+    let mut grid = output_grid(part, tiles.size());
     grid[1] = grid[1].saturating_mul(splits);
     let call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Mask, Tensor::Bias])
         .reads_small();
     let mut call = writes(call);
     call.params.splits = splits;
-    call.dispatch_by_sequence(variant, grid, tiles)
+    call.dispatch_by_sequence(variant, grid, tiles.size())
 }

@@ -11,7 +11,7 @@ pub(super) use weights::weights;
 use super::dispatch::{Bindings, Dispatch};
 use super::params::{Params, SequenceParams};
 use super::storage::Storage;
-use super::tiles::Tiles;
+use super::tiles::TileSize;
 use super::variant::{Constant, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
@@ -117,11 +117,11 @@ impl<'a> Call<'a> {
     }
 
     /// A dispatch whose workgroups find their sequence in a table, where sequences differ.
-    fn dispatch_by_sequence(self, variant: Variant, grid: [u32; 3], tiles: &Tiles) -> Dispatch {
+    fn dispatch_by_sequence(self, variant: Variant, grid: [u32; 3], size: TileSize) -> Dispatch {
         let part = self.part;
         let mut dispatch = self.dispatch(variant, grid);
         if part.is_ragged() {
-            let (table, tiles) = SequenceParams::table(part, tiles.rows());
+            let (table, tiles) = SequenceParams::table(part, size.rows);
             (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
         }
         dispatch
@@ -136,13 +136,13 @@ pub(super) fn dense(part: &Problem, columns: u32) -> View {
     View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
 }
 
-fn row_tiles(part: &Problem, tiles: &Tiles) -> u32 {
-    part.q_len.saturating_mul(part.group()).div_ceil(tiles.rows())
+fn row_tiles(part: &Problem, size: TileSize) -> u32 {
+    part.q_len.saturating_mul(part.group()).div_ceil(size.rows)
 }
 
-fn output_grid(part: &Problem, tiles: &Tiles) -> [u32; 3] {
-    let columns = part.num_kv_heads.saturating_mul(tiles.value_chunks(part));
-    [row_tiles(part, tiles), columns, part.batch]
+fn output_grid(part: &Problem, size: TileSize) -> [u32; 3] {
+    let columns = part.num_kv_heads.saturating_mul(size.value_chunks(part));
+    [row_tiles(part, size), columns, part.batch]
 }
 
 /// What the inner loops over scores ask for.

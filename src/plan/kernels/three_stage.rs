@@ -3,7 +3,7 @@
 use super::super::dispatch::Dispatch;
 use super::super::params::Params;
 use super::super::storage::{self, Storage};
-use super::super::tiles::{Tiles, softmax_threads};
+use super::super::tiles::{ProductTiles, softmax_threads};
 use super::super::variant::{Constant, Entry, Variant};
 use super::{Call, dense, output_grid, row_tiles, score_constants};
 use crate::device::Capabilities;
@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 /// the caller's buffer or in the workspace.
 pub(in crate::plan) fn three_stage(
     part: &Problem,
-    tiles: &Tiles,
+    tiles: &ProductTiles,
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let masked = part.of_keys();
@@ -57,7 +57,7 @@ const MINUS_INFINITY: u32 = 0xff80_0000;
 
 fn scores(
     part: &Problem,
-    tiles: &Tiles,
+    tiles: &ProductTiles,
     target: (Tensor, View),
     hidden: Hidden,
     capabilities: &Capabilities,
@@ -66,14 +66,10 @@ fn scores(
         entry: Entry::Scores,
         storage: storage::input(part, capabilities),
         out: storage::input(part, capabilities),
-        constants: [("STEP", Constant::Count(tiles.head_chunk / 4))]
-            .into_iter()
-            .chain(tiles.product_constants())
-            .chain(score_constants(part))
-            .collect(),
+        constants: tiles.score_constants().into_iter().chain(score_constants(part)).collect(),
     };
     let grid = [
-        row_tiles(part, tiles),
+        row_tiles(part, tiles.size()),
         part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
         part.batch,
     ];
@@ -106,7 +102,7 @@ pub(in crate::plan) fn softmax_variant(capabilities: &Capabilities) -> Variant {
 
 fn weighted_sum(
     part: &Problem,
-    tiles: &Tiles,
+    tiles: &ProductTiles,
     weights: (Tensor, View),
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
@@ -115,13 +111,11 @@ fn weighted_sum(
         entry: Entry::WeightedSum,
         storage,
         out,
-        constants: [
-            ("COLUMNS", Constant::Count(tiles.value_chunk)),
-            ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias))),
-        ]
-        .into_iter()
-        .chain(tiles.product_constants())
-        .collect(),
+        constants: tiles
+            .sum_constants()
+            .into_iter()
+            .chain([("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias)))])
+            .collect(),
     };
     // What slopes add is in the weights.
     let part = &part.without(&[Tensor::AlibiSlopes]);
@@ -130,5 +124,9 @@ fn weighted_sum(
         .reads_small()
         .matrix(weights)
         .writes_out(out);
-    call.dispatch(variant, output_grid(part, tiles)).packed_into(Tensor::Out, storage, capabilities)
+    call.dispatch(variant, output_grid(part, tiles.size())).packed_into(
+        Tensor::Out,
+        storage,
+        capabilities,
+    )
 }

@@ -2,7 +2,7 @@
 
 use super::super::dispatch::Dispatch;
 use super::super::storage::{self, Storage};
-use super::super::tiles::Tiles;
+use super::super::tiles::ForwardTiles;
 use super::super::variant::{Constant, Entry, Variant};
 use super::{Call, dense, row_tiles, score_constants};
 use crate::device::Capabilities;
@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 /// The weights of rows whose maximum and sum are known, and their lse.
 pub(in crate::plan) fn weights(
     part: &Problem,
-    tiles: &Tiles,
+    tiles: &ForwardTiles,
     capabilities: &Capabilities,
 ) -> Option<Dispatch> {
     let view = part.view(Tensor::Weights).filter(|_| part.stores_weights())?;
@@ -22,14 +22,15 @@ pub(in crate::plan) fn weights(
         storage: storage::input(part, capabilities),
         out: if by_four { Storage::F32x4 } else { Storage::F32 },
         constants: tiles
-            .weights_constants(part, capabilities)
+            .weights_constants(part)
             .into_iter()
             .chain([("RAGGED", Constant::Flag(part.is_ragged()))])
             .chain(score_constants(part))
             .collect(),
     };
     let splits = tiles.weights_splits(part, capabilities);
-    let grid = [row_tiles(part, tiles), part.num_kv_heads.saturating_mul(splits), part.batch];
+    let grid =
+        [row_tiles(part, tiles.size()), part.num_kv_heads.saturating_mul(splits), part.batch];
     // The stored sums already include what is about whole rows.
     let part = &part.of_keys();
     let mut call = Call::new(part, capabilities)
@@ -39,5 +40,5 @@ pub(in crate::plan) fn weights(
         .matrix((Tensor::Weights, view))
         .lse();
     call.params.splits = splits;
-    Some(call.dispatch_by_sequence(variant, grid, tiles))
+    Some(call.dispatch_by_sequence(variant, grid, tiles.size()))
 }

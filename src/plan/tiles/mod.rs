@@ -1,0 +1,105 @@
+//! Tile sizes from shape and device, a variant for each kernel that has some of its own.
+
+mod forward;
+mod matrix;
+mod products;
+mod size;
+mod wide;
+
+pub use forward::ForwardTile;
+pub(super) use forward::ForwardTiles;
+pub(super) use matrix::MatrixTiles;
+pub(super) use products::ProductTiles;
+pub(super) use size::{MOST_KEYS, TileSize, most_columns, softmax_threads};
+pub(super) use wide::WideTiles;
+
+use super::variant::{Constant, Entry};
+use crate::device::Capabilities;
+use crate::problem::Problem;
+use std::fmt;
+
+/// Tiles of the kernel that goes through the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiles {
+    /// Of `attention_forward.wgsl`.
+    Forward(ForwardTiles),
+    /// Of `attention_forward_wide.wgsl`.
+    Wide(WideTiles),
+    /// Of `attention_forward_matrix.wgsl`.
+    Matrix(MatrixTiles),
+    /// Of the two products of three stages.
+    Products(ProductTiles),
+}
+
+/// Outputs of matrices are sums of f32 that nothing settles: so many keys stay within an eighth of
+/// the error that f16 is allowed.
+const MOST_MATRIX_KEYS: u32 = 1 << 14;
+
+impl Tiles {
+    /// What tiles of every kernel have.
+    #[must_use]
+    pub fn size(&self) -> TileSize {
+        match self {
+            Self::Forward(tiles) => tiles.size(),
+            Self::Wide(tiles) => tiles.size(),
+            Self::Matrix(tiles) => tiles.size(),
+            Self::Products(tiles) => tiles.size(),
+        }
+    }
+
+    /// What of them a measurement may change, if they are those of `forward`.
+    #[must_use]
+    pub fn forward_tile(&self) -> Option<ForwardTile> {
+        match self {
+            Self::Forward(tiles) => Some(tiles.tile),
+            _ => None,
+        }
+    }
+
+    /// The kernel that they are of; of three stages, the first.
+    pub(super) fn entry(&self) -> Entry {
+        match self {
+            Self::Forward(_) => Entry::AttentionForward,
+            Self::Wide(_) => Entry::AttentionForwardWide,
+            Self::Matrix(_) => Entry::AttentionForwardMatrix,
+            Self::Products(_) => Entry::Scores,
+        }
+    }
+
+    /// Constants of that kernel.
+    pub(super) fn constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
+        match self {
+            Self::Forward(tiles) => tiles.constants(problem),
+            Self::Wide(tiles) => tiles.constants(problem),
+            Self::Matrix(tiles) => tiles.constants(),
+            Self::Products(tiles) => tiles.score_constants(),
+        }
+    }
+
+    /// Keys of a row that their kernel may go through in one dispatch.
+    pub(super) fn most_keys(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
+        let size = self.size();
+        let by_tiles = |turns_per_tile: u32| match capabilities.loop_turns {
+            u32::MAX => u32::MAX,
+            turns => (turns / turns_per_tile).max(1).saturating_mul(size.keys),
+        };
+        match self {
+            Self::Forward(_) => by_tiles(size.turns(problem)),
+            Self::Wide(tiles) => by_tiles(tiles.turns(problem)),
+            Self::Matrix(_) => by_tiles(size.turns(problem)).min(MOST_MATRIX_KEYS),
+            // Each of three stages takes less than a turn a key, and what decides visibility.
+            Self::Products(_) => capabilities.loop_turns / (1 + size.visibility_turns(problem)),
+        }
+    }
+}
+
+impl fmt::Display for Tiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward(tiles) => tiles.tile.fmt(f),
+            Self::Wide(tiles) => tiles.fmt(f),
+            Self::Matrix(tiles) => tiles.fmt(f),
+            Self::Products(tiles) => tiles.fmt(f),
+        }
+    }
+}

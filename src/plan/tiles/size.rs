@@ -1,0 +1,178 @@
+//! What tiles of every kernel have, and what of a device they must fit.
+
+use crate::device::Capabilities;
+use crate::error::Error;
+use crate::plan::variant::Constant;
+use crate::problem::Problem;
+use crate::tensor::Tensor;
+
+/// What tiles of every kernel have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileSize {
+    /// Invocations of a workgroup.
+    pub threads: u32,
+    /// Rows of a workgroup.
+    pub rows: u32,
+    /// Rows of which one invocation sees which keys are visible.
+    pub rows_each: u32,
+    /// Keys of a tile.
+    pub keys: u32,
+    /// Columns of a key staged at once, with padding.
+    pub head_columns: u32,
+    /// Columns of out that a workgroup computes, with padding.
+    pub value_columns: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+}
+
+/// The visibility of a tile's keys is one 32-bit word.
+pub(crate) const MOST_KEYS: u32 = 32;
+/// Fewer keys than this are not worth a tile, which has a multiple of them.
+const FEWEST_KEYS: u32 = 4;
+/// Fewer tiles of keys than this are not worth a workgroup of their own.
+const FEWEST_TILES: u32 = 4;
+/// Workgroups that keep a device busy. No API tells how many processors a GPU has: two for each of
+/// a large one's.
+const WORKGROUPS: u32 = 256;
+/// Workgroups for each processor of a software adapter: so many parts of keys are even shares.
+const WORKGROUPS_EACH: u32 = 16;
+/// Fewer workgroups for each processor are not shared evenly.
+pub(super) const FEWEST_WORKGROUPS_EACH: u32 = 4;
+/// Invocations that a software adapter runs as one vector.
+pub(super) const SOFTWARE_LOCKSTEP: u32 = 8;
+/// Columns that an invocation keeps in registers.
+pub(super) const MOST_COLUMNS: u32 = 128;
+/// Bytes of a kernel's note on values that are not finite.
+pub(super) const FLAG_BYTES: u32 = 4;
+/// Each invocation of the softmax has a maximum and a flag in workgroup memory.
+const SOFTMAX_BYTES_EACH: u32 = 8;
+
+impl TileSize {
+    /// How many workgroups share a row, each for a chunk of its output's columns.
+    pub(crate) fn value_chunks(&self, problem: &Problem) -> u32 {
+        problem.value_dim.div_ceil(self.value_columns)
+    }
+
+    /// How many workgroups share the keys of a row, so that few queries of many keys keep a device
+    /// busy.
+    pub(crate) fn splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
+        let chunks = self.value_chunks(problem);
+        let workgroups = workgroups(problem, self.rows).saturating_mul(chunks);
+        let wanted = match capabilities.processors {
+            0 => WORKGROUPS,
+            processors => processors.saturating_mul(WORKGROUPS_EACH),
+        };
+        let reaches = problem.counted_lines().map(|(_, line)| line.sequence.reach());
+        let keys = reaches.max().unwrap_or_default();
+        let most = capabilities.workgroups_per_axis / chunks.max(1);
+        // Their shares are found from as many tiles as a row of the tensor has, times the number of
+        // a workgroup.
+        let countable = u32::MAX / problem.kv_len.div_ceil(self.keys).max(1);
+        let most = most.min(countable);
+        (wanted / workgroups.max(1)).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
+    }
+
+    /// Turns of loops for each key of a tile to see which rows it is visible to, where biases or
+    /// segments decide.
+    pub(super) fn visibility_turns(&self, problem: &Problem) -> u32 {
+        let is_there = |tensor| u32::from(problem.has(tensor));
+        (is_there(Tensor::Bias) + is_there(Tensor::Segments)) * self.rows_each
+    }
+
+    /// Turns of loops that an invocation takes for a tile of keys, at most: what is staged, and
+    /// three a key beside visibility.
+    pub(super) fn turns(&self, problem: &Problem) -> u32 {
+        let staging = (self.keys * self.vectors(problem)).div_ceil(self.threads);
+        staging + (3 + self.visibility_turns(problem)) * self.keys
+    }
+
+    /// Vectors of a key and its value.
+    pub(super) fn vectors(&self, problem: &Problem) -> u32 {
+        problem.head_dim.div_ceil(4) + self.value_columns.div_ceil(4)
+    }
+}
+
+/// What a tile takes of a workgroup.
+pub(super) struct Needs {
+    pub(super) threads: u32,
+    pub(super) bytes_per_key: u32,
+    pub(super) other_bytes: u32,
+}
+
+impl Needs {
+    /// As many keys as workgroup memory holds, and its bytes.
+    pub(super) fn fit(
+        &self,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> Result<(u32, u32), Error> {
+        let Self { threads, bytes_per_key, other_bytes } = *self;
+        let room = capabilities.workgroup_memory.saturating_sub(other_bytes) / bytes_per_key;
+        let fitting = room.clamp(FEWEST_KEYS, most_keys(problem));
+        let keys = match problem.pages {
+            // Tiles divide a page, whose length is a power of two.
+            Some(_) => 1 << fitting.ilog2(),
+            None => fitting / FEWEST_KEYS * FEWEST_KEYS,
+        };
+        let workgroup_bytes = keys * bytes_per_key + other_bytes;
+        // Every device has what the softmax needs, so no kernel is offered to one that has not.
+        let softmax = softmax_threads(capabilities);
+        let bytes = workgroup_bytes.max(softmax * SOFTMAX_BYTES_EACH);
+        let threads = threads.max(softmax);
+        let needs = [
+            ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
+            ("invocations per workgroup", threads, capabilities.workgroup_invocations),
+        ];
+        for (what, expected, found) in needs {
+            if expected > found {
+                let (expected, found) = (format!("at least {expected}"), found.to_string());
+                return Err(Error::Unsupported { what, expected, found });
+            }
+        }
+        Ok((keys, workgroup_bytes))
+    }
+}
+
+/// Keys of a tile, which lies in one page.
+pub(super) fn most_keys(problem: &Problem) -> u32 {
+    problem.pages.map_or(MOST_KEYS, |pages| pages.page_len.min(MOST_KEYS))
+}
+
+/// Columns that `forward` takes: on a software adapter those that its nearest cache holds.
+pub(crate) fn most_columns(capabilities: &Capabilities) -> u32 {
+    if capabilities.is_software() { 2 * MOST_COLUMNS } else { MOST_COLUMNS }
+}
+
+/// Invocations that share a row of the softmax. Each step of their sums is a barrier, which a
+/// software adapter takes for each vector of them.
+pub(crate) fn softmax_threads(capabilities: &Capabilities) -> u32 {
+    if capabilities.is_software() { SOFTWARE_LOCKSTEP } else { 64 }
+}
+
+/// Rows that share the keys of one key/value head.
+pub(super) fn packed_rows(problem: &Problem) -> u32 {
+    problem.q_len.saturating_mul(problem.group()).min(1 << 30)
+}
+
+/// Workgroups of so many rows that see all of the keys.
+pub(super) fn workgroups(problem: &Problem, rows: u32) -> u32 {
+    let tiles = problem
+        .counted_lines()
+        .map(|(count, line)| {
+            line.q_len().saturating_mul(problem.group()).div_ceil(rows).saturating_mul(count)
+        })
+        .fold(0, u32::saturating_add);
+    tiles.saturating_mul(problem.num_kv_heads)
+}
+
+/// Covers `dim` in as few pieces of at most so many columns, all of one size, in vectors of four.
+pub(super) fn even_chunk(dim: u32, most: u32) -> u32 {
+    dim.div_ceil(dim.div_ceil(most)).next_multiple_of(4)
+}
+
+/// Named counts as constants.
+pub(super) fn counts<const N: usize>(
+    counts: [(&'static str, u32); N],
+) -> impl Iterator<Item = (&'static str, Constant)> {
+    counts.into_iter().map(|(name, count)| (name, Constant::Count(count)))
+}
