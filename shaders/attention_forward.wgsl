@@ -44,7 +44,7 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
+// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, finish
 // use slots, key_products, value_sums, row_totals, next_tile, load(query), load(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
@@ -124,17 +124,13 @@ fn attention_forward(
 
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = rows[r];
-        let empty = seen[r] == 0u;
         let since = since_settled(r);
-        let total = with_sink(row, m[r], since * settled_l[r] + l[r], empty);
-        let factor = total.rescale * inverse_sum(total.m, total.l);
+        let finish = finish_row(row, m[r], since * settled_l[r] + l[r], seen[r] == 0u);
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             let sum = since * settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
-            queries[d * ROWS_EACH + r] = select(sum * factor, vec4(0.0), empty);
+            queries[d * ROWS_EACH + r] = finish_columns(finish, sum);
         }
-        if is_set(HAS_LSE) && row.live {
-            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
-        }
+        finish_lse(finish, row, split);
     }
     // A loop of its own, for compilers that unroll no longer one.
     for (var r = 0u; r < ROWS_EACH; r++) {

@@ -41,7 +41,7 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, visibility, transform, softmax_state, settle, sink, lse, lanes
+// use params, sequence, rows, row_tile, visibility, transform, softmax_state, settle, finish, lanes
 // use matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
@@ -174,17 +174,14 @@ fn attention_forward_matrix(
         workgroupBarrier();
     }
 
-    let empty = seen == 0u;
-    let total = with_sink(row, m, sum_of_row(l.total + l.rest, lane), empty);
+    let no_keys = seen == 0u;
+    let exact = finish_row(row, m, sum_of_row(l.total + l.rest, lane), no_keys);
     // Divided by what values were multiplied with, a row that sees one key is that key's value.
-    let rounded = with_sink(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), empty);
-    let factor = rounded.rescale * inverse_sum(rounded.m, rounded.l) / WEIGHT_SCALE;
+    let rounded = finish_row(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), no_keys);
     if own_key == 0u {
-        factors[own] = factor;
+        factors[own] = rounded.factor / WEIGHT_SCALE;
         visible[own] = seen;
-        if is_set(HAS_LSE) && row.live {
-            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
-        }
+        finish_lse(exact, row, split);
     }
     store_outs(sequence, kv_head, first_row, split, base, lane);
 }

@@ -33,7 +33,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, lse
+// use params, sequence, rows, row_tile, tile, visibility, softmax_state, finish
 // use settle, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
@@ -130,17 +130,15 @@ fn attention_forward_wide(
     if !row.live {
         return;
     }
-    let empty = seen == 0u;
-    let total = with_sink(row, m, settled_l + l, empty);
-    let factor = total.rescale * inverse_sum(total.m, total.l);
+    let finish = finish_row(row, m, settled_l + l, seen == 0u);
     let out_start = row_start(params.out, row) + split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
-        let columns = select((settled_acc[d] + acc[d]) * factor, vec4(0.0), empty);
+        let columns = finish_columns(finish, settled_acc[d] + acc[d]);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
-    if is_set(HAS_LSE) && first_column == 0u {
-        store_lse(row_start(params.lse, row) + split * params.lse_split, total);
+    if first_column == 0u {
+        finish_lse(finish, row, split);
     }
 }
 

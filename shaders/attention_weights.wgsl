@@ -35,7 +35,7 @@ alias StoredOut = f32;
 @group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, transform, softmax_state
+// use params, sequence, rows, row_tile, tile, visibility, transform, softmax_state, finish
 // use key_products, load(query), store(weights)
 
 const ROWS = THREADS * ROWS_EACH;

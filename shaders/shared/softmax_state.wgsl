@@ -23,10 +23,3 @@ fn inverse_sum(m: f32, l: f32) -> f32 {
     // Made from l at run time, as WGSL has no NaN constant.
     return select(1.0 / l, bitcast<f32>(bitcast<u32>(l) | NAN_BITS), is_undefined(m, l));
 }
-
-fn lse_bits(m: f32, l: f32, empty: bool) -> u32 {
-    let bits = select(bitcast<u32>(m + log(l)), NAN_BITS, is_undefined(m, l));
-    // What an infinite sink leaves of a row that sees no key.
-    let is_alone = bitcast<u32>(m) == INFINITY_BITS && l == 1.0;
-    return select(select(bits, INFINITY_BITS, is_alone), MINUS_INFINITY_BITS, empty);
-}

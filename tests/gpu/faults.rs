@@ -31,7 +31,7 @@ fn faults_of_the_running_sums_are_found() {
         key.fill(j as f32 * 0.1);
     }
     finds(&rising, "*= rescale", "*= 1.0");
-    let factor = "inverse_sum(total.m, total.l)";
+    let factor = "inverse_sum(finish.m, finish.l)";
     finds(&plain(PLAIN), factor, &format!("0.9999 * {factor}"));
 }
 
@@ -101,10 +101,10 @@ fn faults_of_the_sinks_are_found() {
     finds(&case, "exponential(sink - new_m)", "1.0");
     finds(&case, "l * rescale + select", "l + select");
     finds(&case, "select(term, 0.0, absent)", "term");
-    finds(&case, "absent), rescale, empty", "absent), 1.0, empty");
+    finds(&case, "1.0, rescale, keys", "1.0, 1.0, keys");
     // Of no keys at all only the sink is left.
     case = Case::new(AttentionShape { kv_len: 0, ..case.shape }, PLAIN, 1);
-    finds(&case, "empty && absent", "empty");
+    finds(&case, "keys.no_keys && absent", "keys.no_keys");
 }
 
 #[test]
