@@ -16,8 +16,8 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, mask_bits, tanh, softmax_state, settle, load(value)
-// use load(w_v), store(out)
+// use params, sequence, rows, mask_bits, marked_scores, tanh, softmax_state, settle, load(query)
+// use staged(key), load(value), load(w_v), store(out)
 
 const THREADS = 64u;
 const ROWS = 8u;
@@ -103,20 +103,22 @@ fn visible_keys(row: Row, first_key: u32) -> u32 {
 
 // An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three tiles.
 fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
-    let key_start = head_start(params.key, sequence, 0u);
+    let tile_start = head_start(params.key, sequence, 0u) + first_key * params.key.row;
+    let last = params.kv_len - 1u - first_key;
     let own_key = lane % KEYS;
     let own_row = lane / KEYS * OWN_ROWS;
     var sums_of_rows = vec4(0.0);
     for (var column = 0u; column < params.head_dim; column += CHUNK * 4u) {
         for (var slot = lane; slot < KEYS * CHUNK; slot += THREADS) {
-            let j = min(first_key + slot / CHUNK, params.kv_len - 1u);
+            let j = slot / CHUNK;
             let at = column + slot % CHUNK * 4u;
-            let place = slot / CHUNK * KEY_STRIDE + slot % CHUNK;
-            key_tile[place] = four_of_key(key_start + j * params.key.row, at);
+            let left = columns_left(params.head_dim, at);
+            key_tile[j * KEY_STRIDE + slot % CHUNK] = staged_key(tile_start, j, last, at, left);
         }
         for (var slot = lane; slot < ROWS * CHUNK; slot += THREADS) {
             let row = locate_row(first_row + slot / CHUNK, sequence, 0u);
-            query_tile[slot] = four_of_query(row_start(params.query, row), column + slot % CHUNK * 4u);
+            let at = column + slot % CHUNK * 4u;
+            query_tile[slot] = load_query(row_start(params.query, row) + at, columns_left(params.head_dim, at));
         }
         if lane < CHUNK {
             let at = column + lane * 4u;
@@ -141,18 +143,6 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     }
 }
 
-fn four_of_key(start: u32, column: u32) -> vec4<f32> {
-    let at = start + column;
-    let found = vec4(key[at], key[at + 1u], key[at + 2u], key[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
-}
-
-fn four_of_query(start: u32, column: u32) -> vec4<f32> {
-    let at = start + column;
-    let found = vec4(query[at], query[at + 1u], query[at + 2u], query[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
-}
-
 // No exponential overflows: of large arguments they vanish.
 fn four_tanh(x: vec4<f32>) -> vec4<f32> {
     let near = x * tanh_over_x(min(x * x, vec4(0.3)));
@@ -161,17 +151,15 @@ fn four_tanh(x: vec4<f32>) -> vec4<f32> {
     return select(far, near, abs(x) < vec4(0.5));
 }
 
-// Of the rows of this tile, for the softmax: no visible score may look like the mark of a hidden one.
+// Stores the scores of this tile's rows for the softmax.
 fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < ROWS * KEYS; slot += THREADS) {
         let row = locate_row(first_row + slot / KEYS, sequence, 0u);
         let j = slot % KEYS;
         if row.live && first_key + j < params.kv_len {
-            let bits = bitcast<u32>(scores[slot]);
-            let number = select(bits, NAN_BITS, (bits & 0x7fffffffu) > 0x7f800000u);
-            let shown = ((visible[slot / KEYS] >> j) & 1u) != 0u;
-            let at = row_start(params.scores, row) + first_key + j;
-            weights[at] = select(params.hidden_bits, number, shown);
+            let shown = is_visible(visible[slot / KEYS], j);
+            let marked = marked_scores(vec4(scores[slot]), vec4(shown));
+            weights[row_start(params.scores, row) + first_key + j] = marked.x;
         }
     }
 }
@@ -181,7 +169,7 @@ fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
 fn add_exponentials(r: u32) {
     var highest = maxima[r];
     for (var j = 0u; j < KEYS; j++) {
-        let shown = ((visible[r] >> j) & 1u) != 0u;
+        let shown = is_visible(visible[r], j);
         highest = max(highest, select(LOWEST, scores[r * KEYS + j], shown));
     }
     var rescale = 1.0;
@@ -192,7 +180,7 @@ fn add_exponentials(r: u32) {
     let m = maxima[r];
     var sum = Settled(sums[r].total * rescale, sums[r].rest * rescale);
     for (var j = 0u; j < KEYS; j++) {
-        let shown = ((visible[r] >> j) & 1u) != 0u;
+        let shown = is_visible(visible[r], j);
         let weight = select(0.0, exponential(scores[r * KEYS + j] - m), shown);
         scores[r * KEYS + j] = weight;
         sum.rest += weight;
@@ -216,7 +204,7 @@ fn add_values(start: u32, left: u32, first_key: u32) {
     for (var j = 0u; j < count; j++) {
         let four = load_value(start + (first_key + j) * params.value.row, left);
         for (var r = 0u; r < ROWS; r++) {
-            let shown = ((visible[r] >> j) & 1u) != 0u;
+            let shown = is_visible(visible[r], j);
             acc[r] += select(vec4(0.0), scores[r * KEYS + j] * four, shown);
         }
     }

@@ -44,8 +44,8 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, finish
-// use slots, key_products, value_sums, row_totals, next_tile, load(query), load(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish, slots
+// use key_products, value_sums, row_totals, next_tile, load(query), staged(value), store(out)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
@@ -75,19 +75,13 @@ fn attention_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
-    let own_row = first_row + lane * ROWS_EACH;
-    let lockstep_row = first_row + lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
-    let from_query = locate_row(lockstep_row, sequence, kv_head).query;
-    let to_query = locate_row(lockstep_row + LOCKSTEP * ROWS_EACH - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, 1u);
+    let lockstep_row = lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
+    let from_query = block_row(block, lockstep_row).query;
+    let to_query = block_row(block, lockstep_row + LOCKSTEP * ROWS_EACH - 1u).query;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(own_row + r, sequence, kv_head);
+        let row = block_row(block, lane * ROWS_EACH + r);
         let start = row_start(params.query, row);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
@@ -109,12 +103,12 @@ fn attention_forward(
         atomicStore(&has_nonfinite, 0u);
     }
     workgroupBarrier();
-    let keys = share_of(key_range(sequence, first_query, last_query), split);
+    let keys = block_keys(block);
     if AHEAD && keys.begin < keys.end {
-        fetch(sequence, kv_head, key_at(keys, keys.begin), lane);
+        fetch(block, key_at(keys, keys.begin), lane);
     }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
-        add_tile(sequence, kv_head, keys, at, from_query, to_query, lane);
+        add_tile(block, keys, at, from_query, to_query, lane);
         // A running sum takes the keys that are computed at a time as one term.
         if settles_after(at / KEYS_EACH, KEYS / KEYS_EACH) {
             settle_sums();
@@ -130,12 +124,12 @@ fn attention_forward(
             let sum = since * settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
             queries[d * ROWS_EACH + r] = finish_columns(finish, sum);
         }
-        finish_lse(finish, row, split);
+        finish_lse(finish, row, block.split);
     }
     // A loop of its own, for compilers that unroll no longer one.
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = rows[r];
-        let start = row_start(params.out, row) + split * params.out_split;
+        let start = row_start(params.out, row) + block.split * params.out_split;
         for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
             let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
             store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
@@ -145,23 +139,23 @@ fn attention_forward(
 
 // One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free for use.
 fn add_tile(
-    sequence: Sequence,
-    kv_head: u32,
+    block: RowBlock,
     keys: KeyRange,
     at: u32,
     from_query: u32,
     to_query: u32,
     lane: u32,
 ) {
+    let sequence = block.sequence;
     let first_key = key_at(keys, at);
     if AHEAD {
         stage_fetched(lane);
     } else {
-        stage(locate_tile(sequence, first_key), kv_head, sequence.seen_len - 1u - first_key, lane);
+        stage(locate_tile(sequence, first_key), block.kv_head, sequence.seen_len - 1u - first_key, lane);
     }
     workgroupBarrier();
     if AHEAD && at + KEYS < keys.end {
-        fetch(sequence, kv_head, key_at(keys, at + KEYS), lane);
+        fetch(block, key_at(keys, at + KEYS), lane);
     }
     let all_finite = atomicLoad(&has_nonfinite) == 0u;
     let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
@@ -175,7 +169,7 @@ fn add_tile(
         some |= visible[r];
     }
     // Up to the last key that one of its rows sees.
-    let end = min(32u - countLeadingZeros(some), KEYS);
+    let end = min(visible_end(some), KEYS);
     for (var j = 0u; j < end; j += KEYS_EACH) {
         for (var r = 0u; r < ROWS_EACH; r++) {
             for (var c = 0u; c < KEYS_EACH; c++) {
@@ -189,7 +183,7 @@ fn add_tile(
                 let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
                 terms[slot] = score;
                 if !whole {
-                    terms[slot] = select(LOWEST, score, is_visible(r, j + c));
+                    terms[slot] = select(LOWEST, score, is_visible(visible[r], j + c));
                 }
             }
         }
@@ -199,7 +193,7 @@ fn add_tile(
             for (var c = 0u; c < KEYS_EACH; c++) {
                 var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
                 if !whole {
-                    weight = select(0.0, weight, is_visible(r, j + c));
+                    weight = select(0.0, weight, is_visible(visible[r], j + c));
                 }
                 terms[c * ROWS_EACH + r] = weight;
                 sum += weight;
@@ -231,13 +225,8 @@ fn stage_value(slot: u32, columns: vec4<f32>) {
 }
 
 fn value_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
-    let j = min(slot / VALUE_VECTORS, last);
     let column = slot % VALUE_VECTORS * 4u;
-    return load_value(start + j * params.value.row + column, columns_left(VALUE_DIM, column));
-}
-
-fn is_visible(r: u32, j: u32) -> bool {
-    return ((visible[r] >> j) & 1u) != 0u;
+    return staged_value(start, slot / VALUE_VECTORS, last, column, columns_left(VALUE_DIM, column));
 }
 
 // What was summed up under the old maximum is brought under the new one, if it has grown so much that

@@ -41,7 +41,7 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, visibility, transform, softmax_state, settle, finish, lanes
+// use params, rows, row_block, visibility, transform, softmax_state, settle, finish, lanes
 // use matrix_tile, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
@@ -78,18 +78,14 @@ fn attention_forward_matrix(
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup_id: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, 1u);
+    let sequence = block.sequence;
     // The subgroup's first row. Of subgroups smaller than they might be there are more: those do the same again.
     let base = subgroup_id % SUBGROUPS * MATRIX_SIZE;
     // The invocation's row, and its first key in a tile.
     let own = lane / LANES;
     let own_key = lane % LANES;
-    let row = locate_row(first_row + own, sequence, kv_head);
+    let row = block_row(block, own);
     let slope = alibi_slope(row);
     // The sum is of this invocation's keys; once of weights as they are, once as rounded.
     var m = LOWEST;
@@ -97,12 +93,12 @@ fn attention_forward_matrix(
     var rounded_l = Settled(0.0, 0.0);
     var seen = 0u;
 
-    load_queries(sequence, kv_head, first_row, base, lane);
+    load_queries(block, base, lane);
     for (var d = 0u; d < VALUE_TILES; d++) {
         outs[d] = Sums();
     }
     if lane == 0u {
-        keys = share_of(key_range(sequence, first_query, last_query), split);
+        keys = block_keys(block);
     }
     // What matrices are multiplied under has to be the same for all as far as a compiler can see.
     let range = workgroupUniformLoad(&keys);
@@ -110,7 +106,7 @@ fn attention_forward_matrix(
         let first_key = key_at(range, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
-        stage_keys(place, kv_head, last, lane);
+        stage_keys(place, block.kv_head, last, lane);
         if lane == 0u {
             atomicStore(&reasons, 0u);
         }
@@ -118,9 +114,9 @@ fn attention_forward_matrix(
         multiply_keys(base);
         workgroupBarrier();
 
-        stage_values(place, kv_head, last, lane);
+        stage_values(place, block.kv_head, last, lane);
         var sees = 0xffffffffu;
-        if !sees_whole_tile(sequence, first_query, last_query, first_key) {
+        if !block_sees_whole_tile(block, first_key) {
             sees = visible_keys(sequence, row, first_key);
         }
         var highest = LOWEST;
@@ -181,13 +177,9 @@ fn attention_forward_matrix(
     if own_key == 0u {
         factors[own] = rounded.factor / WEIGHT_SCALE;
         visible[own] = seen;
-        finish_lse(exact, row, split);
+        finish_lse(exact, row, block.split);
     }
-    store_outs(sequence, kv_head, first_row, split, base, lane);
-}
-
-fn is_visible(bits: u32, j: u32) -> bool {
-    return ((bits >> j) & 1u) != 0u;
+    store_outs(block, base, lane);
 }
 
 // A key of NaN spoils its own column of the scores alone, a query its row.
@@ -243,7 +235,7 @@ fn visible_sum(r: u32, column: u32) -> f32 {
     return sum;
 }
 
-fn store_outs(sequence: Sequence, kv_head: u32, first_row: u32, split: u32, base: u32, lane: u32) {
+fn store_outs(block: RowBlock, base: u32, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();
         coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
@@ -251,8 +243,8 @@ fn store_outs(sequence: Sequence, kv_head: u32, first_row: u32, split: u32, base
         for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
             let r = slot / (MATRIX_SIZE / 4u);
             let column = slot % (MATRIX_SIZE / 4u) * 4u;
-            let row = locate_row(first_row + r, sequence, kv_head);
-            let start = row_start(params.out, row) + split * params.out_split;
+            let row = block_row(block, r);
+            let start = row_start(params.out, row) + block.split * params.out_split;
             let at = r * SCORE_STRIDE + column;
             let four = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
             let columns = select(four * factors[r], vec4(0.0), visible[r] == 0u);

@@ -33,7 +33,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, softmax_state, finish
+// use params, rows, row_block, tile, visibility, softmax_state, finish
 // use settle, score_tile, value_tile, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
@@ -43,14 +43,10 @@ fn attention_forward_wide(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let first_row = first_row_of(workgroup, sequence);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits / VALUE_CHUNKS;
-    let first_column = workgroup.y / params.splits % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(first_row + lane, sequence, kv_head);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, VALUE_CHUNKS);
+    let sequence = block.sequence;
+    let first_column = block.chunk * VALUE_CHUNK;
+    let row = block_row(block, lane);
     let slope = alibi_slope(row);
     let query_start = row_start(params.query, row);
 
@@ -64,16 +60,16 @@ fn attention_forward_wide(
     var settled_l = 0.0;
     var seen = 0u;
 
-    let keys = share_of(key_range(sequence, first_query, last_query), split);
+    let keys = block_keys(block);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
-        score_tile(query_start, tile_start(params.key, place, kv_head), last, lane);
-        stage_values(tile_start(params.value, place, kv_head), last, first_column, lane);
+        score_tile(query_start, tile_start(params.key, place, block.kv_head), last, lane);
+        stage_values(tile_start(params.value, place, block.kv_head), last, first_column, lane);
 
         // Scores, and the maximum of those that are visible.
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var visible = 0xffffffffu;
         if !whole {
             visible = visible_keys(sequence, row, first_key);
@@ -131,14 +127,14 @@ fn attention_forward_wide(
         return;
     }
     let finish = finish_row(row, m, settled_l + l, seen == 0u);
-    let out_start = row_start(params.out, row) + split * params.out_split;
+    let out_start = row_start(params.out, row) + block.split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
         let columns = finish_columns(finish, settled_acc[d] + acc[d]);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
     if first_column == 0u {
-        finish_lse(finish, row, split);
+        finish_lse(finish, row, block.split);
     }
 }
 

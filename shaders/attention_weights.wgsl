@@ -35,7 +35,7 @@ alias StoredOut = f32;
 @group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, transform, softmax_state, finish
+// use params, rows, row_block, tile, visibility, transform, softmax_state, finish
 // use key_products, load(query), store(weights)
 
 const ROWS = THREADS * ROWS_EACH;
@@ -56,15 +56,11 @@ fn attention_weights(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, 1u);
+    let sequence = block.sequence;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(first_row + lane * ROWS_EACH + r, sequence, kv_head);
+        let row = block_row(block, lane * ROWS_EACH + r);
         let start = row_start(params.query, row);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
@@ -75,21 +71,21 @@ fn attention_weights(
         let l = bitcast<f32>(partial_lse[sums + 1u]);
         m[r] = bitcast<f32>(partial_lse[sums]);
         factors[r] = inverse_sum(m[r], l);
-        if is_set(HAS_LSE) && split == 0u && row.live {
+        if is_set(HAS_LSE) && block.split == 0u && row.live {
             lse[row_start(params.lse, row)] = lse_bits(m[r], l, partial_lse[sums] == MINUS_INFINITY_BITS);
         }
     }
 
     let tiles = (params.kv_len + KEYS - 1u) / KEYS;
-    let end = tiles * (split + 1u) / params.splits * KEYS;
-    for (var first_key = tiles * split / params.splits * KEYS; first_key < end; first_key += KEYS) {
-        let is_seen = first_key < sequence.seen_len && sees_some(sequence, first_query, last_query, first_key);
+    let end = tiles * (block.split + 1u) / params.splits * KEYS;
+    for (var first_key = tiles * block.split / params.splits * KEYS; first_key < end; first_key += KEYS) {
+        let is_seen = first_key < sequence.seen_len && block_sees_some(block, first_key);
         if is_seen {
-            let start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
+            let start = tile_start(params.key, locate_tile(sequence, first_key), block.kv_head);
             stage_keys(start, sequence.seen_len - 1u - first_key, lane);
         }
         workgroupBarrier();
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);

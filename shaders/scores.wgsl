@@ -26,7 +26,7 @@ alias Stored = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, tile, transform, visibility, load(query), load(key)
+// use params, sequence, rows, tile, transform, visibility, marked_scores, load(query), staged(key)
 
 const FOURS = KEYS / 4u;
 
@@ -67,13 +67,12 @@ fn head_vectors() -> u32 {
     return (params.head_dim + 3u) / 4u;
 }
 
-// Keys past the last one, counted from the tile's first, repeat it.
 fn stage(key_start: u32, last: u32, first: u32, lane: u32) {
     for (var slot = lane; slot < STEP * KEYS; slot += THREADS) {
         let j = slot / STEP;
         let column = (first + slot % STEP) * 4u;
-        let start = key_start + min(j, last) * params.key.row;
-        tile[slot % STEP][j] = load_key(start + column, columns_left(params.head_dim, column));
+        let left = columns_left(params.head_dim, column);
+        tile[slot % STEP][j] = staged_key(key_start, j, last, column, left);
     }
 }
 
@@ -113,10 +112,7 @@ fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
             transform_score(row, slope, j + 2u, product.z, bias_at(row, j + 2u)),
             transform_score(row, slope, j + 3u, product.w, bias_at(row, j + 3u)),
         );
-        // No visible score may look like the mark of a hidden one.
-        let is_nan = (bitcast<vec4<u32>>(score) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
-        let bits = select(bitcast<vec4<u32>>(score), vec4(NAN_BITS), is_nan);
-        let stored = select(vec4(params.hidden_bits), bits, four_visible(visible, four));
+        let stored = marked_scores(score, four_visible(visible, four));
         for (var c = 0u; c < 4u; c++) {
             if four * 4u + c < count {
                 weights[start + four * 4u + c] = stored[c];

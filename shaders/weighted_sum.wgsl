@@ -23,7 +23,7 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, settle, load(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, settle, staged(value), store(out)
 
 const FOURS = COLUMNS / 4u;
 const ROWS = THREADS * ROWS_EACH;
@@ -42,16 +42,12 @@ fn weighted_sum(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let column_tiles = (params.value_dim + COLUMNS - 1u) / COLUMNS;
-    let kv_head = workgroup.y / column_tiles;
-    let first_column = workgroup.y % column_tiles * COLUMNS;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
-    let own_row = first_row + lane * ROWS_EACH;
+    let block = locate_block(workgroup, (params.value_dim + COLUMNS - 1u) / COLUMNS);
+    let sequence = block.sequence;
+    let first_column = block.chunk * COLUMNS;
+    let own_row = lane * ROWS_EACH;
     for (var r = 0u; r < ROWS_EACH; r++) {
-        starts[r] = row_start(params.scores, locate_row(own_row + r, sequence, kv_head));
+        starts[r] = row_start(params.scores, block_row(block, own_row + r));
         for (var four = 0u; four < FOURS; four++) {
             sums[r][four] = vec4(0.0);
             settled_sums[r][four] = vec4(0.0);
@@ -61,24 +57,24 @@ fn weighted_sum(
         atomicStore(&has_nonfinite, 0u);
     }
     workgroupBarrier();
-    let keys = key_range(sequence, first_query, last_query);
+    let keys = block_keys(block);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
-        let value_start = tile_start(params.value, locate_tile(sequence, first_key), kv_head);
+        let value_start = tile_start(params.value, locate_tile(sequence, first_key), block.kv_head);
         stage(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
         workgroupBarrier();
         let all_finite = atomicLoad(&has_nonfinite) == 0u;
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = 0xffffffffu;
             if !whole {
-                visible[r] = visible_keys(sequence, locate_row(own_row + r, sequence, kv_head), first_key);
+                visible[r] = visible_keys(sequence, block_row(block, own_row + r), first_key);
             }
             some |= visible[r];
         }
         // Up to the last key that one of its rows sees.
-        let end = min(32u - countLeadingZeros(some), KEYS);
+        let end = min(visible_end(some), KEYS);
         for (var j = 0u; j < end; j += 4u) {
             if whole || all_finite {
                 add_values(first_key, j);
@@ -93,7 +89,7 @@ fn weighted_sum(
         workgroupBarrier();
     }
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(own_row + r, sequence, kv_head);
+        let row = block_row(block, own_row + r);
         let start = row_start(params.out, row);
         for (var four = 0u; four < FOURS; four++) {
             let column = first_column + four * 4u;
@@ -113,13 +109,12 @@ fn settle_sums() {
     }
 }
 
-// Keys past the last one, counted from the tile's first, repeat it; they are hidden.
 fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * FOURS; slot += THREADS) {
         let j = slot / FOURS;
         let column = first_column + slot % FOURS * 4u;
-        let start = value_start + min(j, last) * params.value.row;
-        let columns = load_value(start + column, columns_left(params.value_dim, column));
+        let left = columns_left(params.value_dim, column);
+        let columns = staged_value(value_start, j, last, column, left);
         tile[j][slot % FOURS] = columns;
         if !are_finite(columns) {
             atomicStore(&has_nonfinite, 1u);
@@ -151,10 +146,10 @@ fn add_values(first_key: u32, j: u32) {
 fn add_visible_values(first_key: u32, j: u32) {
     for (var c = 0u; c < 4u; c++) {
         for (var r = 0u; r < ROWS_EACH; r++) {
-            let is_visible = ((visible[r] >> (j + c)) & 1u) != 0u;
+            let shown = is_visible(visible[r], j + c);
             let weight = weights[starts[r] + first_key + j + c];
             for (var four = 0u; four < FOURS; four++) {
-                sums[r][four] += select(vec4(0.0), weight * tile[j + c][four], is_visible);
+                sums[r][four] += select(vec4(0.0), weight * tile[j + c][four], shown);
             }
         }
     }

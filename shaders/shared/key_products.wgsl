@@ -1,5 +1,5 @@
 // Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
-// use params, slots, load(key)
+// use slots, staged(key)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 
@@ -15,12 +15,10 @@ fn stage_keys(start: u32, last: u32, lane: u32) {
     }
 }
 
-// What belongs in a place of the tile. Keys past the last one, counted from the tile's first, repeat it; they are
-// hidden.
+// What belongs in a place of the tile.
 fn key_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
-    let j = min(slot / HEAD_VECTORS, last);
     let column = slot % HEAD_VECTORS * 4u;
-    return load_key(start + j * params.key.row + column, columns_left(HEAD_DIM, column));
+    return staged_key(start, slot / HEAD_VECTORS, last, column, columns_left(HEAD_DIM, column));
 }
 
 // As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a

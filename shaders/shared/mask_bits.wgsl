@@ -1,9 +1,5 @@
 // The mask of a row's keys, as one bit a key: bit j of a word stands for key first_key + j.
-// use params, sequence, rows
-
-fn lowest_bits(count: u32) -> u32 {
-    return select((1u << (count & 31u)) - 1u, 0xffffffffu, count >= 32u);
-}
+// use params, rows, key_bits
 
 fn mask_bits(row: Row, first_key: u32) -> u32 {
     let bit = row_start(params.mask, row) + first_key * params.mask_column;

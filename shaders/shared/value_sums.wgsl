@@ -55,7 +55,7 @@ fn add_visible_part(j: u32, first: u32) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         let columns = value_tile[j][d];
         for (var r = 0u; r < ROWS_EACH; r++) {
-            outs[d * ROWS_EACH + r] += select(vec4(0.0), terms[r] * columns, is_visible(r, j));
+            outs[d * ROWS_EACH + r] += select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j));
         }
     }
 }

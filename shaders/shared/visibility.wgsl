@@ -1,7 +1,7 @@
 // Which keys a row sees, as one bit a key: bit j of a word stands for key first_key + j.
 // Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
 // infinities do not exist.
-// use params, sequence, rows, mask_bits
+// use params, sequence, rows, key_bits, mask_bits
 
 // Keys to go through in tiles, the first ones of a sequence and then those of a window: places from `begin` to `end`,
 // of which those from `kept` on stand for keys that are `skipped` further on.
@@ -87,9 +87,4 @@ fn segment_bits(row: Row, first_key: u32) -> u32 {
         same |= select(0u, 1u, aux[start + j] == own) << j;
     }
     return same;
-}
-
-// The four bits from `slot * 4` on.
-fn four_visible(visible: u32, slot: u32) -> vec4<bool> {
-    return (vec4(visible >> (slot * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
 }

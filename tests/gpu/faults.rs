@@ -57,7 +57,7 @@ fn faults_of_rows_that_skip_tiles_together_are_found() {
     let case = Case::new(shape(1, 1, 300, 333, 8), options, 1);
     finds(&case, "some |= visible[r]", "some = visible[0]");
     finds(&case, "lockstep_row + LOCKSTEP * ROWS_EACH - 1u", "lockstep_row");
-    finds(&case, "locate_row(lockstep_row, sequence", "locate_row(first_row + ROWS, sequence");
+    finds(&case, "block_row(block, lockstep_row).", "block_row(block, ROWS).");
 }
 
 #[test]
@@ -115,7 +115,11 @@ fn leaks_are_found() {
     let mut case = Case::new(masked, PLAIN, 1);
     case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
     case.tensors.value[20 * 8..][..8].fill(f32::NAN);
-    finds(&case, "select(vec4(0.0), terms[r] * columns, is_visible(r, j))", "terms[r] * columns");
+    finds(
+        &case,
+        "select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j))",
+        "terms[r] * columns",
+    );
     finds(&case, "if !are_finite(columns)", "if false");
     finds(&case, "visible &= mask_bits(row, first_key);", "");
 }

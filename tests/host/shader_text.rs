@@ -57,36 +57,18 @@ fn every_shader_file_is_an_entry_and_every_entry_a_file() {
 
 #[test]
 fn every_shared_part_is_used_by_some_shader() {
-    let shared = files("shared");
-    let texts = files("").into_iter().chain(shared.clone());
-    let mut used = BTreeSet::new();
-    for (_, text) in texts {
-        for names in text.lines().filter_map(|line| line.strip_prefix("// use ")) {
-            for name in names.split(", ") {
-                match name.split_once('(') {
-                    None if name == "pairs" => {
-                        used.extend(["pairs_f16", "pairs_bf16"].map(str::to_owned));
-                    }
-                    None if name == "locate" => {
-                        used.extend(
-                            ["locate_same", "locate_ragged", "locate_lens"].map(str::to_owned),
-                        );
-                    }
-                    None if name == "locate_tile" => {
-                        used.extend(["tile_contiguous", "tile_paged"].map(str::to_owned));
-                    }
-                    None => drop(used.insert(name.to_owned())),
-                    Some((stem, _)) => {
-                        let storages = ["f32", "f32x4", "f16", "f16x4", "words"];
-                        used.extend(storages.map(|storage| format!("{stem}_{storage}")));
-                        used.extend((stem == "store").then(|| "store_unpacked".to_owned()));
-                    }
-                }
-            }
-        }
+    let texts: Vec<String> = SHADERS.iter().map(|shader| assemble(&shader.variant)).collect();
+    for (stem, part) in files("shared") {
+        let is_used = texts.iter().any(|text| {
+            let tensors = text.lines().filter_map(|line| line.strip_prefix("@group(0) @binding("));
+            let tensors =
+                tensors.filter_map(|line| line.split_once("> ")?.1.split_once(": array<"));
+            tensors
+                .chain([("tensor", "")])
+                .any(|(tensor, _)| text.contains(&part.replace("tensor", tensor)))
+        });
+        assert!(is_used, "{stem}");
     }
-    let stems: BTreeSet<String> = shared.into_iter().map(|(stem, _)| stem).collect();
-    assert_eq!(stems, used);
 }
 
 #[test]
