@@ -17,21 +17,14 @@ const VALUE_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
-// Invocations that run in lockstep, or THREADS: their rows, which are neighbours, pass over the tiles that none of
-// them sees, and check visibility only in those that some of them see in part.
-const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
 // Whether each tile is loaded into registers while the one before it is computed.
 const AHEAD = false;
-// Whether a CPU plays the GPU. Its compiler then makes half as much code, and faster: see `turns` and VALUE_STRIDE.
-const SOFTWARE = false;
 // Whether the scale is subnormal, which a device may take for 0.
 const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -44,13 +37,11 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish, slots
-// use key_products, value_sums, row_totals, next_tile, load(query), staged(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish
+// use lockstep, queries, outs, key_products, value_sums, row_totals, next_tile, staged(value)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
-// Of a power of two, such a compiler would make each address twice.
-const VALUE_STRIDE = VALUE_VECTORS + select(0u, 1u, SOFTWARE);
 
 var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 
@@ -58,7 +49,7 @@ var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 var<workgroup> has_nonfinite: atomic<u32>;
 
 // Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
-// indexed at run time leaves the registers. `queries` does where loops have `turns`; at the end it takes the outputs.
+// indexed at run time leaves the registers. At the end `queries` takes the outputs.
 var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
@@ -76,18 +67,13 @@ fn attention_forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let block = locate_block(workgroup, 1u);
-    let lockstep_row = lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
-    let from_query = block_row(block, lockstep_row).query;
-    let to_query = block_row(block, lockstep_row + LOCKSTEP * ROWS_EACH - 1u).query;
+    let near = skipping_together(block, lane);
 
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = block_row(block, lane * ROWS_EACH + r);
-        let start = row_start(params.query, row);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
-        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
-            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
-        }
+        load_own_query(r, row_start(params.query, row));
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             outs[d * ROWS_EACH + r] = vec4(0.0);
             settled_outs[apart(d * ROWS_EACH + r)] = vec4(0.0);
@@ -108,7 +94,7 @@ fn attention_forward(
         fetch(block, key_at(keys, keys.begin), lane);
     }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
-        add_tile(block, keys, at, from_query, to_query, lane);
+        add_tile(block, near, keys, at, lane);
         // A running sum takes the keys that are computed at a time as one term.
         if settles_after(at / KEYS_EACH, KEYS / KEYS_EACH) {
             settle_sums();
@@ -128,24 +114,13 @@ fn attention_forward(
     }
     // A loop of its own, for compilers that unroll no longer one.
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = rows[r];
-        let start = row_start(params.out, row) + block.split * params.out_split;
-        for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
-            let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
-            store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
-        }
+        let start = row_start(params.out, rows[r]) + block.split * params.out_split;
+        store_own_out(r, start, rows[r].live);
     }
 }
 
 // One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free for use.
-fn add_tile(
-    block: RowBlock,
-    keys: KeyRange,
-    at: u32,
-    from_query: u32,
-    to_query: u32,
-    lane: u32,
-) {
+fn add_tile(block: RowBlock, near: QuerySpan, keys: KeyRange, at: u32, lane: u32) {
     let sequence = block.sequence;
     let first_key = key_at(keys, at);
     if AHEAD {
@@ -158,11 +133,11 @@ fn add_tile(
         fetch(block, key_at(keys, at + KEYS), lane);
     }
     let all_finite = atomicLoad(&has_nonfinite) == 0u;
-    let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
+    let whole = sees_whole_tile(sequence, near.first, near.last, first_key);
     var some = 0u;
     for (var r = 0u; r < ROWS_EACH; r++) {
         visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
-        if !whole && rows[r].live && sees_some(sequence, from_query, to_query, first_key) {
+        if !whole && rows[r].live && sees_some(sequence, near.first, near.last, first_key) {
             visible[r] = visible_keys(sequence, rows[r], first_key);
         }
         seen[r] |= visible[r];
@@ -212,7 +187,7 @@ fn stage(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
     stage_keys(tile_start(params.key, place, kv_head), last, lane);
     let start = tile_start(params.value, place, kv_head);
     let slots = slots_of(lane, KEYS * VALUE_VECTORS);
-    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
+    for (var slot = slots.begin; slot < slots.end; slot += SLOT_STEP) {
         stage_value(slot, value_columns(start, last, slot));
     }
 }

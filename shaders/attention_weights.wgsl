@@ -11,18 +11,13 @@ const HEAD_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
-const LOCKSTEP = 64u;
 // 2 or 4.
 const KEYS_EACH = 4u;
-// Whether a CPU plays the GPU.
-const SOFTWARE = false;
 // Whether the scale is subnormal, which a device may take for 0.
 const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -36,7 +31,7 @@ alias StoredOut = f32;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
 // use params, rows, row_block, tile, visibility, transform, softmax_state, finish
-// use key_products, load(query), store(weights)
+// use queries, key_products, store(weights)
 
 const ROWS = THREADS * ROWS_EACH;
 
@@ -61,12 +56,9 @@ fn attention_weights(
 
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = block_row(block, lane * ROWS_EACH + r);
-        let start = row_start(params.query, row);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
-        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
-            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
-        }
+        load_own_query(r, row_start(params.query, row));
         let sums = row_start(params.partial_lse, row);
         let l = bitcast<f32>(partial_lse[sums + 1u]);
         m[r] = bitcast<f32>(partial_lse[sums]);

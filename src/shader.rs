@@ -49,8 +49,9 @@ macro_rules! parts {
 const PARTS: &[(&str, &str)] = parts! {
     "columns" "finish" "finite" "key_bits" "key_products" "lanes" "load_f16" "load_f16x4"
     "load_f32" "load_f32x4" "load_words" "locate_lens" "locate_ragged" "locate_same"
-    "marked_scores" "mask_bits" "matrix_tile" "next_tile" "pairs_bf16" "pairs_f16" "params"
-    "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "slots" "softmax_state"
+    "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
+    "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
+    "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
     "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
 };
@@ -59,7 +60,11 @@ const PARTS: &[(&str, &str)] = parts! {
 /// each way in which a tensor may be stored.
 fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static str> {
     let stem = match (name, tensor) {
-        ("locate", _) if variant.is_ragged() => "locate_ragged".to_owned(),
+        ("lockstep" | "queries" | "outs", _) if is_on(variant, "SOFTWARE") => {
+            format!("{name}_software")
+        }
+        ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
+        ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
         ("locate", _) if element(variant, "aux").is_some() => "locate_lens".to_owned(),
         ("locate", _) => "locate_same".to_owned(),
         // What is stored as words is of one type.
@@ -83,6 +88,13 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
         _ => name.to_owned(),
     };
     PARTS.iter().find(|(part, _)| *part == stem).map(|(_, text)| *text)
+}
+
+/// Flags of a variant that no text has: they pick parts.
+const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+
+fn is_on(variant: &Variant, flag: &str) -> bool {
+    variant.constants.get(flag) == Some(&Constant::Flag(true))
 }
 
 /// What the shader says that the elements of a tensor are.
@@ -109,7 +121,7 @@ pub fn assemble(variant: &Variant) -> String {
             set(&mut text, &format!("alias {alias}"), &format!("coop_mat{size}x{size}<{kind}>"));
         }
     }
-    for (name, constant) in &variant.constants {
+    for (name, constant) in variant.constants.iter().filter(|(name, _)| !PICKS.contains(name)) {
         set(&mut text, &format!("const {name}"), &constant.to_string());
     }
     let mut added = BTreeSet::new();

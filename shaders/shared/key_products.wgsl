@@ -1,5 +1,5 @@
 // Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
-// use slots, staged(key)
+// use lockstep, staged(key)
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 
@@ -10,7 +10,7 @@ var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
 
 fn stage_keys(start: u32, last: u32, lane: u32) {
     let slots = slots_of(lane, KEYS * HEAD_VECTORS);
-    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
+    for (var slot = slots.begin; slot < slots.end; slot += SLOT_STEP) {
         key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = key_columns(start, last, slot);
     }
 }
@@ -19,15 +19,6 @@ fn stage_keys(start: u32, last: u32, lane: u32) {
 fn key_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
     let column = slot % HEAD_VECTORS * 4u;
     return staged_key(start, slot / HEAD_VECTORS, last, column, columns_left(HEAD_DIM, column));
-}
-
-// As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a
-// number, and reads queries where they lie, in place of copying all of them at each step.
-fn turns(count: u32) -> u32 {
-    if SOFTWARE {
-        return select(0u, count, params.kv_len < 0xffffffffu);
-    }
-    return count;
 }
 
 // The products of each row's query with KEYS_EACH keys from j on, into `terms`.

@@ -1,5 +1,5 @@
 // The tile that comes next, in registers while this one is computed: its loads have all of that time.
-// use row_block, tile, slots, key_products
+// use row_block, tile, lockstep, key_products
 
 const KEY_SLOTS = (KEYS * HEAD_VECTORS + THREADS - 1u) / THREADS;
 const VALUE_SLOTS = (KEYS * VALUE_VECTORS + THREADS - 1u) / THREADS;
@@ -14,26 +14,26 @@ fn fetch(block: RowBlock, first_key: u32, lane: u32) {
     let key_start = tile_start(params.key, place, block.kv_head);
     let key_slots = slots_of(lane, KEYS * HEAD_VECTORS);
     for (var n = 0u; n < KEY_SLOTS; n++) {
-        next_keys[n] = key_columns(key_start, last, key_slots.begin + n * LOCKSTEP);
+        next_keys[n] = key_columns(key_start, last, key_slots.begin + n * SLOT_STEP);
     }
     let value_start = tile_start(params.value, place, block.kv_head);
     let value_slots = slots_of(lane, KEYS * VALUE_VECTORS);
     for (var n = 0u; n < VALUE_SLOTS; n++) {
-        next_values[n] = value_columns(value_start, last, value_slots.begin + n * LOCKSTEP);
+        next_values[n] = value_columns(value_start, last, value_slots.begin + n * SLOT_STEP);
     }
 }
 
 fn stage_fetched(lane: u32) {
     let key_slots = slots_of(lane, KEYS * HEAD_VECTORS);
     for (var n = 0u; n < KEY_SLOTS; n++) {
-        let slot = key_slots.begin + n * LOCKSTEP;
+        let slot = key_slots.begin + n * SLOT_STEP;
         if slot < key_slots.end {
             key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = next_keys[n];
         }
     }
     let value_slots = slots_of(lane, KEYS * VALUE_VECTORS);
     for (var n = 0u; n < VALUE_SLOTS; n++) {
-        let slot = value_slots.begin + n * LOCKSTEP;
+        let slot = value_slots.begin + n * SLOT_STEP;
         if slot < value_slots.end {
             stage_value(slot, next_values[n]);
         }

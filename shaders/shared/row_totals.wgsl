@@ -1,5 +1,5 @@
 // Totals of this invocation's rows: what their sums of weights and their outputs settle into.
-// use params, softmax_state, settle, value_sums
+// use softmax_state, settle, value_sums, outs
 
 // The maximum of when they settled; the sum of weights.
 var<private> settled_m: array<f32, ROWS_EACH>;
@@ -41,13 +41,4 @@ fn settle_part(first: u32) {
             outs[slot] = columns.rest;
         }
     }
-}
-
-// The same place: kv_len is below 2^31. A GPU's compiler cannot know that, so it keeps the totals, which are rarely
-// touched, in memory, and leaves the registers to the loop over keys.
-fn apart(slot: u32) -> u32 {
-    if !SOFTWARE {
-        return slot + (params.kv_len >> 31u);
-    }
-    return slot;
 }

@@ -9,8 +9,8 @@ fn alibi_slope(row: Row) -> f32 {
     return 0.0;
 }
 
-// Best read before the products: where a CPU plays the GPU each row's read is a branch, around which they would wait
-// in memory.
+// Best read before the products: on a software adapter each row's read is a branch, around which they
+// would wait in memory.
 fn bias_at(row: Row, j: u32) -> f32 {
     if HAS_BIAS {
         return bias[row_start(params.bias, row) + j * params.bias_column];

@@ -368,7 +368,6 @@ impl Tiles {
             ("THREADS", self.threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
-            ("LOCKSTEP", self.lockstep),
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))
@@ -394,7 +393,6 @@ impl Tiles {
             ("THREADS", self.threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", self.rows_each),
-            ("LOCKSTEP", self.lockstep),
             ("KEYS_EACH", self.keys_each),
         ]
         .map(|(name, count)| (name, Constant::Count(count)))

@@ -56,8 +56,8 @@ fn faults_of_rows_that_skip_tiles_together_are_found() {
     let options = AttentionOptions { align: Align::BottomRight, window_left: Some(40), ..CAUSAL };
     let case = Case::new(shape(1, 1, 300, 333, 8), options, 1);
     finds(&case, "some |= visible[r]", "some = visible[0]");
-    finds(&case, "lockstep_row + LOCKSTEP * ROWS_EACH - 1u", "lockstep_row");
-    finds(&case, "block_row(block, lockstep_row).", "block_row(block, ROWS).");
+    finds(&case, "row + LOCKSTEP * ROWS_EACH - 1u).", "row).");
+    finds(&case, "(block_row(block, row).", "(block_row(block, ROWS).");
 }
 
 #[test]

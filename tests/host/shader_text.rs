@@ -27,6 +27,9 @@ fn bare(entry: Entry, storage: Storage) -> Variant {
     Variant { entry, storage, out: storage, constants: [].into() }
 }
 
+/// Flags that pick parts and stand in no text.
+const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+
 /// The names that `const` lines of a text declare.
 fn constants(text: &str) -> Vec<&str> {
     let names = text.lines().filter_map(|line| line.strip_prefix("const "));
@@ -94,7 +97,9 @@ fn every_knob_is_declared_once_and_turned_by_some_plan() {
         let distinct: BTreeSet<&&str> = everywhere.iter().collect();
         assert_eq!(distinct.len(), everywhere.len(), "{stem}: {everywhere:?}");
         for shader in SHADERS.iter().filter(|shader| shader.variant.entry.name() == stem) {
-            let mut turned: BTreeSet<&str> = shader.variant.constants.keys().copied().collect();
+            let constants = shader.variant.constants.keys().copied();
+            let mut turned: BTreeSet<&str> =
+                constants.filter(|name| !PICKS.contains(name)).collect();
             // Some have the same workgroup everywhere.
             turned.extend(declared.contains(&"THREADS").then_some("THREADS"));
             // What a cache puts in its place goes through the rotary kernel.
@@ -109,9 +114,10 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
         let mut bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
-        // They also decide which part locates a sequence, and of which types matrices are.
-        bare.constants.extend(variant.constants.get_key_value("RAGGED"));
-        bare.constants.extend(variant.constants.get_key_value("MATRIX_SIZE"));
+        // These decide which parts there are, and of which types matrices are.
+        for name in PICKS.iter().chain(&["MATRIX_SIZE"]) {
+            bare.constants.extend(variant.constants.get_key_value(name));
+        }
         let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
         for (before, after) in before.lines().zip(after.lines()) {
@@ -121,7 +127,7 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
                 None => assert_eq!(after, before, "{variant}"),
             }
         }
-        for (name, value) in &variant.constants {
+        for (name, value) in variant.constants.iter().filter(|(name, _)| !PICKS.contains(name)) {
             let line = format!("const {name} = {value};");
             assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
         }
@@ -192,4 +198,19 @@ fn flags_are_the_same_bits_on_both_sides() {
         assert_eq!(bit, 1 << at, "{name}");
         assert!(text.contains(&format!("\nconst {name} = {bit}u;\n")), "{name}");
     }
+}
+
+/// Invocations that run as one vector, in Rust and in WGSL.
+#[test]
+fn lockstep_is_the_same_on_both_sides() {
+    let text = include_str!("../../shaders/shared/lockstep_software.wgsl");
+    let software = SHADERS
+        .iter()
+        .filter(|shader| shader.variant.constants.get("SOFTWARE") == Some(&Constant::Flag(true)));
+    let mut tried = 0;
+    for tiles in software.filter_map(|shader| shader.tiles) {
+        assert!(text.contains(&format!("\nconst LOCKSTEP = {}u;\n", tiles.lockstep)));
+        tried += 1;
+    }
+    assert!(tried > 0);
 }

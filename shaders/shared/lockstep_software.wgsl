@@ -1,0 +1,32 @@
+// Invocations that run in lockstep: a software adapter runs a vector of them after the other.
+// use row_block
+
+// As SOFTWARE_LOCKSTEP in src/plan/tiles.rs.
+const LOCKSTEP = 8u;
+
+// Which of the `count` slots of a tile an invocation stages: from `begin` up to `end`, SLOT_STEP apart. Those
+// of a vector take neighbours, and after those the slots that follow: each vector reads its part of
+// memory in order.
+const SLOT_STEP = LOCKSTEP;
+
+struct Slots {
+    begin: u32,
+    end: u32,
+}
+
+fn slots_of(lane: u32, count: u32) -> Slots {
+    let each = (count + THREADS - 1u) / THREADS;
+    let first = lane / LOCKSTEP * LOCKSTEP * each;
+    return Slots(first + lane % LOCKSTEP, min(first + LOCKSTEP * each, count));
+}
+
+// Queries whose rows skip the tiles that none of them sees together: those of a vector.
+struct QuerySpan {
+    first: u32,
+    last: u32,
+}
+
+fn skipping_together(block: RowBlock, lane: u32) -> QuerySpan {
+    let row = lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
+    return QuerySpan(block_row(block, row).query, block_row(block, row + LOCKSTEP * ROWS_EACH - 1u).query);
+}

@@ -1,0 +1,19 @@
+// Where values lie in their tile and totals in their array, and how rows are stored.
+// use store(out)
+
+// From a value's vectors to the next one's.
+const VALUE_STRIDE = VALUE_VECTORS;
+
+// The same place: kv_len is below 2^31. A compiler cannot know that, so it keeps the totals, which are
+// rarely touched, in memory, and leaves the registers to the loop over keys.
+fn apart(slot: u32) -> u32 {
+    return slot + (params.kv_len >> 31u);
+}
+
+// Stores a row's finished outputs, which stand in `queries`.
+fn store_own_out(r: u32, start: u32, live: bool) {
+    for (var d = 0u; d < VALUE_VECTORS; d++) {
+        let columns = select(0u, columns_left(VALUE_DIM, d * 4u), live);
+        store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
+    }
+}

@@ -1,0 +1,8 @@
+// Loads a row's query, with an index that is constant once the loop is unrolled: `queries` stays in registers.
+// use load(query)
+
+fn load_own_query(r: u32, start: u32) {
+    for (var d = 0u; d < HEAD_VECTORS; d++) {
+        queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
+    }
+}
