@@ -16,8 +16,8 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, mask_bits, marked_scores, tanh, softmax_state, settle, load(query)
-// use staged(key), load(value), load(w_v), store(out)
+// use params, locate, sequence, rows, mask_bits, marked_scores, tanh, softmax_state, settle
+// use columns, key_bits, load(query), staged(key), load(value), load(w_v), store(out)
 
 const THREADS = 64u;
 const ROWS = 8u;

@@ -14,7 +14,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, softmax_state, settle, finish, load(partial_out), store(out)
+// use params, locate, rows, softmax_state, settle, finish, columns, load(partial_out), store(out)
 
 @compute @workgroup_size(THREADS)
 fn attention_combine(

@@ -37,8 +37,9 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish
-// use lockstep, queries, outs, key_products, value_sums, row_totals, next_tile, staged(value)
+// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish, lockstep
+// use queries, outs, key_products, value_sums, row_totals, next_tile, columns, key_bits, settle
+// use staged(value)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
@@ -91,7 +92,7 @@ fn attention_forward(
     workgroupBarrier();
     let keys = block_keys(block);
     if AHEAD && keys.begin < keys.end {
-        fetch(block, key_at(keys, keys.begin), lane);
+        fetch_next(block, key_at(keys, keys.begin), lane);
     }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         add_tile(block, near, keys, at, lane);
@@ -124,13 +125,13 @@ fn add_tile(block: RowBlock, near: QuerySpan, keys: KeyRange, at: u32, lane: u32
     let sequence = block.sequence;
     let first_key = key_at(keys, at);
     if AHEAD {
-        stage_fetched(lane);
+        stage_next(lane);
     } else {
         stage(locate_tile(sequence, first_key), block.kv_head, sequence.seen_len - 1u - first_key, lane);
     }
     workgroupBarrier();
     if AHEAD && at + KEYS < keys.end {
-        fetch(block, key_at(keys, at + KEYS), lane);
+        fetch_next(block, key_at(keys, at + KEYS), lane);
     }
     let all_finite = atomicLoad(&has_nonfinite) == 0u;
     let whole = sees_whole_tile(sequence, near.first, near.last, first_key);

@@ -39,8 +39,8 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, visibility, transform, softmax_state, settle, finish, lanes
-// use matrix_tile, store(out)
+// use params, rows, row_block, tile, visibility, transform, softmax_state, settle, finish, lanes
+// use matrix_tile, key_bits, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;

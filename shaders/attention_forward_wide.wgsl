@@ -31,8 +31,8 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, tile, visibility, softmax_state, finish
-// use settle, score_tile, value_tile, store(out)
+// use params, rows, row_block, tile, visibility, softmax_state, finish, settle, score_tile
+// use value_tile, transform, columns, key_bits, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 

@@ -30,8 +30,8 @@ alias StoredOut = f32;
 @group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
-// use params, rows, row_block, tile, visibility, transform, softmax_state, finish
-// use queries, key_products, store(weights)
+// use params, rows, row_block, tile, visibility, transform, softmax_state, finish, queries
+// use key_products, key_bits, store(weights)
 
 const ROWS = THREADS * ROWS_EACH;
 

@@ -42,7 +42,7 @@ var<workgroup> tile: array<vec4<f32>, STEP * COLUMNS>;
 var<private> sums: array<vec4<f32>, ROWS_EACH * FOURS>;
 var<private> starts: array<u32, ROWS_EACH>;
 
-// use load(x), load(weight), load(bias), store(out)
+// use columns, load(x), load(weight), load(bias), store(out)
 
 @compute @workgroup_size(THREADS)
 fn linear(

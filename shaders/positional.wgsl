@@ -17,7 +17,7 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> table: array<f32>;
 @group(0) @binding(8) var<storage, read> positions: array<u32>;
 
-// use tokens, load(x), load(out), store(out)
+// use tokens, store(out)
 
 @compute @workgroup_size(THREADS)
 fn positional(

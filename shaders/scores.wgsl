@@ -26,7 +26,8 @@ alias Stored = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, tile, transform, visibility, marked_scores, load(query), staged(key)
+// use params, locate, sequence, rows, tile, transform, visibility, marked_scores, columns, key_bits
+// use load(query), staged(key)
 
 const FOURS = KEYS / 4u;
 

@@ -12,7 +12,7 @@ const THREADS = 64u;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, sequence, rows, softmax_state, settle, finish
+// use params, locate, rows, softmax_state, settle, finish
 
 @compute @workgroup_size(THREADS)
 fn softmax(

@@ -10,7 +10,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read> lse: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<f32>;
 
-// use params, sequence, rows, settle, load(value), store(out)
+// use params, locate, rows, settle, columns, load(value), store(out)
 
 @compute @workgroup_size(THREADS)
 fn uniform_rows(

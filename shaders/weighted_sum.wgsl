@@ -23,7 +23,8 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, rows, row_block, tile, finite, visibility, settle, staged(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, settle, columns, key_bits, staged(value)
+// use store(out)
 
 const FOURS = COLUMNS / 4u;
 const ROWS = THREADS * ROWS_EACH;

@@ -153,9 +153,6 @@ fn add_parts(source: &str, variant: &Variant, added: &mut BTreeSet<String>, text
     for line in source.lines() {
         let Some(names) = line.strip_prefix("// use ") else { continue };
         for name in names.split(", ") {
-            if !added.insert(name.to_owned()) {
-                continue;
-            }
             let (stem, tensor) = match name.trim_end_matches(')').split_once('(') {
                 Some((stem, tensor)) => (stem, Some(tensor)),
                 None => (name, None),
@@ -166,6 +163,9 @@ fn add_parts(source: &str, variant: &Variant, added: &mut BTreeSet<String>, text
                 Some(tensor) => part.replace("tensor", tensor),
                 None => part.to_owned(),
             };
+            if !added.insert(part.clone()) {
+                continue;
+            }
             text.push('\n');
             text.push_str(&part);
             add_parts(&part, variant, added, text);

@@ -4,6 +4,7 @@
 // that it is read once and the loop over the keys knows nothing of it.
 // Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2 (a key without a value, its logit 0).
 // use params, rows, softmax_state
+// needs aux, lse
 
 struct Finish {
     // Maximum and sum, the sink included.

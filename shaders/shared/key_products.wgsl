@@ -1,5 +1,6 @@
 // Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
-// use lockstep, staged(key)
+// use lockstep, columns, staged(key)
+// needs HEAD_DIM, HEAD_PART, HEAD_PARTS, KEYS, KEYS_EACH, ROWS_EACH, queries
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 

@@ -1,4 +1,5 @@
 // Each sequence has a line of a table, and as many workgroups along x as its rows fill.
+// use params, sequence
 
 // Two words of four a sequence: first tile, first query, first key, q_len; seen_len, band, offset.
 @group(0) @binding(11) var<uniform> table: array<vec4<u32>, 1024>;

@@ -1,5 +1,6 @@
 // How a workgroup's invocations share what they stage and skip. In lockstep_software.wgsl vectors of them differ.
 // use row_block
+// needs THREADS
 
 // Which of the `count` slots of a tile an invocation stages: from `begin` up to `end`, SLOT_STEP apart.
 const SLOT_STEP = THREADS;

@@ -1,5 +1,6 @@
 // Invocations that run in lockstep: a software adapter runs a vector of them after the other.
 // use row_block
+// needs ROWS_EACH, THREADS
 
 // As SOFTWARE_LOCKSTEP in src/plan/tiles.rs.
 const LOCKSTEP = 8u;

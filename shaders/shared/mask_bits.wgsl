@@ -1,5 +1,6 @@
 // The mask of a row's keys, as one bit a key: bit j of a word stands for key first_key + j.
-// use params, rows, key_bits
+// use params, rows
+// needs mask
 
 fn mask_bits(row: Row, first_key: u32) -> u32 {
     let bit = row_start(params.mask, row) + first_key * params.mask_column;

@@ -1,6 +1,8 @@
 // What matrices are loaded from: queries, keys and values as f16 in workgroup memory. Matrices know of no strides
 // between heads and no ends, so nothing is loaded from elsewhere.
-// use row_block, tile, finite, load(query), staged(key), staged(value)
+// use params, rows, row_block, tile, finite, load(query), staged(key), staged(value)
+// needs HEAD_DIM, HEAD_TILES, KEYS, MATRIX_SIZE, NOT_FINITE, ROWS, THREADS, TILE_STRIDE, VALUE_DIM
+// needs WEIGHT_STRIDE, Left, queries, reasons, tile, weights
 
 // The workgroup's queries, as many columns as a matrix has at a time, through `weights`.
 fn load_queries(block: RowBlock, base: u32, lane: u32) {
@@ -27,7 +29,7 @@ fn stage_keys(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_DIM / 4u; slot += THREADS) {
         let j = slot / (HEAD_DIM / 4u);
         let column = slot % (HEAD_DIM / 4u) * 4u;
-        stage(j * TILE_STRIDE + column, staged_key(start, j, last, column, 4u));
+        stage_four(j * TILE_STRIDE + column, staged_key(start, j, last, column, 4u));
     }
 }
 
@@ -38,14 +40,14 @@ fn stage_values(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
         let j = slot / (VALUE_DIM / 4u);
         let column = slot % (VALUE_DIM / 4u) * 4u;
         let four = staged_value(start, j, last, column, 4u);
-        stage(j * TILE_STRIDE + column, four);
+        stage_four(j * TILE_STRIDE + column, four);
         if !are_finite(four) {
             atomicOr(&reasons, NOT_FINITE);
         }
     }
 }
 
-fn stage(place: u32, columns: vec4<f32>) {
+fn stage_four(place: u32, columns: vec4<f32>) {
     let four = vec4<f16>(columns);
     tile[place] = four.x;
     tile[place + 1u] = four.y;

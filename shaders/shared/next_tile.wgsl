@@ -1,5 +1,6 @@
 // The tile that comes next, in registers while this one is computed: its loads have all of that time.
-// use row_block, tile, lockstep, key_products
+// use params, row_block, tile, lockstep, key_products
+// needs KEYS, THREADS, VALUE_VECTORS, stage_value, value_columns
 
 const KEY_SLOTS = (KEYS * HEAD_VECTORS + THREADS - 1u) / THREADS;
 const VALUE_SLOTS = (KEYS * VALUE_VECTORS + THREADS - 1u) / THREADS;
@@ -8,7 +9,7 @@ var<private> next_keys: array<vec4<f32>, KEY_SLOTS>;
 var<private> next_values: array<vec4<f32>, VALUE_SLOTS>;
 
 // Places past the end of the tile repeat its last key.
-fn fetch(block: RowBlock, first_key: u32, lane: u32) {
+fn fetch_next(block: RowBlock, first_key: u32, lane: u32) {
     let place = locate_tile(block.sequence, first_key);
     let last = min(block.sequence.seen_len - 1u - first_key, KEYS - 1u);
     let key_start = tile_start(params.key, place, block.kv_head);
@@ -23,7 +24,7 @@ fn fetch(block: RowBlock, first_key: u32, lane: u32) {
     }
 }
 
-fn stage_fetched(lane: u32) {
+fn stage_next(lane: u32) {
     let key_slots = slots_of(lane, KEYS * HEAD_VECTORS);
     for (var n = 0u; n < KEY_SLOTS; n++) {
         let slot = key_slots.begin + n * SLOT_STEP;

@@ -1,5 +1,6 @@
 // Where values lie in their tile and totals in their array, and how rows are stored.
-// use store(out)
+// use params, columns, store(out)
+// needs ROWS_EACH, VALUE_DIM, VALUE_VECTORS, queries
 
 // From a value's vectors to the next one's.
 const VALUE_STRIDE = VALUE_VECTORS;

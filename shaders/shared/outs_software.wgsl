@@ -1,5 +1,6 @@
 // Where values lie in their tile and totals in their array, and how rows are stored, on a software adapter.
-// use rolled, store(out)
+// use rolled, columns, store(out)
+// needs ROWS_EACH, VALUE_DIM, VALUE_VECTORS, queries
 
 // From a value's vectors to the next one's: of a power of two, its compiler would make each address twice.
 const VALUE_STRIDE = VALUE_VECTORS + 1u;

@@ -1,5 +1,6 @@
 // Loads a row's query, with an index that is constant once the loop is unrolled: `queries` stays in registers.
-// use load(query)
+// use key_products, columns, load(query)
+// needs HEAD_DIM, ROWS_EACH, queries
 
 fn load_own_query(r: u32, start: u32) {
     for (var d = 0u; d < HEAD_VECTORS; d++) {

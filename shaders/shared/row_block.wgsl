@@ -1,5 +1,6 @@
 // The rows of a workgroup, and the keys that it goes through for them.
-// use params, sequence, rows, visibility
+// use params, locate, sequence, rows, visibility
+// needs ROWS
 
 struct RowBlock {
     sequence: Sequence,

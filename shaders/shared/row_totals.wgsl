@@ -1,5 +1,6 @@
 // Totals of this invocation's rows: what their sums of weights and their outputs settle into.
 // use softmax_state, settle, value_sums, outs
+// needs ROWS_EACH, VALUE_PART, VALUE_PARTS, VALUE_VECTORS, l, m
 
 // The maximum of when they settled; the sum of weights.
 var<private> settled_m: array<f32, ROWS_EACH>;

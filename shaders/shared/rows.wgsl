@@ -1,6 +1,6 @@
 // Rows of a tile. The query heads that share a key/value head are packed into the rows of one tile,
 // so that a key read once serves them all: row = query * group + head within the group.
-// use params, sequence
+// use params, sequence, view
 
 struct Row {
     batch: u32,

@@ -3,7 +3,8 @@
 // An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
 // that they staged together. A long head_dim goes through the tile in chunks. Loops over columns come in
 // two, as drivers unroll only a short inner one, and must unroll it to keep its array in registers.
-// use rows, transform, load(query), staged(key)
+// use rows, transform, columns, load(query), staged(key)
+// needs HEAD_CHUNK, HEAD_DIM, HEAD_STEP, KEYS, ROWS, tile
 
 const HEAD_CHUNKS = (HEAD_DIM + HEAD_CHUNK - 1u) / HEAD_CHUNK;
 

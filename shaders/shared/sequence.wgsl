@@ -1,6 +1,6 @@
 // What may differ between the sequences of a batch. Counts are a sequence's own: its first query and its
 // first key are 0.
-// use params, locate
+// use params
 
 struct Sequence {
     // Which of the batch.

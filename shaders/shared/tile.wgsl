@@ -1,5 +1,6 @@
 // Where the keys and values of a tile lie.
-// use params, sequence, rows
+// use params, sequence, view
+// needs aux
 
 // Of the tensor's first axis and of its rows: where the tile's first key lies. The others follow it.
 struct TilePlace {

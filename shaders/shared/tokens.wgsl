@@ -1,5 +1,6 @@
 // Tokens, and the rows of a table that belong to them. Mirrored by `TokenParams` in src/plan/tokens.rs.
-// use view
+// use view, load(x), load(out)
+// needs FROM_LENS, HAS_POSITIONS, IN_PLACE, TO_PLACE
 
 struct Params {
     x: View,
@@ -39,7 +40,7 @@ fn locate_token(row: u32) -> Token {
     var table_row = i;
     var place = i;
     if HAS_POSITIONS {
-        let at = start(params.positions, batch, 0u, i);
+        let at = token_start(params.positions, batch, 0u, i);
         let position = positions[at];
         table_row = min(position, params.last_row);
         if TO_PLACE {
@@ -47,7 +48,7 @@ fn locate_token(row: u32) -> Token {
         }
     }
     if FROM_LENS {
-        let len = min(positions[start(params.positions, batch, 0u, 0u)], params.last_row + 1u);
+        let len = min(positions[token_start(params.positions, batch, 0u, 0u)], params.last_row + 1u);
         let behind = max(len + i, params.back) - params.back;
         table_row = min(behind, params.last_row);
         if TO_PLACE {
@@ -55,14 +56,14 @@ fn locate_token(row: u32) -> Token {
         }
     }
     return Token(
-        start(params.x, batch, head, i),
-        start(params.out, batch, head, place),
-        start(params.table, batch, 0u, table_row),
+        token_start(params.x, batch, head, i),
+        token_start(params.out, batch, head, place),
+        token_start(params.table, batch, 0u, table_row),
         !TO_PLACE || place <= params.last_place,
     );
 }
 
-fn start(view: View, batch: u32, head: u32, row: u32) -> u32 {
+fn token_start(view: View, batch: u32, head: u32, row: u32) -> u32 {
     return view.offset + batch * view.batch + head * view.head + row * view.row;
 }
 

@@ -1,5 +1,6 @@
 // From the product of a query and a key to their score: scale, softcap, bias, ALiBi, in this order.
 // use params, rows, tanh
+// needs HAS_ALIBI, HAS_BIAS, HAS_SOFTCAP, HAS_TINY_SCALE, aux, bias
 
 // Read once for a row, before the loop over its keys.
 fn alibi_slope(row: Row) -> f32 {

@@ -1,4 +1,6 @@
 // Adds the weighted values of KEYS_EACH keys, from j on, to the outputs of this invocation's rows.
+// use key_bits, key_products
+// needs KEYS_EACH, ROWS_EACH, VALUE_PART, VALUE_PARTS, VALUE_VECTORS, value_tile, visible
 
 // Per row: [vector, row].
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;

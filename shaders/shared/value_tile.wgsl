@@ -1,5 +1,6 @@
 // Adds weighted values of one tile to this invocation's row of out.
-// use settle, staged(value)
+// use settle, columns, staged(value)
+// needs KEYS, ROWS, VALUE_CHUNK, VALUE_DIM, VALUE_STEP, tile
 
 // Of the last few tiles, and of all before.
 var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;

@@ -2,6 +2,7 @@
 // Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
 // infinities do not exist.
 // use params, sequence, rows, key_bits, mask_bits
+// needs HAS_BIAS, KEYS, aux, bias
 
 // Keys to go through in tiles, the first ones of a sequence and then those of a window: places from `begin` to `end`,
 // of which those from `kept` on stand for keys that are `skipped` further on.

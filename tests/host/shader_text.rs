@@ -214,3 +214,86 @@ fn lockstep_is_the_same_on_both_sides() {
     }
     assert!(tried > 0);
 }
+
+/// Words of WGSL that our shaders use.
+const WGSL: &str = "A B C abs alias all any array atomic atomicAdd atomicLoad atomicOr atomicStore bitcast bool clamp \
+    const continue coopLoad coopLoadT coopMultiplyAdd coopStoreT coop_mat8x8 countLeadingZeros dot else exp exp2 f16 f32 \
+    false fn for global_invocation_id i32 if let local_invocation_index log mat4x4 max min num_workgroups private read \
+    read_write return select sign storage struct subgroup_id true u32 uniform var vec2 vec3 vec4 while workgroup \
+    workgroupBarrier workgroupUniformLoad workgroup_id";
+
+/// The names in a text's code that it declares, and those that it does not.
+fn declared_and_free(text: &str) -> [BTreeSet<String>; 2] {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (code, wgsl) = (code(text), WGSL.split_whitespace().collect::<BTreeSet<_>>());
+    let mut names = [BTreeSet::new(), BTreeSet::new()];
+    let (mut rest, mut last) = (code.as_str(), "");
+    while let Some(at) = rest.find(is_word) {
+        let before = rest[..at].chars().next_back();
+        let end = rest[at..].find(|c| !is_word(c)).map_or(rest.len(), |len| at + len);
+        let word = &rest[at..end];
+        rest = &rest[end..];
+        let follows =
+            before == Some(' ') && ["fn", "let", "var", "const", "struct", "alias"].contains(&last);
+        let is_declared = follows || rest.starts_with(':');
+        // Neither numbers nor members nor attributes.
+        if !word.starts_with(|c: char| c.is_ascii_digit()) && !matches!(before, Some('.' | '@')) {
+            names[usize::from(!is_declared)].insert(word.to_owned());
+        }
+        last = word;
+    }
+    let [declared, mut free] = names;
+    free.retain(|name| !declared.contains(name) && !wgsl.contains(name.as_str()));
+    [declared, free]
+}
+
+/// The names that stand in lines such as `// use`.
+fn listed(text: &str, word: &str) -> BTreeSet<String> {
+    let start = format!("// {word} ");
+    let names = text.lines().filter_map(|line| line.strip_prefix(&start));
+    names.flat_map(|names| names.split(", ")).map(str::to_owned).collect()
+}
+
+/// What a line of a text declares for all of its functions.
+fn item(line: &str) -> Option<&str> {
+    let is_variable = line.starts_with("var<") || line.starts_with("@group");
+    let rest = match is_variable {
+        true => line.split_once("> ").map(|(_, rest)| rest),
+        false => {
+            ["fn ", "struct ", "alias ", "const "].iter().find_map(|kind| line.strip_prefix(kind))
+        }
+    };
+    rest?.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+}
+
+/// What a line `// use` brings: of a part with several files, what all of them declare.
+fn brought(name: &str, shared: &[(String, String)]) -> BTreeSet<String> {
+    let (stem, tensor) = name.trim_end_matches(')').split_once('(').unwrap_or((name, "tensor"));
+    let is_file = shared.iter().any(|(file, _)| file == stem);
+    let files = shared.iter().filter(|(file, _)| {
+        file == stem
+            || !is_file && file.strip_prefix(stem).is_some_and(|rest| rest.starts_with('_'))
+    });
+    let declared = files.map(|(_, text)| {
+        text.replace("tensor", tensor).lines().filter_map(item).map(str::to_owned).collect()
+    });
+    let shared: Option<BTreeSet<String>> = declared.reduce(|all, one| &all & &one);
+    shared.unwrap_or_else(|| panic!("no part {name}"))
+}
+
+/// Every name in a file is its own, of a part that it uses, or, in a part, one that its includer has to declare.
+#[test]
+fn parts_say_what_they_use_and_what_they_need() {
+    let shared = files("shared");
+    for (stem, text) in files("").into_iter().chain(shared.clone()) {
+        let [declared, free] = declared_and_free(&text);
+        let mut missing = free.clone();
+        for name in listed(&text, "use") {
+            let brought = brought(&name, &shared);
+            assert!(!brought.is_disjoint(&free), "{stem}: nothing of {name} is used");
+            assert!(brought.is_disjoint(&declared), "{stem}: hides something of {name}");
+            missing = &missing - &brought;
+        }
+        assert_eq!(missing, listed(&text, "needs"), "{stem}");
+    }
+}
