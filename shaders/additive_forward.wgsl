@@ -1,9 +1,11 @@
-// Fused additive attention of projected queries and keys: online softmax, no tensor of hidden vectors.
+// Fused additive attention of projected queries and keys: online softmax, no tensor of hidden
+// vectors.
 //
-// A workgroup owns a few queries and a chunk of out's columns. For a tile of keys its invocations share the scores
-// among them, which is where the work is; then each owns four columns of out for all the queries.
-// Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running sums as in Milakov and Gimelshein 2018,
-// arXiv 1805.02867.
+// A workgroup owns a few queries and a chunk of out's columns. Its invocations share the scores of
+// a tile of keys among them: that is most of the work. Then each owns four columns of out for all
+// the queries.
+// Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running maximum and sum as in
+// Milakov and Gimelshein 2018, arXiv 1805.02867.
 
 alias Stored = f32;
 alias StoredOut = f32;
@@ -24,7 +26,8 @@ const ROWS = 8u;
 const KEYS = 32u;
 // Queries whose scores with one key an invocation computes at once.
 const OWN_ROWS = ROWS * KEYS / THREADS;
-// Vectors of four hidden columns that are staged at once; keys lie one apart, for memory banks.
+// Vectors of four hidden columns that are staged at once. Keys lie one vector further apart, so
+// that no column is in one memory bank.
 const CHUNK = 16u;
 const KEY_STRIDE = CHUNK + 1u;
 
@@ -39,7 +42,7 @@ var<workgroup> maxima: array<f32, ROWS>;
 var<workgroup> sums: array<Settled, ROWS>;
 var<workgroup> rescales: array<f32, ROWS>;
 
-// Of one tile, and of all before.
+// Outputs: running sums over one tile, and totals over all before.
 var<private> acc: array<vec4<f32>, ROWS>;
 var<private> settled_acc: array<vec4<f32>, ROWS>;
 
@@ -101,7 +104,8 @@ fn visible_keys(row: Row, first_key: u32) -> u32 {
     return bits;
 }
 
-// An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three tiles.
+// An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three
+// tiles.
 fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     let tile_start = head_start(params.key, sequence, 0u) + first_key * params.key.row;
     let last = params.kv_len - 1u - first_key;
@@ -143,7 +147,7 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     }
 }
 
-// No exponential overflows: of large arguments they vanish.
+// No exponential overflows: for large arguments it vanishes.
 fn four_tanh(x: vec4<f32>) -> vec4<f32> {
     let near = x * tanh_over_x(min(x * x, vec4(0.3)));
     let decay = exp(-2.0 * abs(x));
@@ -164,8 +168,8 @@ fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     }
 }
 
-// The row's new sum, and what its sums so far have to be multiplied by: its maximum follows only when weights could
-// overflow later.
+// Adds a tile to the row's sum, and notes the factor by which its sums so far are rescaled. The
+// maximum follows only when weights could overflow later.
 fn add_exponentials(r: u32) {
     var highest = maxima[r];
     for (var j = 0u; j < KEYS; j++) {
@@ -189,7 +193,7 @@ fn add_exponentials(r: u32) {
     sums[r] = settle(sum.total, sum.rest);
 }
 
-// Only values of visible keys count, whatever the others hold: 0 * NaN is NaN.
+// Adds only values of visible keys, whatever the others hold: 0 * NaN is NaN.
 fn add_values(start: u32, left: u32, first_key: u32) {
     if left == 0u {
         return;

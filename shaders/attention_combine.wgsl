@@ -1,6 +1,8 @@
-// Merges partial results over parts of the keys: out and lse of each part into those of all keys.
+// Merges partial results over ranges of keys (split-KV): out and lse of each range into those of
+// all keys.
 //
-// An invocation owns four columns of a row. A part that saw no key has lse -inf, known by its bits, and weighs nothing.
+// An invocation owns four columns of a row. A range without visible keys has lse -inf, known by its
+// bits, and weighs nothing.
 // Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Juravsky et al. 2024, arXiv
 // 2402.05099, section 3.1.
 
@@ -50,7 +52,7 @@ fn attention_combine(
         if is_set(READS_SUMS) {
             sum = bitcast<f32>(partial_lse[at + 1u]);
         }
-        // A part without weight may hold anything; compared by its bits, a NaN has weight.
+        // A range without weight may hold anything. Compared by its bits, a NaN has weight.
         if (bitcast<u32>(sum) & 0x7fffffffu) != 0u {
             let weight = exponential(bitcast<f32>(bits) - m) * sum;
             let partial = load_partial_out(out_start + part * params.out_split, left);

@@ -1,10 +1,10 @@
 // Fused attention: softmax(scale * Q K^T) V without ever storing the q_len x kv_len matrix.
 //
-// An invocation owns ROWS_EACH rows: their queries and outputs stay in its registers. A workgroup stages
-// a tile of keys and values, and every invocation walks over it, KEYS_EACH keys at a time. All of
-// them read the same key at the same time, a broadcast; one read serves ROWS_EACH rows.
-// Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv 2307.08691,
-// algorithm 1 (loop over keys inside, division at the end).
+// An invocation owns ROWS_EACH rows: their queries and outputs stay in its registers. A workgroup
+// stages a tile of keys and values, and every invocation walks over it, KEYS_EACH keys at a time.
+// All of them read the same key at the same time, a broadcast, and one read serves ROWS_EACH rows.
+// Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv
+// 2307.08691, algorithm 1 (loop over keys inside, division at the end).
 
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
@@ -49,8 +49,8 @@ var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
 
-// Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
-// indexed at run time leaves the registers. At the end `queries` takes the outputs.
+// Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that
+// is indexed at run time leaves the registers. At the end `queries` takes the outputs.
 var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
@@ -59,7 +59,8 @@ var<private> seen: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
-// The sum of weights. It and the outputs are of the last few tiles: row_totals.wgsl has those of all before.
+// The running sum of weights. It and the outputs cover the last few tiles: row_totals.wgsl has the
+// totals of all before.
 var<private> l: array<f32, ROWS_EACH>;
 
 @compute @workgroup_size(THREADS)
@@ -120,7 +121,8 @@ fn attention_forward(
     }
 }
 
-// One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free for use.
+// One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free
+// for use.
 fn add_tile(block: RowBlock, near: QuerySpan, keys: KeyRange, at: u32, lane: u32) {
     let sequence = block.sequence;
     let first_key = key_at(keys, at);
@@ -144,7 +146,7 @@ fn add_tile(block: RowBlock, near: QuerySpan, keys: KeyRange, at: u32, lane: u32
         seen[r] |= visible[r];
         some |= visible[r];
     }
-    // Up to the last key that one of its rows sees.
+    // The loop ends at the last key that one of its rows sees.
     let end = min(visible_end(some), KEYS);
     for (var j = 0u; j < end; j += KEYS_EACH) {
         for (var r = 0u; r < ROWS_EACH; r++) {
@@ -205,8 +207,8 @@ fn value_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
     return staged_value(start, slot / VALUE_VECTORS, last, column, columns_left(VALUE_DIM, column));
 }
 
-// What was summed up under the old maximum is brought under the new one, if it has grown so much that
-// weights could overflow later: most steps skip this.
+// Rescales sums under the old maximum to the new one, but only if it has grown so much that weights
+// could overflow later: most steps skip this.
 fn raise_maximum() {
     var grows = false;
     for (var r = 0u; r < ROWS_EACH; r++) {

@@ -1,21 +1,21 @@
 // Fused attention on cooperative matrices: factors in f16, sums in f32.
 //
-// Subgroups multiply, each the rows of one matrix; their queries and outputs stay in its registers. What matrices
-// cannot do, invocations do in workgroup memory, where LANES of them share a row. A turn takes a tile of keys through
-// five steps, with barriers between:
+// Each subgroup multiplies the rows of one matrix: their queries and outputs stay in its registers.
+// Invocations do the rest in workgroup memory, where LANES of them share a row. Each iteration
+// takes a tile of keys through five steps, with barriers between:
 //   1. Invocations stage the keys.
 //   2. Subgroups multiply queries and keys into `scores`.
 //   3. Invocations turn scores into weights, and stage the values where the keys were.
 //   4. If a row's maximum has grown, its outputs go through memory to be rescaled.
 //   5. Subgroups multiply weights and values into outputs.
-// Source: Dao 2023, arXiv 2307.08691, algorithm 1, and as there for matrices of NVIDIA's: f16 weights, f32 sums.
+// Source: Dao 2023, arXiv 2307.08691, algorithm 1, with f16 weights and f32 sums as there.
 
 // Rows and columns of a matrix, 8 or 16, which divide both dims.
 const MATRIX_SIZE = 8u;
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
-// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most 32: their
-// visibility is one word.
+// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most
+// 32: their visibility is one word.
 const SUBGROUPS = 4u;
 const THREADS = 128u;
 const KEYS = 32u;
@@ -46,7 +46,8 @@ const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
 const ROWS = SUBGROUPS * MATRIX_SIZE;
 const LANES = THREADS / ROWS;
-// Weights are below e^MOST_GROWTH. So many times as large, f16 holds them all, and 7 bits more of the small ones.
+// Weights are below e^MOST_GROWTH. Scaled by this, f16 still holds them all, and keeps 7 bits more
+// of small ones.
 const WEIGHT_SCALE = 128.0;
 // Rows lie 16 bytes further apart than they are long, so that no column is in one bank.
 const TILE_STRIDE = max(HEAD_DIM, VALUE_DIM) + 8u;
@@ -62,7 +63,7 @@ var<workgroup> weights: array<f16, ROWS * WEIGHT_STRIDE>;
 var<workgroup> factors: array<f32, ROWS>;
 var<workgroup> visible: array<u32, ROWS>;
 var<workgroup> keys: KeyRange;
-// Why outputs have to go through memory, as bits.
+// Reasons why outputs have to go through memory, as bits.
 var<workgroup> reasons: atomic<u32>;
 const GROWN = 1u;
 const NOT_FINITE = 2u;
@@ -78,14 +79,15 @@ fn attention_forward_matrix(
 ) {
     let block = locate_block(workgroup, 1u);
     let sequence = block.sequence;
-    // The subgroup's first row. Of subgroups smaller than they might be there are more: those do the same again.
+    // The subgroup's first row. If subgroups are smaller than planned, there are more: those repeat
+    // the work.
     let base = subgroup_id % SUBGROUPS * MATRIX_SIZE;
     // The invocation's row, and its first key in a tile.
     let own = lane / LANES;
     let own_key = lane % LANES;
     let row = block_row(block, own);
     let slope = alibi_slope(row);
-    // The sum is of this invocation's keys; once of weights as they are, once as rounded.
+    // Sums over this invocation's keys: of exact weights, and of rounded ones.
     var m = LOWEST;
     var l = Settled(0.0, 0.0);
     var rounded_l = Settled(0.0, 0.0);
@@ -98,7 +100,7 @@ fn attention_forward_matrix(
     if lane == 0u {
         keys = block_keys(block);
     }
-    // What matrices are multiplied under has to be the same for all as far as a compiler can see.
+    // A compiler has to see that control flow around matrix operations is uniform.
     let range = workgroupUniformLoad(&keys);
     for (var at = range.begin; at < range.end; at += KEYS) {
         let first_key = key_at(range, at);
@@ -128,14 +130,15 @@ fn attention_forward_matrix(
         }
         highest = highest_of_row(highest, lane);
 
-        // The maximum follows only when weights could overflow later: most turns rescale nothing.
+        // The maximum follows only when weights could overflow later: most iterations rescale
+        // nothing.
         var rescale = 1.0;
         if highest > m + MOST_GROWTH {
             rescale = exponential(m - highest);
             m = highest;
             l = Settled(l.total * rescale, l.rest * rescale);
             rounded_l = Settled(rounded_l.total * rescale, rounded_l.rest * rescale);
-            // Outputs of a row that has seen nothing are 0 under any maximum.
+            // Outputs of a row that has seen no key are 0 under any maximum.
             if seen != 0u {
                 atomicOr(&reasons, GROWN);
             }
@@ -203,8 +206,8 @@ fn multiply_values(base: u32) {
     }
 }
 
-// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place of multiply_values:
-// a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
+// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place
+// of multiply_values: a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
 fn revise_outs(base: u32, why: u32, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();

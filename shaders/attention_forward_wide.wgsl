@@ -1,5 +1,5 @@
-// Fused attention for long heads: as attention_forward.wgsl, but keys and values take turns in one tile and
-// go through it in chunks of their columns, and a workgroup computes one chunk of the output's.
+// Fused attention for long heads. As attention_forward.wgsl, but keys and values share one tile and
+// go through it in chunks of columns, and a workgroup computes one chunk of the output's columns.
 
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
@@ -83,7 +83,8 @@ fn attention_forward_wide(
             highest = max(highest, s);
         }
 
-        // What was summed up under the old maximum is brought under the new one, if weights could overflow later.
+        // Sums under the old maximum are rescaled to the new one, but only if weights could
+        // overflow later.
         let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
         if new_m > m + MOST_GROWTH {
             let rescale = exponential(m - new_m);

@@ -1,8 +1,10 @@
-// Attention weights, softmax(scale * Q K^T), of rows whose maximum and sum attention_forward.wgsl has found: a second
-// pass over the keys, so that each weight is written once and no score is stored.
+// Attention weights, softmax(scale * Q K^T), in a second pass over the keys: it uses each row's
+// maximum and sum, which attention_forward.wgsl has found. Each weight is written once, and no
+// score is stored.
 //
-// An invocation owns ROWS_EACH rows, with their queries in its registers. Tiles depend on no other, so workgroups
-// share the keys of a row. A tile that no row sees is all zeros, and its keys are not read.
+// An invocation owns ROWS_EACH rows, with their queries in its registers. Tiles do not depend on
+// each other, so workgroups share the keys of a row. A tile that no row sees is all zeros, and its
+// keys are not read.
 
 const HEAD_DIM = 64u;
 // As in attention_forward.wgsl.
@@ -38,7 +40,8 @@ const ROWS = THREADS * ROWS_EACH;
 // Per row, as in attention_forward.wgsl.
 var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
-// Of four keys, which are stored at once. No vectors: FXC takes no index but a constant where it writes to one.
+// Scores of four keys, whose weights are stored at once. An array, as FXC takes only constant
+// indices where it writes to a vector.
 var<private> scores: array<f32, 4u * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;

@@ -1,7 +1,8 @@
 // A linear layer: out = x W^T + bias.
 //
-// An invocation owns some rows and all columns of a tile of out. It reads its rows from x; all of them read the
-// same weight at the same time, a broadcast, from a tile that they staged together, some features at a time.
+// An invocation owns some rows and all columns of a tile of out. It reads its rows from x. All of
+// them read the same weight at the same time, a broadcast, from a tile that they staged together,
+// some features at a time.
 
 // Invocations of a workgroup; rows of each; columns of a tile, a multiple of 4.
 const THREADS = 64u;

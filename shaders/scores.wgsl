@@ -1,9 +1,9 @@
 // First of the three stages: a score for every query and key of a chunk.
 //
-// An invocation owns ROWS_EACH rows and all keys of a tile. It reads its queries four columns at a time; all of
-// them read the same key at the same time, a broadcast, from a tile that they staged together: one read serves
-// ROWS_EACH rows. With the transforms and masks switched off it stores the earlier forms of a score, which people
-// ask to see.
+// An invocation owns ROWS_EACH rows and all keys of a tile. It reads its queries four columns at a
+// time. All of them read the same key at the same time, a broadcast, from a tile that they staged
+// together: one read serves ROWS_EACH rows. Without transforms and masks it stores raw, capped or
+// masked scores.
 // Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
 
 // Vectors of four columns of a key that are staged at once.

@@ -1,6 +1,6 @@
 // Second of the three stages: a row of scores becomes a row of weights, in place; lse on request.
 //
-// A workgroup owns one row. Each invocation goes over its share of the row three times: maximum, sum
+// A workgroup owns one row. Each invocation makes three passes over its share of it: maximum, sum
 // of exponentials, weights.
 
 const THREADS = 64u;

@@ -1,10 +1,11 @@
 // Third of the three stages: out = weights V.
 //
-// An invocation owns ROWS_EACH rows and COLUMNS columns of out. It reads its weights four keys at a time; all of
-// them read the same value at the same time, a broadcast, from a tile that they staged together.
+// An invocation owns ROWS_EACH rows and COLUMNS columns of out. It reads its weights four keys at a
+// time. All of them read the same value at the same time, a broadcast, from a tile that they staged
+// together.
 //
-// Visibility is decided anew, not read from the weights: a hidden value must not leak, while a visible
-// NaN shows even where its weight has vanished.
+// Visibility is decided anew, not read from the weights: a hidden value must not leak, while a
+// visible NaN shows even where its weight has vanished.
 
 // Columns of a tile, a multiple of 4.
 const COLUMNS = 32u;
@@ -32,7 +33,7 @@ const ROWS = THREADS * ROWS_EACH;
 var<workgroup> tile: array<array<vec4<f32>, FOURS>, KEYS>;
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
-// Four columns to a vector. Of the last few tiles, and of all before.
+// Four columns to a vector: running sums over the last few tiles, and totals over all before.
 var<private> sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
 var<private> settled_sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
 var<private> starts: array<u32, ROWS_EACH>;
@@ -74,7 +75,7 @@ fn weighted_sum(
             }
             some |= visible[r];
         }
-        // Up to the last key that one of its rows sees.
+        // The loop ends at the last key that one of its rows sees.
         let end = min(visible_end(some), KEYS);
         for (var j = 0u; j < end; j += 4u) {
             if whole || all_finite {
@@ -123,7 +124,7 @@ fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
     }
 }
 
-// The weights of four keys, 0 where they are hidden: past the row's end there are others.
+// The weights of four keys, 0 where they are hidden: past the row's end stand those of another row.
 fn four_weights(first_key: u32, j: u32, r: u32) -> vec4<f32> {
     let at = starts[r] + first_key + j;
     let found = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
@@ -143,7 +144,8 @@ fn add_values(first_key: u32, j: u32) {
     }
 }
 
-// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+// The same where a hidden value may be infinite or NaN: 0 * NaN is NaN. This is rare, so it takes
+// one key at a time.
 fn add_visible_values(first_key: u32, j: u32) {
     for (var c = 0u; c < 4u; c++) {
         for (var r = 0u; r < ROWS_EACH; r++) {

@@ -1,7 +1,7 @@
 // The end of a row, once all of its keys are in: what its outputs are multiplied by, and its lse.
 //
-// The sink of a head is a logit that joins the sum of its rows and has no value. It comes in here, so
-// that it is read once and the loop over the keys knows nothing of it.
+// The sink of a head is a logit that joins the sum of its rows and has no value. It is added here,
+// once: the loop over keys knows nothing of it.
 // Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2 (a key without a value, its logit 0).
 // use params, rows, softmax_state
 // needs aux, lse
@@ -10,7 +10,8 @@ struct Finish {
     // Maximum and sum, the sink included.
     m: f32,
     l: f32,
-    // What makes weights of exponentials under this maximum, and outputs of sums under the one before.
+    // The factor that turns exponentials under this maximum into weights, and the factor that turns
+    // sums under the maximum of the keys alone into outputs.
     inverse: f32,
     factor: f32,
     // Whether the row sees no key, and whether it sees neither a key nor a sink.
@@ -52,8 +53,9 @@ fn finish_columns(finish: Finish, sums: vec4<f32>) -> vec4<f32> {
     return select(sums * finish.factor, vec4(0.0), finish.no_keys);
 }
 
-// Stores lse, if it is asked for, or the maximum and sum that it is made of: a score like -1e9 leaves
-// it no digit for the sum. Each of several workgroups that share the row's keys has a place of its own.
+// Stores lse, if it is asked for, or the maximum and sum that it is made of: with scores like -1e9
+// the lse has no digit left for the sum. Workgroups that share the row's keys store at places of
+// their own.
 fn finish_lse(finish: Finish, row: Row, split: u32) {
     if is_set(HAS_LSE) && row.live {
         let at = row_start(params.lse, row) + split * params.lse_split;
@@ -68,7 +70,7 @@ fn finish_lse(finish: Finish, row: Row, split: u32) {
 
 fn lse_bits(m: f32, l: f32, empty: bool) -> u32 {
     let bits = select(bitcast<u32>(m + log(l)), NAN_BITS, is_undefined(m, l));
-    // What an infinite sink leaves of a row that sees no key.
+    // A row that sees no key but an infinite sink.
     let is_alone = bitcast<u32>(m) == INFINITY_BITS && l == 1.0;
     return select(select(bits, INFINITY_BITS, is_alone), MINUS_INFINITY_BITS, empty);
 }

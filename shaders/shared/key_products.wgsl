@@ -6,7 +6,7 @@ const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 
 var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
 
-// Of each row with each key at a time: product, score, weight.
+// The products of each row with KEYS_EACH keys, later their scores, then their weights.
 var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
 
 fn stage_keys(start: u32, last: u32, lane: u32) {
@@ -16,7 +16,7 @@ fn stage_keys(start: u32, last: u32, lane: u32) {
     }
 }
 
-// What belongs in a place of the tile.
+// The four columns that belong in a slot of the tile.
 fn key_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
     let column = slot % HEAD_VECTORS * 4u;
     return staged_key(start, slot / HEAD_VECTORS, last, column, columns_left(HEAD_DIM, column));

@@ -1,5 +1,5 @@
-// What the LANES invocations that share a row make of one number of each, put together in workgroup memory. Call in
-// uniform control flow.
+// Reductions over the LANES invocations that share a row, in workgroup memory. Call in uniform
+// control flow.
 // needs LANES, THREADS
 
 var<workgroup> shared_in_row: array<f32, THREADS>;
@@ -22,7 +22,7 @@ fn sum_of_row(own: f32, lane: u32) -> f32 {
     return sum;
 }
 
-// The first barrier is for those that still read what came before.
+// The first barrier waits for invocations that still read the numbers of before.
 fn share_in_row(own: f32, lane: u32) {
     workgroupBarrier();
     shared_in_row[lane] = own;

@@ -1,4 +1,4 @@
-// All sequences are alike, but for their lengths if those are in a buffer: then they are planned for without them.
+// All sequences are alike, but for their lengths if those are in a buffer.
 // use params, sequence
 // needs aux
 

@@ -1,8 +1,8 @@
-// How a workgroup's invocations share what they stage and skip. In lockstep_software.wgsl vectors of them differ.
+// Work shared among a workgroup's invocations.
 // use row_block
 // needs THREADS
 
-// Which of the `count` slots of a tile an invocation stages: from `begin` up to `end`, SLOT_STEP apart.
+// The slots of a tile that an invocation stages: from `begin` up to `end`, SLOT_STEP apart.
 const SLOT_STEP = THREADS;
 
 struct Slots {
@@ -14,7 +14,7 @@ fn slots_of(lane: u32, count: u32) -> Slots {
     return Slots(lane, count);
 }
 
-// Queries whose rows skip the tiles that none of them sees together: all of the workgroup's.
+// Queries whose rows skip a tile together if none of them sees it: all of the workgroup's.
 struct QuerySpan {
     first: u32,
     last: u32,

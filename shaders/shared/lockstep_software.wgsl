@@ -1,13 +1,13 @@
-// Invocations that run in lockstep: a software adapter runs a vector of them after the other.
+// Work shared among invocations on a software adapter, which runs one vector of them after the
+// other.
 // use row_block
 // needs ROWS_EACH, THREADS
 
 // As SOFTWARE_LOCKSTEP in src/plan/tiles.rs.
 const LOCKSTEP = 8u;
 
-// Which of the `count` slots of a tile an invocation stages: from `begin` up to `end`, SLOT_STEP apart. Those
-// of a vector take neighbours, and after those the slots that follow: each vector reads its part of
-// memory in order.
+// The slots of a tile that an invocation stages: from `begin` up to `end`, SLOT_STEP apart. Each
+// vector stages a contiguous range, so that it reads memory in order.
 const SLOT_STEP = LOCKSTEP;
 
 struct Slots {
@@ -21,7 +21,7 @@ fn slots_of(lane: u32, count: u32) -> Slots {
     return Slots(first + lane % LOCKSTEP, min(first + LOCKSTEP * each, count));
 }
 
-// Queries whose rows skip the tiles that none of them sees together: those of a vector.
+// Queries whose rows skip a tile together if none of them sees it: those of a vector.
 struct QuerySpan {
     first: u32,
     last: u32,

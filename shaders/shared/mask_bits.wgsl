@@ -1,4 +1,4 @@
-// The mask of a row's keys, as one bit a key: bit j of a word stands for key first_key + j.
+// The mask of a row's keys, one bit a key: bit j of a word stands for key first_key + j.
 // use params, rows
 // needs mask
 
@@ -13,6 +13,6 @@ fn mask_bits(row: Row, first_key: u32) -> u32 {
     if shift == 0u {
         return low;
     }
-    // Past the mask's end this reads some other word, for keys past kv_len.
+    // This may read past the mask's end: those bits belong to keys past kv_len.
     return low | (mask[word + 1u] << (32u - shift));
 }

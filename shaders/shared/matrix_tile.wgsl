@@ -1,5 +1,5 @@
-// What matrices are loaded from: queries, keys and values as f16 in workgroup memory. Matrices know of no strides
-// between heads and no ends, so nothing is loaded from elsewhere.
+// Queries, keys and values as f16 in workgroup memory, from which matrices are loaded. A matrix
+// load knows neither strides between heads nor the end of a tensor, so it reads nothing else.
 // use params, rows, row_block, tile, finite, load(query), staged(key), staged(value)
 // needs HEAD_DIM, HEAD_TILES, KEYS, MATRIX_SIZE, NOT_FINITE, ROWS, THREADS, TILE_STRIDE, VALUE_DIM
 // needs WEIGHT_STRIDE, Left, queries, reasons, tile, weights

@@ -1,4 +1,4 @@
-// The tile that comes next, in registers while this one is computed: its loads have all of that time.
+// The next tile, which is loaded into registers while this one is computed. That hides its latency.
 // use params, row_block, tile, lockstep, key_products
 // needs KEYS, THREADS, VALUE_VECTORS, stage_value, value_columns
 

@@ -1,12 +1,12 @@
-// Where values lie in their tile and totals in their array, and how rows are stored.
+// The layout of values and totals, and the stores of a row's outputs.
 // use params, columns, store(out)
 // needs ROWS_EACH, VALUE_DIM, VALUE_VECTORS, queries
 
-// From a value's vectors to the next one's.
+// Vectors from one value to the next.
 const VALUE_STRIDE = VALUE_VECTORS;
 
-// The same place: kv_len is below 2^31. A compiler cannot know that, so it keeps the totals, which are
-// rarely touched, in memory, and leaves the registers to the loop over keys.
+// Returns the same slot, as kv_len is below 2^31. A compiler cannot know that. So it keeps the
+// totals, which are rarely touched, in memory, and leaves the registers to the loop over keys.
 fn apart(slot: u32) -> u32 {
     return slot + (params.kv_len >> 31u);
 }

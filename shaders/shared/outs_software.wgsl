@@ -1,16 +1,17 @@
-// Where values lie in their tile and totals in their array, and how rows are stored, on a software adapter.
+// The layout of values and totals, and the stores of a row's outputs, on a software adapter.
 // use rolled, columns, store(out)
 // needs ROWS_EACH, VALUE_DIM, VALUE_VECTORS, queries
 
-// From a value's vectors to the next one's: of a power of two, its compiler would make each address twice.
+// Vectors from one value to the next. A power of two would cost two address instructions in place
+// of one.
 const VALUE_STRIDE = VALUE_VECTORS + 1u;
 
-// There are no registers to keep totals apart from.
+// Totals need no place apart: outs_gpu.wgsl frees registers, and here there are none to free.
 fn apart(slot: u32) -> u32 {
     return slot;
 }
 
-// Stores a row's finished outputs, which stand in `queries`: a rolled loop may index it, see
+// Stores a row's finished outputs, which stand in `queries`, in a rolled loop as in
 // queries_software.wgsl.
 fn store_own_out(r: u32, start: u32, live: bool) {
     for (var d = 0u; d < rolled(VALUE_VECTORS); d++) {

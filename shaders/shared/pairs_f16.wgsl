@@ -1,5 +1,5 @@
-// Two f16 in a word. Rounds to the nearest, ties to even, in integers: WGSL leaves the direction to the
-// driver.
+// Two f16 in a word. Rounds to the nearest, ties to even, in integers: WGSL leaves the direction to
+// the driver.
 
 fn unpack_pair(word: u32) -> vec2<f32> {
     return vec2(widen_f16(word & 0xffffu), widen_f16(word >> 16u));
@@ -36,12 +36,13 @@ fn narrow_f16(x: f32) -> u32 {
     if magnitude > 0x7f800000u {
         return sign | 0x7e00u;
     }
-    // From 65520 on the nearest is infinity.
+    // The nearest of 65520 and above is infinity.
     if magnitude >= 0x477ff000u {
         return sign | 0x7c00u;
     }
     if magnitude < 0x38800000u {
-        // Below 2^-14: adding 0.5 leaves the steps of 2^-24 in the lowest bits, rounded by the addition.
+        // Below 2^-14: adding 0.5 leaves the steps of 2^-24 in the lowest bits, rounded by the
+        // addition.
         return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
     }
     let even = (magnitude >> 13u) & 1u;

@@ -1,4 +1,4 @@
-// Loads a row's query, with an index that is constant once the loop is unrolled: `queries` stays in registers.
+// Loads a row's query. The loop can be unrolled, so that `queries` stays in registers.
 // use key_products, columns, load(query)
 // needs HEAD_DIM, ROWS_EACH, queries
 

@@ -1,6 +1,6 @@
-// Loads a row's query in a rolled loop: unrolled, a software adapter makes some 50 instructions of each load. As
-// the loop indexes `queries` at run time it stays in memory, and products read it where it lies, in
-// place of copying all of it at each step.
+// Loads a row's query in a rolled loop. Unrolled, each load is some 50 instructions on a software
+// adapter. The loop indexes `queries` at run time, so it stays in memory, and products read it
+// where it lies: otherwise all of it would be copied at each step.
 // use rolled, key_products, columns, load(query)
 // needs HEAD_DIM, ROWS_EACH, queries
 

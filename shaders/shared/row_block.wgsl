@@ -14,8 +14,8 @@ struct RowBlock {
     last_query: u32,
 }
 
-// Workgroups take the last rows first: those see the most keys under causality, so that the shortest
-// are left for the end.
+// Workgroups take the last rows first: those see the most keys under causality, so that the
+// shortest are left for the end.
 fn locate_block(workgroup: vec3<u32>, chunks: u32) -> RowBlock {
     let sequence = locate_sequence(workgroup);
     let split = workgroup.y % params.splits;

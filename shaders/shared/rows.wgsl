@@ -5,7 +5,7 @@
 struct Row {
     batch: u32,
     head: u32,
-    // Of the sequence, and of the tensor.
+    // The query's number within the sequence, and within the tensor.
     query: u32,
     index: u32,
     // The key that the query stands at.

@@ -1,8 +1,9 @@
 // Products of this invocation's query with the keys of one tile.
 //
-// An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
-// that they staged together. A long head_dim goes through the tile in chunks. Loops over columns come in
-// two, as drivers unroll only a short inner one, and must unroll it to keep its array in registers.
+// An invocation owns a row. All of them read the same key at the same time, a broadcast, from a
+// tile that they staged together. A long head_dim goes through the tile in chunks. Loops over
+// columns are nested in two: drivers unroll only a short inner loop, and must unroll it to keep its
+// array in registers.
 // use rows, transform, columns, load(query), staged(key)
 // needs HEAD_CHUNK, HEAD_DIM, HEAD_STEP, KEYS, ROWS, tile
 
@@ -18,8 +19,8 @@ fn load_query_chunk(start: u32, chunk: u32) {
     }
 }
 
-// Leaves the products in `products`. Call in uniform control flow, with the tile free for use; it is
-// free again afterwards.
+// Leaves the products in `products`. Call in uniform control flow, with the tile free for use; it
+// is free again afterwards.
 fn score_tile(query_start: u32, key_start: u32, last: u32, lane: u32) {
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
         products[slot] = vec4(0.0);

@@ -5,7 +5,7 @@
 // Per row: [vector, row].
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 
-// Their values are in `value_tile`, their weights in `terms`: a hidden one has none.
+// Values are in `value_tile`, weights in `terms`. A hidden key has weight 0.
 fn add_values(j: u32) {
     add_part(j, 0u);
     if VALUE_PARTS > 1u {
@@ -32,7 +32,8 @@ fn add_part(j: u32, first: u32) {
     }
 }
 
-// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+// The same where a hidden value may be infinite or NaN: 0 * NaN is NaN. This is rare, so it takes
+// one key at a time.
 fn add_visible_values(j: u32) {
     for (var c = 0u; c < KEYS_EACH; c++) {
         add_visible_part(j + c, 0u);

@@ -2,7 +2,7 @@
 // use settle, columns, staged(value)
 // needs KEYS, ROWS, VALUE_CHUNK, VALUE_DIM, VALUE_STEP, tile
 
-// Of the last few tiles, and of all before.
+// Outputs: running sums over the last few tiles, and totals over all before.
 var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
 var<private> settled_acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
 
