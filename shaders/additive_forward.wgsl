@@ -1,9 +1,11 @@
-// Fused additive attention of projected queries and keys: online softmax, no tensor of hidden vectors.
+// Fused additive attention of projected queries and keys: online softmax, no tensor of hidden
+// vectors.
 //
-// A workgroup owns a few queries and a chunk of out's columns. For a tile of keys its invocations share the scores
-// among them, which is where the work is; then each owns four columns of out for all the queries.
-// Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running sums as in Milakov and Gimelshein 2018,
-// arXiv 1805.02867.
+// A workgroup owns a few queries and a chunk of out's columns. Its invocations share the scores of
+// a tile of keys among them: that is most of the work. Then each owns four columns of out for all
+// the queries.
+// Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running maximum and sum as in
+// Milakov and Gimelshein 2018, arXiv 1805.02867.
 
 alias Stored = f32;
 alias StoredOut = f32;
@@ -16,15 +18,16 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, mask_bits, tanh, softmax_state, settle, load(value)
-// use load(w_v), store(out)
+// use params, locate, sequence, rows, mask_bits, marked_scores, tanh, softmax_state, settle
+// use columns, key_bits, load(query), staged(key), load(value), load(w_v), store(out)
 
 const THREADS = 64u;
 const ROWS = 8u;
 const KEYS = 32u;
 // Queries whose scores with one key an invocation computes at once.
 const OWN_ROWS = ROWS * KEYS / THREADS;
-// Vectors of four hidden columns that are staged at once; keys lie one apart, for memory banks.
+// Vectors of four hidden columns that are staged at once. Keys lie one vector further apart, so
+// that no column is in one memory bank.
 const CHUNK = 16u;
 const KEY_STRIDE = CHUNK + 1u;
 
@@ -39,7 +42,7 @@ var<workgroup> maxima: array<f32, ROWS>;
 var<workgroup> sums: array<Settled, ROWS>;
 var<workgroup> rescales: array<f32, ROWS>;
 
-// Of one tile, and of all before.
+// Outputs: running sums over one tile, and totals over all before.
 var<private> acc: array<vec4<f32>, ROWS>;
 var<private> settled_acc: array<vec4<f32>, ROWS>;
 
@@ -101,22 +104,25 @@ fn visible_keys(row: Row, first_key: u32) -> u32 {
     return bits;
 }
 
-// An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three tiles.
+// An invocation scores one key with OWN_ROWS queries. Columns past the end are 0 in all three
+// tiles.
 fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
-    let key_start = head_start(params.key, sequence, 0u);
+    let tile_start = head_start(params.key, sequence, 0u) + first_key * params.key.row;
+    let last = params.kv_len - 1u - first_key;
     let own_key = lane % KEYS;
     let own_row = lane / KEYS * OWN_ROWS;
     var sums_of_rows = vec4(0.0);
     for (var column = 0u; column < params.head_dim; column += CHUNK * 4u) {
         for (var slot = lane; slot < KEYS * CHUNK; slot += THREADS) {
-            let j = min(first_key + slot / CHUNK, params.kv_len - 1u);
+            let j = slot / CHUNK;
             let at = column + slot % CHUNK * 4u;
-            let place = slot / CHUNK * KEY_STRIDE + slot % CHUNK;
-            key_tile[place] = four_of_key(key_start + j * params.key.row, at);
+            let left = columns_left(params.head_dim, at);
+            key_tile[j * KEY_STRIDE + slot % CHUNK] = staged_key(tile_start, j, last, at, left);
         }
         for (var slot = lane; slot < ROWS * CHUNK; slot += THREADS) {
             let row = locate_row(first_row + slot / CHUNK, sequence, 0u);
-            query_tile[slot] = four_of_query(row_start(params.query, row), column + slot % CHUNK * 4u);
+            let at = column + slot % CHUNK * 4u;
+            query_tile[slot] = load_query(row_start(params.query, row) + at, columns_left(params.head_dim, at));
         }
         if lane < CHUNK {
             let at = column + lane * 4u;
@@ -141,19 +147,7 @@ fn score_tile(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     }
 }
 
-fn four_of_key(start: u32, column: u32) -> vec4<f32> {
-    let at = start + column;
-    let found = vec4(key[at], key[at + 1u], key[at + 2u], key[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
-}
-
-fn four_of_query(start: u32, column: u32) -> vec4<f32> {
-    let at = start + column;
-    let found = vec4(query[at], query[at + 1u], query[at + 2u], query[at + 3u]);
-    return select(vec4(0.0), found, vec4(columns_left(params.head_dim, column)) > vec4(0u, 1u, 2u, 3u));
-}
-
-// No exponential overflows: of large arguments they vanish.
+// No exponential overflows: for large arguments it vanishes.
 fn four_tanh(x: vec4<f32>) -> vec4<f32> {
     let near = x * tanh_over_x(min(x * x, vec4(0.3)));
     let decay = exp(-2.0 * abs(x));
@@ -161,27 +155,25 @@ fn four_tanh(x: vec4<f32>) -> vec4<f32> {
     return select(far, near, abs(x) < vec4(0.5));
 }
 
-// Of the rows of this tile, for the softmax: no visible score may look like the mark of a hidden one.
+// Stores the scores of this tile's rows for the softmax.
 fn store_scores(sequence: Sequence, first_row: u32, first_key: u32, lane: u32) {
     for (var slot = lane; slot < ROWS * KEYS; slot += THREADS) {
         let row = locate_row(first_row + slot / KEYS, sequence, 0u);
         let j = slot % KEYS;
         if row.live && first_key + j < params.kv_len {
-            let bits = bitcast<u32>(scores[slot]);
-            let number = select(bits, NAN_BITS, (bits & 0x7fffffffu) > 0x7f800000u);
-            let shown = ((visible[slot / KEYS] >> j) & 1u) != 0u;
-            let at = row_start(params.scores, row) + first_key + j;
-            weights[at] = select(params.hidden_bits, number, shown);
+            let shown = is_visible(visible[slot / KEYS], j);
+            let marked = marked_scores(vec4(scores[slot]), vec4(shown));
+            weights[row_start(params.scores, row) + first_key + j] = marked.x;
         }
     }
 }
 
-// The row's new sum, and what its sums so far have to be multiplied by: its maximum follows only when weights could
-// overflow later.
+// Adds a tile to the row's sum, and notes the factor by which its sums so far are rescaled. The
+// maximum follows only when weights could overflow later.
 fn add_exponentials(r: u32) {
     var highest = maxima[r];
     for (var j = 0u; j < KEYS; j++) {
-        let shown = ((visible[r] >> j) & 1u) != 0u;
+        let shown = is_visible(visible[r], j);
         highest = max(highest, select(LOWEST, scores[r * KEYS + j], shown));
     }
     var rescale = 1.0;
@@ -192,7 +184,7 @@ fn add_exponentials(r: u32) {
     let m = maxima[r];
     var sum = Settled(sums[r].total * rescale, sums[r].rest * rescale);
     for (var j = 0u; j < KEYS; j++) {
-        let shown = ((visible[r] >> j) & 1u) != 0u;
+        let shown = is_visible(visible[r], j);
         let weight = select(0.0, exponential(scores[r * KEYS + j] - m), shown);
         scores[r * KEYS + j] = weight;
         sum.rest += weight;
@@ -201,7 +193,7 @@ fn add_exponentials(r: u32) {
     sums[r] = settle(sum.total, sum.rest);
 }
 
-// Only values of visible keys count, whatever the others hold: 0 * NaN is NaN.
+// Adds only values of visible keys, whatever the others hold: 0 * NaN is NaN.
 fn add_values(start: u32, left: u32, first_key: u32) {
     if left == 0u {
         return;
@@ -216,7 +208,7 @@ fn add_values(start: u32, left: u32, first_key: u32) {
     for (var j = 0u; j < count; j++) {
         let four = load_value(start + (first_key + j) * params.value.row, left);
         for (var r = 0u; r < ROWS; r++) {
-            let shown = ((visible[r] >> j) & 1u) != 0u;
+            let shown = is_visible(visible[r], j);
             acc[r] += select(vec4(0.0), scores[r * KEYS + j] * four, shown);
         }
     }

@@ -1,6 +1,8 @@
-// Merges partial results over parts of the keys: out and lse of each part into those of all keys.
+// Merges partial results over ranges of keys (split-KV): out and lse of each range into those of
+// all keys.
 //
-// An invocation owns four columns of a row. A part that saw no key has lse -inf, known by its bits, and weighs nothing.
+// An invocation owns four columns of a row. A range without visible keys has lse -inf, known by its
+// bits, and weighs nothing.
 // Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Juravsky et al. 2024, arXiv
 // 2402.05099, section 3.1.
 
@@ -14,7 +16,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, softmax_state, settle, sink, lse, load(partial_out), store(out)
+// use params, locate, rows, softmax_state, settle, finish, columns, load(partial_out), store(out)
 
 @compute @workgroup_size(THREADS)
 fn attention_combine(
@@ -34,11 +36,11 @@ fn attention_combine(
     let out_start = row_start(params.partial_out, row) + column;
 
     var m = LOWEST;
-    var empty = true;
+    var no_keys = true;
     for (var part = 0u; part < params.splits; part++) {
         let bits = partial_lse[lse_start + part * params.lse_split];
         let sees = bits != MINUS_INFINITY_BITS;
-        empty = empty && !sees;
+        no_keys = no_keys && !sees;
         m = max(m, select(LOWEST, bitcast<f32>(bits), sees));
     }
     var l = Settled(0.0, 0.0);
@@ -50,7 +52,7 @@ fn attention_combine(
         if is_set(READS_SUMS) {
             sum = bitcast<f32>(partial_lse[at + 1u]);
         }
-        // A part without weight may hold anything; compared by its bits, a NaN has weight.
+        // A range without weight may hold anything. Compared by its bits, a NaN has weight.
         if (bitcast<u32>(sum) & 0x7fffffffu) != 0u {
             let weight = exponential(bitcast<f32>(bits) - m) * sum;
             let partial = load_partial_out(out_start + part * params.out_split, left);
@@ -58,11 +60,10 @@ fn attention_combine(
             columns = settle_columns(columns.total, columns.rest + weight * partial);
         }
     }
-    let total = with_sink(row, m, l.total + l.rest, empty);
-    let factor = total.rescale * inverse_sum(total.m, total.l);
-    let merged = select((columns.total + columns.rest) * factor, vec4(0.0), empty);
+    let finish = finish_row(row, m, l.total + l.rest, no_keys);
+    let merged = finish_columns(finish, columns.total + columns.rest);
     store_out(row_start(params.out, row) + column, left, merged);
-    if is_set(HAS_LSE) && column == 0u {
-        store_lse(row_start(params.lse, row), total);
+    if column == 0u {
+        finish_lse(finish, row, 0u);
     }
 }

@@ -1,10 +1,10 @@
 // Fused attention: softmax(scale * Q K^T) V without ever storing the q_len x kv_len matrix.
 //
-// An invocation owns ROWS_EACH rows: their queries and outputs stay in its registers. A workgroup stages
-// a tile of keys and values, and every invocation walks over it, KEYS_EACH keys at a time. All of
-// them read the same key at the same time, a broadcast; one read serves ROWS_EACH rows.
-// Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv 2307.08691,
-// algorithm 1 (loop over keys inside, division at the end).
+// An invocation owns ROWS_EACH rows: their queries and outputs stay in its registers. A workgroup
+// stages a tile of keys and values, and every invocation walks over it, KEYS_EACH keys at a time.
+// All of them read the same key at the same time, a broadcast, and one read serves ROWS_EACH rows.
+// Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv
+// 2307.08691, algorithm 1 (loop over keys inside, division at the end).
 
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
@@ -17,21 +17,14 @@ const VALUE_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
-// Invocations that run in lockstep, or THREADS: their rows, which are neighbours, pass over the tiles that none of
-// them sees, and check visibility only in those that some of them see in part.
-const LOCKSTEP = 64u;
 const KEYS_EACH = 4u;
 // Whether each tile is loaded into registers while the one before it is computed.
 const AHEAD = false;
-// Whether a CPU plays the GPU. Its compiler then makes half as much code, and faster: see `turns` and VALUE_STRIDE.
-const SOFTWARE = false;
 // Whether the scale is subnormal, which a device may take for 0.
 const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -44,21 +37,20 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, transform, softmax_state, sink, lse
-// use slots, key_products, value_sums, row_totals, next_tile, load(query), load(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, transform, softmax_state, finish, lockstep
+// use queries, outs, key_products, value_sums, row_totals, next_tile, columns, key_bits, settle
+// use staged(value)
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
-// Of a power of two, such a compiler would make each address twice.
-const VALUE_STRIDE = VALUE_VECTORS + select(0u, 1u, SOFTWARE);
 
 var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
 
-// Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that is
-// indexed at run time leaves the registers. `queries` does where loops have `turns`; at the end it takes the outputs.
+// Per row: [vector or key, row]. Indices must be constants once loops are unrolled: an array that
+// is indexed at run time leaves the registers. At the end `queries` takes the outputs.
 var<private> queries: array<vec4<f32>, max(HEAD_VECTORS, VALUE_VECTORS) * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
@@ -67,7 +59,8 @@ var<private> seen: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 var<private> m: array<f32, ROWS_EACH>;
-// The sum of weights. It and the outputs are of the last few tiles: row_totals.wgsl has those of all before.
+// The running sum of weights. It and the outputs cover the last few tiles: row_totals.wgsl has the
+// totals of all before.
 var<private> l: array<f32, ROWS_EACH>;
 
 @compute @workgroup_size(THREADS)
@@ -75,25 +68,14 @@ fn attention_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
-    let own_row = first_row + lane * ROWS_EACH;
-    let lockstep_row = first_row + lane / LOCKSTEP * LOCKSTEP * ROWS_EACH;
-    let from_query = locate_row(lockstep_row, sequence, kv_head).query;
-    let to_query = locate_row(lockstep_row + LOCKSTEP * ROWS_EACH - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, 1u);
+    let near = skipping_together(block, lane);
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(own_row + r, sequence, kv_head);
-        let start = row_start(params.query, row);
+        let row = block_row(block, lane * ROWS_EACH + r);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
-        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
-            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
-        }
+        load_own_query(r, row_start(params.query, row));
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             outs[d * ROWS_EACH + r] = vec4(0.0);
             settled_outs[apart(d * ROWS_EACH + r)] = vec4(0.0);
@@ -109,12 +91,12 @@ fn attention_forward(
         atomicStore(&has_nonfinite, 0u);
     }
     workgroupBarrier();
-    let keys = share_of(key_range(sequence, first_query, last_query), split);
+    let keys = block_keys(block);
     if AHEAD && keys.begin < keys.end {
-        fetch(sequence, kv_head, key_at(keys, keys.begin), lane);
+        fetch_next(block, key_at(keys, keys.begin), lane);
     }
     for (var at = keys.begin; at < keys.end; at += KEYS) {
-        add_tile(sequence, kv_head, keys, at, from_query, to_query, lane);
+        add_tile(block, near, keys, at, lane);
         // A running sum takes the keys that are computed at a time as one term.
         if settles_after(at / KEYS_EACH, KEYS / KEYS_EACH) {
             settle_sums();
@@ -124,62 +106,48 @@ fn attention_forward(
 
     for (var r = 0u; r < ROWS_EACH; r++) {
         let row = rows[r];
-        let empty = seen[r] == 0u;
         let since = since_settled(r);
-        let total = with_sink(row, m[r], since * settled_l[r] + l[r], empty);
-        let factor = total.rescale * inverse_sum(total.m, total.l);
+        let finish = finish_row(row, m[r], since * settled_l[r] + l[r], seen[r] == 0u);
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             let sum = since * settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
-            queries[d * ROWS_EACH + r] = select(sum * factor, vec4(0.0), empty);
+            queries[d * ROWS_EACH + r] = finish_columns(finish, sum);
         }
-        if is_set(HAS_LSE) && row.live {
-            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
-        }
+        finish_lse(finish, row, block.split);
     }
     // A loop of its own, for compilers that unroll no longer one.
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = rows[r];
-        let start = row_start(params.out, row) + split * params.out_split;
-        for (var d = 0u; d < turns(VALUE_VECTORS); d++) {
-            let columns = select(0u, columns_left(VALUE_DIM, d * 4u), row.live);
-            store_out(start + d * 4u, columns, queries[d * ROWS_EACH + r]);
-        }
+        let start = row_start(params.out, rows[r]) + block.split * params.out_split;
+        store_own_out(r, start, rows[r].live);
     }
 }
 
-// One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free for use.
-fn add_tile(
-    sequence: Sequence,
-    kv_head: u32,
-    keys: KeyRange,
-    at: u32,
-    from_query: u32,
-    to_query: u32,
-    lane: u32,
-) {
+// One tile of keys, from a place in the range on. Call in uniform control flow, with the tiles free
+// for use.
+fn add_tile(block: RowBlock, near: QuerySpan, keys: KeyRange, at: u32, lane: u32) {
+    let sequence = block.sequence;
     let first_key = key_at(keys, at);
     if AHEAD {
-        stage_fetched(lane);
+        stage_next(lane);
     } else {
-        stage(locate_tile(sequence, first_key), kv_head, sequence.seen_len - 1u - first_key, lane);
+        stage(locate_tile(sequence, first_key), block.kv_head, sequence.seen_len - 1u - first_key, lane);
     }
     workgroupBarrier();
     if AHEAD && at + KEYS < keys.end {
-        fetch(sequence, kv_head, key_at(keys, at + KEYS), lane);
+        fetch_next(block, key_at(keys, at + KEYS), lane);
     }
     let all_finite = atomicLoad(&has_nonfinite) == 0u;
-    let whole = sees_whole_tile(sequence, from_query, to_query, first_key);
+    let whole = sees_whole_tile(sequence, near.first, near.last, first_key);
     var some = 0u;
     for (var r = 0u; r < ROWS_EACH; r++) {
         visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);
-        if !whole && rows[r].live && sees_some(sequence, from_query, to_query, first_key) {
+        if !whole && rows[r].live && sees_some(sequence, near.first, near.last, first_key) {
             visible[r] = visible_keys(sequence, rows[r], first_key);
         }
         seen[r] |= visible[r];
         some |= visible[r];
     }
-    // Up to the last key that one of its rows sees.
-    let end = min(32u - countLeadingZeros(some), KEYS);
+    // The loop ends at the last key that one of its rows sees.
+    let end = min(visible_end(some), KEYS);
     for (var j = 0u; j < end; j += KEYS_EACH) {
         for (var r = 0u; r < ROWS_EACH; r++) {
             for (var c = 0u; c < KEYS_EACH; c++) {
@@ -193,7 +161,7 @@ fn add_tile(
                 let score = transform_score(rows[r], slopes[r], first_key + j + c, terms[slot], biases[slot]);
                 terms[slot] = score;
                 if !whole {
-                    terms[slot] = select(LOWEST, score, is_visible(r, j + c));
+                    terms[slot] = select(LOWEST, score, is_visible(visible[r], j + c));
                 }
             }
         }
@@ -203,7 +171,7 @@ fn add_tile(
             for (var c = 0u; c < KEYS_EACH; c++) {
                 var weight = exponential(terms[c * ROWS_EACH + r] - m[r]);
                 if !whole {
-                    weight = select(0.0, weight, is_visible(r, j + c));
+                    weight = select(0.0, weight, is_visible(visible[r], j + c));
                 }
                 terms[c * ROWS_EACH + r] = weight;
                 sum += weight;
@@ -222,7 +190,7 @@ fn stage(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
     stage_keys(tile_start(params.key, place, kv_head), last, lane);
     let start = tile_start(params.value, place, kv_head);
     let slots = slots_of(lane, KEYS * VALUE_VECTORS);
-    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
+    for (var slot = slots.begin; slot < slots.end; slot += SLOT_STEP) {
         stage_value(slot, value_columns(start, last, slot));
     }
 }
@@ -235,17 +203,12 @@ fn stage_value(slot: u32, columns: vec4<f32>) {
 }
 
 fn value_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
-    let j = min(slot / VALUE_VECTORS, last);
     let column = slot % VALUE_VECTORS * 4u;
-    return load_value(start + j * params.value.row + column, columns_left(VALUE_DIM, column));
+    return staged_value(start, slot / VALUE_VECTORS, last, column, columns_left(VALUE_DIM, column));
 }
 
-fn is_visible(r: u32, j: u32) -> bool {
-    return ((visible[r] >> j) & 1u) != 0u;
-}
-
-// What was summed up under the old maximum is brought under the new one, if it has grown so much that
-// weights could overflow later: most steps skip this.
+// Rescales sums under the old maximum to the new one, but only if it has grown so much that weights
+// could overflow later: most steps skip this.
 fn raise_maximum() {
     var grows = false;
     for (var r = 0u; r < ROWS_EACH; r++) {

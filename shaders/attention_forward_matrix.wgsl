@@ -1,21 +1,21 @@
 // Fused attention on cooperative matrices: factors in f16, sums in f32.
 //
-// Subgroups multiply, each the rows of one matrix; their queries and outputs stay in its registers. What matrices
-// cannot do, invocations do in workgroup memory, where LANES of them share a row. A turn takes a tile of keys through
-// five steps, with barriers between:
+// Each subgroup multiplies the rows of one matrix: their queries and outputs stay in its registers.
+// Invocations do the rest in workgroup memory, where LANES of them share a row. Each iteration
+// takes a tile of keys through five steps, with barriers between:
 //   1. Invocations stage the keys.
 //   2. Subgroups multiply queries and keys into `scores`.
 //   3. Invocations turn scores into weights, and stage the values where the keys were.
 //   4. If a row's maximum has grown, its outputs go through memory to be rescaled.
 //   5. Subgroups multiply weights and values into outputs.
-// Source: Dao 2023, arXiv 2307.08691, algorithm 1, and as there for matrices of NVIDIA's: f16 weights, f32 sums.
+// Source: Dao 2023, arXiv 2307.08691, algorithm 1, with f16 weights and f32 sums as there.
 
 // Rows and columns of a matrix, 8 or 16, which divide both dims.
 const MATRIX_SIZE = 8u;
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
-// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most 32: their
-// visibility is one word.
+// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most
+// 32: their visibility is one word.
 const SUBGROUPS = 4u;
 const THREADS = 128u;
 const KEYS = 32u;
@@ -24,8 +24,6 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 alias Left = coop_mat8x8<f16, A>;
@@ -41,14 +39,15 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, visibility, transform, softmax_state, settle, sink, lse, lanes
-// use matrix_tile, store(out)
+// use params, rows, row_block, tile, visibility, transform, softmax_state, settle, finish, lanes
+// use matrix_tile, key_bits, store(out)
 
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
 const ROWS = SUBGROUPS * MATRIX_SIZE;
 const LANES = THREADS / ROWS;
-// Weights are below e^MOST_GROWTH. So many times as large, f16 holds them all, and 7 bits more of the small ones.
+// Weights are below e^MOST_GROWTH. Scaled by this, f16 still holds them all, and keeps 7 bits more
+// of small ones.
 const WEIGHT_SCALE = 128.0;
 // Rows lie 16 bytes further apart than they are long, so that no column is in one bank.
 const TILE_STRIDE = max(HEAD_DIM, VALUE_DIM) + 8u;
@@ -64,7 +63,7 @@ var<workgroup> weights: array<f16, ROWS * WEIGHT_STRIDE>;
 var<workgroup> factors: array<f32, ROWS>;
 var<workgroup> visible: array<u32, ROWS>;
 var<workgroup> keys: KeyRange;
-// Why outputs have to go through memory, as bits.
+// Reasons why outputs have to go through memory, as bits.
 var<workgroup> reasons: atomic<u32>;
 const GROWN = 1u;
 const NOT_FINITE = 2u;
@@ -78,39 +77,36 @@ fn attention_forward_matrix(
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup_id: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
-    // The subgroup's first row. Of subgroups smaller than they might be there are more: those do the same again.
+    let block = locate_block(workgroup, 1u);
+    let sequence = block.sequence;
+    // The subgroup's first row. If subgroups are smaller than planned, there are more: those repeat
+    // the work.
     let base = subgroup_id % SUBGROUPS * MATRIX_SIZE;
     // The invocation's row, and its first key in a tile.
     let own = lane / LANES;
     let own_key = lane % LANES;
-    let row = locate_row(first_row + own, sequence, kv_head);
+    let row = block_row(block, own);
     let slope = alibi_slope(row);
-    // The sum is of this invocation's keys; once of weights as they are, once as rounded.
+    // Sums over this invocation's keys: of exact weights, and of rounded ones.
     var m = LOWEST;
     var l = Settled(0.0, 0.0);
     var rounded_l = Settled(0.0, 0.0);
     var seen = 0u;
 
-    load_queries(sequence, kv_head, first_row, base, lane);
+    load_queries(block, base, lane);
     for (var d = 0u; d < VALUE_TILES; d++) {
         outs[d] = Sums();
     }
     if lane == 0u {
-        keys = share_of(key_range(sequence, first_query, last_query), split);
+        keys = block_keys(block);
     }
-    // What matrices are multiplied under has to be the same for all as far as a compiler can see.
+    // A compiler has to see that control flow around matrix operations is uniform.
     let range = workgroupUniformLoad(&keys);
     for (var at = range.begin; at < range.end; at += KEYS) {
         let first_key = key_at(range, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
-        stage_keys(place, kv_head, last, lane);
+        stage_keys(place, block.kv_head, last, lane);
         if lane == 0u {
             atomicStore(&reasons, 0u);
         }
@@ -118,9 +114,9 @@ fn attention_forward_matrix(
         multiply_keys(base);
         workgroupBarrier();
 
-        stage_values(place, kv_head, last, lane);
+        stage_values(place, block.kv_head, last, lane);
         var sees = 0xffffffffu;
-        if !sees_whole_tile(sequence, first_query, last_query, first_key) {
+        if !block_sees_whole_tile(block, first_key) {
             sees = visible_keys(sequence, row, first_key);
         }
         var highest = LOWEST;
@@ -134,14 +130,15 @@ fn attention_forward_matrix(
         }
         highest = highest_of_row(highest, lane);
 
-        // The maximum follows only when weights could overflow later: most turns rescale nothing.
+        // The maximum follows only when weights could overflow later: most iterations rescale
+        // nothing.
         var rescale = 1.0;
         if highest > m + MOST_GROWTH {
             rescale = exponential(m - highest);
             m = highest;
             l = Settled(l.total * rescale, l.rest * rescale);
             rounded_l = Settled(rounded_l.total * rescale, rounded_l.rest * rescale);
-            // Outputs of a row that has seen nothing are 0 under any maximum.
+            // Outputs of a row that has seen no key are 0 under any maximum.
             if seen != 0u {
                 atomicOr(&reasons, GROWN);
             }
@@ -174,23 +171,16 @@ fn attention_forward_matrix(
         workgroupBarrier();
     }
 
-    let empty = seen == 0u;
-    let total = with_sink(row, m, sum_of_row(l.total + l.rest, lane), empty);
+    let no_keys = seen == 0u;
+    let exact = finish_row(row, m, sum_of_row(l.total + l.rest, lane), no_keys);
     // Divided by what values were multiplied with, a row that sees one key is that key's value.
-    let rounded = with_sink(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), empty);
-    let factor = rounded.rescale * inverse_sum(rounded.m, rounded.l) / WEIGHT_SCALE;
+    let rounded = finish_row(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), no_keys);
     if own_key == 0u {
-        factors[own] = factor;
+        factors[own] = rounded.factor / WEIGHT_SCALE;
         visible[own] = seen;
-        if is_set(HAS_LSE) && row.live {
-            store_lse(row_start(params.lse, row) + split * params.lse_split, total);
-        }
+        finish_lse(exact, row, block.split);
     }
-    store_outs(sequence, kv_head, first_row, split, base, lane);
-}
-
-fn is_visible(bits: u32, j: u32) -> bool {
-    return ((bits >> j) & 1u) != 0u;
+    store_outs(block, base, lane);
 }
 
 // A key of NaN spoils its own column of the scores alone, a query its row.
@@ -216,8 +206,8 @@ fn multiply_values(base: u32) {
     }
 }
 
-// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place of multiply_values:
-// a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
+// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place
+// of multiply_values: a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
 fn revise_outs(base: u32, why: u32, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();
@@ -246,7 +236,7 @@ fn visible_sum(r: u32, column: u32) -> f32 {
     return sum;
 }
 
-fn store_outs(sequence: Sequence, kv_head: u32, first_row: u32, split: u32, base: u32, lane: u32) {
+fn store_outs(block: RowBlock, base: u32, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();
         coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
@@ -254,8 +244,8 @@ fn store_outs(sequence: Sequence, kv_head: u32, first_row: u32, split: u32, base
         for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
             let r = slot / (MATRIX_SIZE / 4u);
             let column = slot % (MATRIX_SIZE / 4u) * 4u;
-            let row = locate_row(first_row + r, sequence, kv_head);
-            let start = row_start(params.out, row) + split * params.out_split;
+            let row = block_row(block, r);
+            let start = row_start(params.out, row) + block.split * params.out_split;
             let at = r * SCORE_STRIDE + column;
             let four = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
             let columns = select(four * factors[r], vec4(0.0), visible[r] == 0u);

@@ -1,5 +1,5 @@
-// Fused attention for long heads: as attention_forward.wgsl, but keys and values take turns in one tile and
-// go through it in chunks of their columns, and a workgroup computes one chunk of the output's.
+// Fused attention for long heads. As attention_forward.wgsl, but keys and values share one tile and
+// go through it in chunks of columns, and a workgroup computes one chunk of the output's columns.
 
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
@@ -17,8 +17,6 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -33,8 +31,8 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, softmax_state, sink, lse
-// use settle, score_tile, value_tile, store(out)
+// use params, rows, row_block, tile, visibility, softmax_state, finish, settle, score_tile
+// use value_tile, transform, columns, key_bits, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
 
@@ -43,14 +41,10 @@ fn attention_forward_wide(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let first_row = first_row_of(workgroup, sequence);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits / VALUE_CHUNKS;
-    let first_column = workgroup.y / params.splits % VALUE_CHUNKS * VALUE_CHUNK;
-    let row = locate_row(first_row + lane, sequence, kv_head);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, VALUE_CHUNKS);
+    let sequence = block.sequence;
+    let first_column = block.chunk * VALUE_CHUNK;
+    let row = block_row(block, lane);
     let slope = alibi_slope(row);
     let query_start = row_start(params.query, row);
 
@@ -64,16 +58,16 @@ fn attention_forward_wide(
     var settled_l = 0.0;
     var seen = 0u;
 
-    let keys = share_of(key_range(sequence, first_query, last_query), split);
+    let keys = block_keys(block);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
         let place = locate_tile(sequence, first_key);
         let last = sequence.seen_len - 1u - first_key;
-        score_tile(query_start, tile_start(params.key, place, kv_head), last, lane);
-        stage_values(tile_start(params.value, place, kv_head), last, first_column, lane);
+        score_tile(query_start, tile_start(params.key, place, block.kv_head), last, lane);
+        stage_values(tile_start(params.value, place, block.kv_head), last, first_column, lane);
 
         // Scores, and the maximum of those that are visible.
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var visible = 0xffffffffu;
         if !whole {
             visible = visible_keys(sequence, row, first_key);
@@ -89,7 +83,8 @@ fn attention_forward_wide(
             highest = max(highest, s);
         }
 
-        // What was summed up under the old maximum is brought under the new one, if weights could overflow later.
+        // Sums under the old maximum are rescaled to the new one, but only if weights could
+        // overflow later.
         let new_m = max(max(highest.x, highest.y), max(highest.z, highest.w));
         if new_m > m + MOST_GROWTH {
             let rescale = exponential(m - new_m);
@@ -130,17 +125,15 @@ fn attention_forward_wide(
     if !row.live {
         return;
     }
-    let empty = seen == 0u;
-    let total = with_sink(row, m, settled_l + l, empty);
-    let factor = total.rescale * inverse_sum(total.m, total.l);
-    let out_start = row_start(params.out, row) + split * params.out_split;
+    let finish = finish_row(row, m, settled_l + l, seen == 0u);
+    let out_start = row_start(params.out, row) + block.split * params.out_split;
     for (var d = 0u; d < VALUE_CHUNK / 4u; d++) {
         let column = first_column + d * 4u;
-        let columns = select((settled_acc[d] + acc[d]) * factor, vec4(0.0), empty);
+        let columns = finish_columns(finish, settled_acc[d] + acc[d]);
         store_out(out_start + column, columns_left(VALUE_DIM, column), columns);
     }
-    if is_set(HAS_LSE) && first_column == 0u {
-        store_lse(row_start(params.lse, row) + split * params.lse_split, total);
+    if first_column == 0u {
+        finish_lse(finish, row, block.split);
     }
 }
 

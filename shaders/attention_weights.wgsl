@@ -1,8 +1,10 @@
-// Attention weights, softmax(scale * Q K^T), of rows whose maximum and sum attention_forward.wgsl has found: a second
-// pass over the keys, so that each weight is written once and no score is stored.
+// Attention weights, softmax(scale * Q K^T), in a second pass over the keys: it uses each row's
+// maximum and sum, which attention_forward.wgsl has found. Each weight is written once, and no
+// score is stored.
 //
-// An invocation owns ROWS_EACH rows, with their queries in its registers. Tiles depend on no other, so workgroups
-// share the keys of a row. A tile that no row sees is all zeros, and its keys are not read.
+// An invocation owns ROWS_EACH rows, with their queries in its registers. Tiles do not depend on
+// each other, so workgroups share the keys of a row. A tile that no row sees is all zeros, and its
+// keys are not read.
 
 const HEAD_DIM = 64u;
 // As in attention_forward.wgsl.
@@ -11,18 +13,13 @@ const HEAD_PART = 8u;
 const THREADS = 64u;
 const KEYS = 32u;
 const ROWS_EACH = 1u;
-const LOCKSTEP = 64u;
 // 2 or 4.
 const KEYS_EACH = 4u;
-// Whether a CPU plays the GPU.
-const SOFTWARE = false;
 // Whether the scale is subnormal, which a device may take for 0.
 const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-// Whether sequences differ: locate_ragged.wgsl then takes the place of locate_lens.wgsl.
-const RAGGED = false;
 alias Stored = f32;
 alias StoredOut = f32;
 
@@ -35,15 +32,16 @@ alias StoredOut = f32;
 @group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
-// use params, sequence, rows, row_tile, tile, visibility, transform, softmax_state
-// use key_products, load(query), store(weights)
+// use params, rows, row_block, tile, visibility, transform, softmax_state, finish, queries
+// use key_products, key_bits, store(weights)
 
 const ROWS = THREADS * ROWS_EACH;
 
 // Per row, as in attention_forward.wgsl.
 var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;
 var<private> biases: array<f32, KEYS_EACH * ROWS_EACH>;
-// Of four keys, which are stored at once. No vectors: FXC takes no index but a constant where it writes to one.
+// Scores of four keys, whose weights are stored at once. An array, as FXC takes only constant
+// indices where it writes to a vector.
 var<private> scores: array<f32, 4u * ROWS_EACH>;
 var<private> visible: array<u32, ROWS_EACH>;
 var<private> rows: array<Row, ROWS_EACH>;
@@ -56,40 +54,33 @@ fn attention_weights(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let split = workgroup.y % params.splits;
-    let kv_head = workgroup.y / params.splits;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
+    let block = locate_block(workgroup, 1u);
+    let sequence = block.sequence;
 
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(first_row + lane * ROWS_EACH + r, sequence, kv_head);
-        let start = row_start(params.query, row);
+        let row = block_row(block, lane * ROWS_EACH + r);
         rows[r] = row;
         slopes[r] = alibi_slope(row);
-        for (var d = 0u; d < turns(HEAD_VECTORS); d++) {
-            queries[d * ROWS_EACH + r] = load_query(start + d * 4u, columns_left(HEAD_DIM, d * 4u));
-        }
+        load_own_query(r, row_start(params.query, row));
         let sums = row_start(params.partial_lse, row);
         let l = bitcast<f32>(partial_lse[sums + 1u]);
         m[r] = bitcast<f32>(partial_lse[sums]);
         factors[r] = inverse_sum(m[r], l);
-        if is_set(HAS_LSE) && split == 0u && row.live {
+        if is_set(HAS_LSE) && block.split == 0u && row.live {
             lse[row_start(params.lse, row)] = lse_bits(m[r], l, partial_lse[sums] == MINUS_INFINITY_BITS);
         }
     }
 
     let tiles = (params.kv_len + KEYS - 1u) / KEYS;
-    let end = tiles * (split + 1u) / params.splits * KEYS;
-    for (var first_key = tiles * split / params.splits * KEYS; first_key < end; first_key += KEYS) {
-        let is_seen = first_key < sequence.seen_len && sees_some(sequence, first_query, last_query, first_key);
+    let end = tiles * (block.split + 1u) / params.splits * KEYS;
+    for (var first_key = tiles * block.split / params.splits * KEYS; first_key < end; first_key += KEYS) {
+        let is_seen = first_key < sequence.seen_len && block_sees_some(block, first_key);
         if is_seen {
-            let start = tile_start(params.key, locate_tile(sequence, first_key), kv_head);
+            let start = tile_start(params.key, locate_tile(sequence, first_key), block.kv_head);
             stage_keys(start, sequence.seen_len - 1u - first_key, lane);
         }
         workgroupBarrier();
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = select(0u, 0xffffffffu, whole && rows[r].live);

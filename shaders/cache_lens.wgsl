@@ -1,13 +1,13 @@
-// How many tokens each sequence of a cache holds: set for some of them, or taken further for all.
+// Sets the number of tokens that some sequences of a cache hold, or advances it for all.
 // Mirrored by `CacheLensParams` in src/plan/cache.rs.
 
 const THREADS = 64u;
 
 struct Params {
-    // Which sequences.
+    // The sequences that change.
     first: u32,
     count: u32,
-    // What is left of their lengths, 0 or 1 times; what is added; what none exceeds.
+    // The new length is the old one times `kept`, 0 or 1, plus `added`, at most `capacity`.
     kept: u32,
     added: u32,
     capacity: u32,

@@ -1,7 +1,8 @@
 // A linear layer: out = x W^T + bias.
 //
-// An invocation owns some rows and all columns of a tile of out. It reads its rows from x; all of them read the
-// same weight at the same time, a broadcast, from a tile that they staged together, some features at a time.
+// An invocation owns some rows and all columns of a tile of out. It reads its rows from x. All of
+// them read the same weight at the same time, a broadcast, from a tile that they staged together,
+// some features at a time.
 
 // Invocations of a workgroup; rows of each; columns of a tile, a multiple of 4.
 const THREADS = 64u;
@@ -42,7 +43,7 @@ var<workgroup> tile: array<vec4<f32>, STEP * COLUMNS>;
 var<private> sums: array<vec4<f32>, ROWS_EACH * FOURS>;
 var<private> starts: array<u32, ROWS_EACH>;
 
-// use load(x), load(weight), load(bias), store(out)
+// use columns, load(x), load(weight), load(bias), store(out)
 
 @compute @workgroup_size(THREADS)
 fn linear(

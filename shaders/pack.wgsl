@@ -1,5 +1,5 @@
-// Packs outputs of 16 bits into words that rows share: an invocation owns a word, and keeps the halves
-// that are nobody's. What it reads it leaves empty for the next call.
+// Packs outputs of 16 bits into words that rows share. An invocation owns a word, and keeps halves
+// that no row wrote. It empties its input for the next call.
 
 const THREADS = 64u;
 

@@ -4,9 +4,10 @@
 const HAS_X = true;
 const IN_PLACE = false;
 const HAS_POSITIONS = false;
-// Whether positions are lengths of sequences, which tokens count from.
+// Whether positions are lengths of sequences, from which tokens count.
 const FROM_LENS = false;
-// Whether a token goes to a row of out that its position names beside that of the table, or, of lengths, to the same.
+// Whether a token goes to a row of out: the one that stands beside its position, or, where
+// positions are lengths, the one that it counts to.
 const TO_PLACE = false;
 const THREADS = 64u;
 alias Stored = f32;
@@ -17,7 +18,7 @@ alias StoredOut = f32;
 @group(0) @binding(6) var<storage, read> table: array<f32>;
 @group(0) @binding(8) var<storage, read> positions: array<u32>;
 
-// use tokens, load(x), load(out), store(out)
+// use tokens, store(out)
 
 @compute @workgroup_size(THREADS)
 fn positional(

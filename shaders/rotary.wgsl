@@ -1,14 +1,16 @@
 // Rotary encoding: pairs of columns are rotated by the angles of a table, the other columns copied.
 //
 // An invocation owns both halves of up to four pairs, so that it can rotate in place.
-// Source: Su et al. 2021, arXiv 2104.09864, equation 34; halves in place of neighbours as in GPT-NeoX.
+// Source: Su et al. 2021, arXiv 2104.09864, equation 34; halves in place of neighbours as in
+// GPT-NeoX.
 
 const INTERLEAVED = false;
 const IN_PLACE = false;
 const HAS_POSITIONS = false;
-// Whether positions are lengths of sequences, which tokens count from.
+// Whether positions are lengths of sequences, from which tokens count.
 const FROM_LENS = false;
-// Whether a token goes to a row of out that its position names beside that of the table, or, of lengths, to the same.
+// Whether a token goes to a row of out: the one that stands beside its position, or, where
+// positions are lengths, the one that it counts to.
 const TO_PLACE = false;
 const THREADS = 64u;
 alias Stored = f32;
@@ -20,7 +22,7 @@ alias StoredOut = f32;
 @group(0) @binding(7) var<storage, read> sine: array<f32>;
 @group(0) @binding(8) var<storage, read> positions: array<u32>;
 
-// use tokens, load(x), load(out), store(out)
+// use tokens, store(out)
 
 @compute @workgroup_size(THREADS)
 fn rotary(

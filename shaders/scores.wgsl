@@ -1,9 +1,9 @@
 // First of the three stages: a score for every query and key of a chunk.
 //
-// An invocation owns ROWS_EACH rows and all keys of a tile. It reads its queries four columns at a time; all of
-// them read the same key at the same time, a broadcast, from a tile that they staged together: one read serves
-// ROWS_EACH rows. With the transforms and masks switched off it stores the earlier forms of a score, which people
-// ask to see.
+// An invocation owns ROWS_EACH rows and all keys of a tile. It reads its queries four columns at a
+// time. All of them read the same key at the same time, a broadcast, from a tile that they staged
+// together: one read serves ROWS_EACH rows. Without transforms and masks it stores raw, capped or
+// masked scores.
 // Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
 
 // Vectors of four columns of a key that are staged at once.
@@ -26,7 +26,8 @@ alias Stored = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 
-// use params, sequence, rows, tile, transform, visibility, load(query), load(key)
+// use params, locate, sequence, rows, tile, transform, visibility, marked_scores, columns, key_bits
+// use load(query), staged(key)
 
 const FOURS = KEYS / 4u;
 
@@ -67,13 +68,12 @@ fn head_vectors() -> u32 {
     return (params.head_dim + 3u) / 4u;
 }
 
-// Keys past the last one, counted from the tile's first, repeat it.
 fn stage(key_start: u32, last: u32, first: u32, lane: u32) {
     for (var slot = lane; slot < STEP * KEYS; slot += THREADS) {
         let j = slot / STEP;
         let column = (first + slot % STEP) * 4u;
-        let start = key_start + min(j, last) * params.key.row;
-        tile[slot % STEP][j] = load_key(start + column, columns_left(params.head_dim, column));
+        let left = columns_left(params.head_dim, column);
+        tile[slot % STEP][j] = staged_key(key_start, j, last, column, left);
     }
 }
 
@@ -113,10 +113,7 @@ fn store(row: Row, first_key: u32, r: u32, sequence: Sequence) {
             transform_score(row, slope, j + 2u, product.z, bias_at(row, j + 2u)),
             transform_score(row, slope, j + 3u, product.w, bias_at(row, j + 3u)),
         );
-        // No visible score may look like the mark of a hidden one.
-        let is_nan = (bitcast<vec4<u32>>(score) & vec4(0x7fffffffu)) > vec4(INFINITY_BITS);
-        let bits = select(bitcast<vec4<u32>>(score), vec4(NAN_BITS), is_nan);
-        let stored = select(vec4(params.hidden_bits), bits, four_visible(visible, four));
+        let stored = marked_scores(score, four_visible(visible, four));
         for (var c = 0u; c < 4u; c++) {
             if four * 4u + c < count {
                 weights[start + four * 4u + c] = stored[c];

@@ -1,6 +1,6 @@
 // Second of the three stages: a row of scores becomes a row of weights, in place; lse on request.
 //
-// A workgroup owns one row. Each invocation goes over its share of the row three times: maximum, sum
+// A workgroup owns one row. Each invocation makes three passes over its share of it: maximum, sum
 // of exponentials, weights.
 
 const THREADS = 64u;
@@ -12,7 +12,7 @@ const THREADS = 64u;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> partial_seen: array<u32, THREADS>;
 
-// use params, sequence, rows, softmax_state, settle, sink
+// use params, locate, rows, softmax_state, settle, finish
 
 @compute @workgroup_size(THREADS)
 fn softmax(
@@ -41,7 +41,7 @@ fn softmax(
         workgroupBarrier();
     }
     let m = partial[0];
-    let empty = partial_seen[0] == 0u;
+    let no_keys = partial_seen[0] == 0u;
     workgroupBarrier();
 
     var sum = Settled(0.0, 0.0);
@@ -61,15 +61,14 @@ fn softmax(
         }
         workgroupBarrier();
     }
-    let total = with_sink(row, m, partial[0], empty);
+    let finish = finish_row(row, m, partial[0], no_keys);
 
-    let factor = inverse_sum(total.m, total.l);
     for (var j = lane; j < params.kv_len; j += THREADS) {
         let bits = weights[start + j];
-        let weight = exponential(bitcast<f32>(bits) - total.m) * factor;
+        let weight = exponential(bitcast<f32>(bits) - finish.m) * finish.inverse;
         weights[start + j] = select(bitcast<u32>(weight), 0u, bits == params.hidden_bits);
     }
-    if is_set(HAS_LSE) && lane == 0u {
-        lse[row_start(params.lse, row)] = lse_bits(total.m, total.l, total.empty);
+    if lane == 0u {
+        finish_lse(finish, row, 0u);
     }
 }

@@ -1,5 +1,6 @@
-// Rows that see no key become rows that see all keys alike: out is the mean of the values, and so are the weights. A
-// workgroup owns one row, and leaves at once unless its lse is that of an empty one.
+// Makes rows that see no key attend to all keys alike: out is the mean of the values, and all
+// weights are equal. A workgroup owns one row, and returns at once unless its lse is that of an
+// empty row.
 
 const THREADS = 64u;
 alias Stored = f32;
@@ -10,7 +11,7 @@ alias StoredOut = f32;
 @group(0) @binding(5) var<storage, read> lse: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<f32>;
 
-// use params, sequence, rows, settle, load(value), store(out)
+// use params, locate, rows, settle, columns, load(value), store(out)
 
 @compute @workgroup_size(THREADS)
 fn uniform_rows(

@@ -1,10 +1,11 @@
 // Third of the three stages: out = weights V.
 //
-// An invocation owns ROWS_EACH rows and COLUMNS columns of out. It reads its weights four keys at a time; all of
-// them read the same value at the same time, a broadcast, from a tile that they staged together.
+// An invocation owns ROWS_EACH rows and COLUMNS columns of out. It reads its weights four keys at a
+// time. All of them read the same value at the same time, a broadcast, from a tile that they staged
+// together.
 //
-// Visibility is decided anew, not read from the weights: a hidden value must not leak, while a visible
-// NaN shows even where its weight has vanished.
+// Visibility is decided anew, not read from the weights: a hidden value must not leak, while a
+// visible NaN shows even where its weight has vanished.
 
 // Columns of a tile, a multiple of 4.
 const COLUMNS = 32u;
@@ -23,7 +24,8 @@ alias StoredOut = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, sequence, rows, row_tile, tile, finite, visibility, settle, load(value), store(out)
+// use params, rows, row_block, tile, finite, visibility, settle, columns, key_bits, staged(value)
+// use store(out)
 
 const FOURS = COLUMNS / 4u;
 const ROWS = THREADS * ROWS_EACH;
@@ -31,7 +33,7 @@ const ROWS = THREADS * ROWS_EACH;
 var<workgroup> tile: array<array<vec4<f32>, FOURS>, KEYS>;
 // Whether a value that is infinite or NaN has been staged.
 var<workgroup> has_nonfinite: atomic<u32>;
-// Four columns to a vector. Of the last few tiles, and of all before.
+// Four columns to a vector: running sums over the last few tiles, and totals over all before.
 var<private> sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
 var<private> settled_sums: array<array<vec4<f32>, FOURS>, ROWS_EACH>;
 var<private> starts: array<u32, ROWS_EACH>;
@@ -42,16 +44,12 @@ fn weighted_sum(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let sequence = locate_sequence(workgroup);
-    let column_tiles = (params.value_dim + COLUMNS - 1u) / COLUMNS;
-    let kv_head = workgroup.y / column_tiles;
-    let first_column = workgroup.y % column_tiles * COLUMNS;
-    let first_row = first_row_of(workgroup, sequence);
-    let first_query = locate_row(first_row, sequence, kv_head).query;
-    let last_query = locate_row(first_row + ROWS - 1u, sequence, kv_head).query;
-    let own_row = first_row + lane * ROWS_EACH;
+    let block = locate_block(workgroup, (params.value_dim + COLUMNS - 1u) / COLUMNS);
+    let sequence = block.sequence;
+    let first_column = block.chunk * COLUMNS;
+    let own_row = lane * ROWS_EACH;
     for (var r = 0u; r < ROWS_EACH; r++) {
-        starts[r] = row_start(params.scores, locate_row(own_row + r, sequence, kv_head));
+        starts[r] = row_start(params.scores, block_row(block, own_row + r));
         for (var four = 0u; four < FOURS; four++) {
             sums[r][four] = vec4(0.0);
             settled_sums[r][four] = vec4(0.0);
@@ -61,24 +59,24 @@ fn weighted_sum(
         atomicStore(&has_nonfinite, 0u);
     }
     workgroupBarrier();
-    let keys = key_range(sequence, first_query, last_query);
+    let keys = block_keys(block);
     for (var at = keys.begin; at < keys.end; at += KEYS) {
         let first_key = key_at(keys, at);
-        let value_start = tile_start(params.value, locate_tile(sequence, first_key), kv_head);
+        let value_start = tile_start(params.value, locate_tile(sequence, first_key), block.kv_head);
         stage(value_start, sequence.seen_len - 1u - first_key, first_column, lane);
         workgroupBarrier();
         let all_finite = atomicLoad(&has_nonfinite) == 0u;
-        let whole = sees_whole_tile(sequence, first_query, last_query, first_key);
+        let whole = block_sees_whole_tile(block, first_key);
         var some = 0u;
         for (var r = 0u; r < ROWS_EACH; r++) {
             visible[r] = 0xffffffffu;
             if !whole {
-                visible[r] = visible_keys(sequence, locate_row(own_row + r, sequence, kv_head), first_key);
+                visible[r] = visible_keys(sequence, block_row(block, own_row + r), first_key);
             }
             some |= visible[r];
         }
-        // Up to the last key that one of its rows sees.
-        let end = min(32u - countLeadingZeros(some), KEYS);
+        // The loop ends at the last key that one of its rows sees.
+        let end = min(visible_end(some), KEYS);
         for (var j = 0u; j < end; j += 4u) {
             if whole || all_finite {
                 add_values(first_key, j);
@@ -93,7 +91,7 @@ fn weighted_sum(
         workgroupBarrier();
     }
     for (var r = 0u; r < ROWS_EACH; r++) {
-        let row = locate_row(own_row + r, sequence, kv_head);
+        let row = block_row(block, own_row + r);
         let start = row_start(params.out, row);
         for (var four = 0u; four < FOURS; four++) {
             let column = first_column + four * 4u;
@@ -113,13 +111,12 @@ fn settle_sums() {
     }
 }
 
-// Keys past the last one, counted from the tile's first, repeat it; they are hidden.
 fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * FOURS; slot += THREADS) {
         let j = slot / FOURS;
         let column = first_column + slot % FOURS * 4u;
-        let start = value_start + min(j, last) * params.value.row;
-        let columns = load_value(start + column, columns_left(params.value_dim, column));
+        let left = columns_left(params.value_dim, column);
+        let columns = staged_value(value_start, j, last, column, left);
         tile[j][slot % FOURS] = columns;
         if !are_finite(columns) {
             atomicStore(&has_nonfinite, 1u);
@@ -127,7 +124,7 @@ fn stage(value_start: u32, last: u32, first_column: u32, lane: u32) {
     }
 }
 
-// The weights of four keys, 0 where they are hidden: past the row's end there are others.
+// The weights of four keys, 0 where they are hidden: past the row's end stand those of another row.
 fn four_weights(first_key: u32, j: u32, r: u32) -> vec4<f32> {
     let at = starts[r] + first_key + j;
     let found = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
@@ -147,14 +144,15 @@ fn add_values(first_key: u32, j: u32) {
     }
 }
 
-// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+// The same where a hidden value may be infinite or NaN: 0 * NaN is NaN. This is rare, so it takes
+// one key at a time.
 fn add_visible_values(first_key: u32, j: u32) {
     for (var c = 0u; c < 4u; c++) {
         for (var r = 0u; r < ROWS_EACH; r++) {
-            let is_visible = ((visible[r] >> (j + c)) & 1u) != 0u;
+            let shown = is_visible(visible[r], j + c);
             let weight = weights[starts[r] + first_key + j + c];
             for (var four = 0u; four < FOURS; four++) {
-                sums[r][four] += select(vec4(0.0), weight * tile[j + c][four], is_visible);
+                sums[r][four] += select(vec4(0.0), weight * tile[j + c][four], shown);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A shader is a file that naga and an editor read as it is. The host does two things to it: it adds
 //! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
-//! `load(key)` is the part `load` with its `tensor` renamed to `key`.
+//! `load(key)` is the part `load`, as `key` is stored, with its `tensor` renamed to `key`.
 
 use crate::plan::{Access, Constant, Entry, Storage, Variant};
 use std::collections::BTreeSet;
@@ -39,65 +39,68 @@ fn binding(line: &'static str) -> Option<Binding> {
     Some(Binding { number: number.parse().ok()?, name, access })
 }
 
-/// The text of a shared part.
-fn part(name: &str, variant: &Variant) -> Option<&'static str> {
-    let storage = if name == "store" { variant.out } else { variant.storage };
-    Some(match (name, storage) {
-        ("view", _) => include_str!("../shaders/shared/view.wgsl"),
-        ("tokens", _) => include_str!("../shaders/shared/tokens.wgsl"),
-        ("sequence", _) => include_str!("../shaders/shared/sequence.wgsl"),
-        ("locate", _) if variant.is_ragged() => {
-            include_str!("../shaders/shared/locate_ragged.wgsl")
+/// The files of shared parts: stem and text.
+macro_rules! parts {
+    ($($stem:literal)*) => {
+        &[$(($stem, include_str!(concat!("../shaders/shared/", $stem, ".wgsl")))),*]
+    };
+}
+
+const PARTS: &[(&str, &str)] = parts! {
+    "columns" "finish" "finite" "key_bits" "key_products" "lanes" "load_f16" "load_f16x4"
+    "load_f32" "load_f32x4" "load_words" "locate_lens" "locate_ragged" "locate_same"
+    "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
+    "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
+    "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
+    "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
+    "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
+};
+
+/// The text of a shared part. Some have several files, of which the variant picks one; `load` and `store` have one for
+/// each way in which a tensor may be stored.
+fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static str> {
+    let stem = match (name, tensor) {
+        ("lockstep" | "queries" | "outs", _) if is_on(variant, "SOFTWARE") => {
+            format!("{name}_software")
         }
-        ("locate", _) if bindings(variant.entry).iter().any(|binding| binding.name == "aux") => {
-            include_str!("../shaders/shared/locate_lens.wgsl")
-        }
-        ("locate", _) => include_str!("../shaders/shared/locate_same.wgsl"),
-        ("tile", _) => include_str!("../shaders/shared/tile.wgsl"),
-        ("params", _) => include_str!("../shaders/shared/params.wgsl"),
-        ("rows", _) => include_str!("../shaders/shared/rows.wgsl"),
-        ("row_tile", _) => include_str!("../shaders/shared/row_tile.wgsl"),
-        ("columns", _) => include_str!("../shaders/shared/columns.wgsl"),
-        ("finite", _) => include_str!("../shaders/shared/finite.wgsl"),
-        ("visibility", _) => include_str!("../shaders/shared/visibility.wgsl"),
-        ("mask_bits", _) => include_str!("../shaders/shared/mask_bits.wgsl"),
-        ("tanh", _) => include_str!("../shaders/shared/tanh.wgsl"),
-        ("transform", _) => include_str!("../shaders/shared/transform.wgsl"),
-        ("softmax_state", _) => include_str!("../shaders/shared/softmax_state.wgsl"),
-        ("lse", _) => include_str!("../shaders/shared/lse.wgsl"),
-        ("key_products", _) => include_str!("../shaders/shared/key_products.wgsl"),
-        ("sink", _) => include_str!("../shaders/shared/sink.wgsl"),
-        ("score_tile", _) => include_str!("../shaders/shared/score_tile.wgsl"),
-        ("row_totals", _) => include_str!("../shaders/shared/row_totals.wgsl"),
-        ("settle", _) => include_str!("../shaders/shared/settle.wgsl"),
-        ("slots", _) => include_str!("../shaders/shared/slots.wgsl"),
-        ("next_tile", _) => include_str!("../shaders/shared/next_tile.wgsl"),
-        ("value_sums", _) => include_str!("../shaders/shared/value_sums.wgsl"),
-        ("value_tile", _) => include_str!("../shaders/shared/value_tile.wgsl"),
-        ("lanes", _) => include_str!("../shaders/shared/lanes.wgsl"),
-        ("matrix_tile", _) => include_str!("../shaders/shared/matrix_tile.wgsl"),
-        ("load", Storage::F32) => include_str!("../shaders/shared/load_f32.wgsl"),
-        ("load", Storage::F32x4) => include_str!("../shaders/shared/load_f32x4.wgsl"),
-        ("store", Storage::F32) => include_str!("../shaders/shared/store_f32.wgsl"),
-        ("load", Storage::F16) => include_str!("../shaders/shared/load_f16.wgsl"),
-        ("load", Storage::F16x4) => include_str!("../shaders/shared/load_f16x4.wgsl"),
-        ("load", Storage::F16Words | Storage::Bf16Words) => {
-            include_str!("../shaders/shared/load_words.wgsl")
-        }
-        ("store", Storage::F32x4) => include_str!("../shaders/shared/store_f32x4.wgsl"),
-        ("store", Storage::F16) => include_str!("../shaders/shared/store_f16.wgsl"),
-        ("store", Storage::F16x4) => include_str!("../shaders/shared/store_f16x4.wgsl"),
-        ("store", Storage::F16Words | Storage::Bf16Words) => {
-            include_str!("../shaders/shared/store_words.wgsl")
-        }
-        ("store", Storage::Unpacked) => include_str!("../shaders/shared/store_unpacked.wgsl"),
-        // Of the two that are stored as words, both are of one type.
+        ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
+        ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
+        ("locate", _) if element(variant, "aux").is_some() => "locate_lens".to_owned(),
+        ("locate", _) => "locate_same".to_owned(),
+        // What is stored as words is of one type.
         ("pairs", _) if [variant.storage, variant.out].contains(&Storage::Bf16Words) => {
-            include_str!("../shaders/shared/pairs_bf16.wgsl")
+            "pairs_bf16".to_owned()
         }
-        ("pairs", _) => include_str!("../shaders/shared/pairs_f16.wgsl"),
-        _ => return None,
-    })
+        ("pairs", _) => "pairs_f16".to_owned(),
+        ("load" | "store", Some(tensor)) => {
+            let storage = match element(variant, tensor)? {
+                "Stored" => variant.storage,
+                "StoredOut" => variant.out,
+                _ => Storage::F32,
+            };
+            match storage {
+                Storage::F16Words | Storage::Bf16Words => format!("{name}_words"),
+                // Nothing reads it but pack.wgsl, in its own way.
+                Storage::Unpacked if name == "load" => "load_words".to_owned(),
+                storage => format!("{name}_{}", storage.name()),
+            }
+        }
+        _ => name.to_owned(),
+    };
+    PARTS.iter().find(|(part, _)| *part == stem).map(|(_, text)| *text)
+}
+
+/// Flags of a variant that no text has: they pick parts.
+const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+
+fn is_on(variant: &Variant, flag: &str) -> bool {
+    variant.constants.get(flag) == Some(&Constant::Flag(true))
+}
+
+/// What the shader says that the elements of a tensor are.
+fn element(variant: &Variant, tensor: &str) -> Option<&'static str> {
+    let (_, declared) = variant.entry.text().split_once(&format!("> {tensor}: array<"))?;
+    declared.split_once('>').map(|(element, _)| element)
 }
 
 /// The whole text of a variant, ready for a compiler.
@@ -118,7 +121,7 @@ pub fn assemble(variant: &Variant) -> String {
             set(&mut text, &format!("alias {alias}"), &format!("coop_mat{size}x{size}<{kind}>"));
         }
     }
-    for (name, constant) in &variant.constants {
+    for (name, constant) in variant.constants.iter().filter(|(name, _)| !PICKS.contains(name)) {
         set(&mut text, &format!("const {name}"), &constant.to_string());
     }
     let mut added = BTreeSet::new();
@@ -150,18 +153,19 @@ fn add_parts(source: &str, variant: &Variant, added: &mut BTreeSet<String>, text
     for line in source.lines() {
         let Some(names) = line.strip_prefix("// use ") else { continue };
         for name in names.split(", ") {
-            if !added.insert(name.to_owned()) {
-                continue;
-            }
             let (stem, tensor) = match name.trim_end_matches(')').split_once('(') {
                 Some((stem, tensor)) => (stem, Some(tensor)),
                 None => (name, None),
             };
-            let part = part(stem, variant).unwrap_or_else(|| panic!("no shared part `{name}`"));
+            let part =
+                part(stem, tensor, variant).unwrap_or_else(|| panic!("no shared part `{name}`"));
             let part = match tensor {
                 Some(tensor) => part.replace("tensor", tensor),
                 None => part.to_owned(),
             };
+            if !added.insert(part.clone()) {
+                continue;
+            }
             text.push('\n');
             text.push_str(&part);
             add_parts(&part, variant, added, text);

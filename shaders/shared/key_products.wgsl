@@ -1,35 +1,25 @@
 // Products of this invocation's rows, whose queries are in `queries`, with the keys of a tile.
-// use params, slots, load(key)
+// use lockstep, columns, staged(key)
+// needs HEAD_DIM, HEAD_PART, HEAD_PARTS, KEYS, KEYS_EACH, ROWS_EACH, queries
 
 const HEAD_VECTORS = HEAD_PARTS * HEAD_PART;
 
 var<workgroup> key_tile: array<array<vec4<f32>, HEAD_VECTORS>, KEYS>;
 
-// Of each row with each key at a time: product, score, weight.
+// The products of each row with KEYS_EACH keys, later their scores, then their weights.
 var<private> terms: array<f32, KEYS_EACH * ROWS_EACH>;
 
 fn stage_keys(start: u32, last: u32, lane: u32) {
     let slots = slots_of(lane, KEYS * HEAD_VECTORS);
-    for (var slot = slots.begin; slot < slots.end; slot += LOCKSTEP) {
+    for (var slot = slots.begin; slot < slots.end; slot += SLOT_STEP) {
         key_tile[slot / HEAD_VECTORS][slot % HEAD_VECTORS] = key_columns(start, last, slot);
     }
 }
 
-// What belongs in a place of the tile. Keys past the last one, counted from the tile's first, repeat it; they are
-// hidden.
+// The four columns that belong in a slot of the tile.
 fn key_columns(start: u32, last: u32, slot: u32) -> vec4<f32> {
-    let j = min(slot / HEAD_VECTORS, last);
     let column = slot % HEAD_VECTORS * 4u;
-    return load_key(start + j * params.key.row + column, columns_left(HEAD_DIM, column));
-}
-
-// As many, which a CPU's compiler cannot know: it does not unroll a row's loads and stores, some 50 instructions a
-// number, and reads queries where they lie, in place of copying all of them at each step.
-fn turns(count: u32) -> u32 {
-    if SOFTWARE {
-        return select(0u, count, params.kv_len < 0xffffffffu);
-    }
-    return count;
+    return staged_key(start, slot / HEAD_VECTORS, last, column, columns_left(HEAD_DIM, column));
 }
 
 // The products of each row's query with KEYS_EACH keys from j on, into `terms`.

@@ -1,29 +1,30 @@
-// What the LANES invocations that share a row make of one number of each, put together in workgroup memory. Call in
-// uniform control flow.
+// Reductions over the LANES invocations that share a row, in workgroup memory. Call in uniform
+// control flow.
+// needs LANES, THREADS
 
-var<workgroup> partials: array<f32, THREADS>;
+var<workgroup> shared_in_row: array<f32, THREADS>;
 
 fn highest_of_row(own: f32, lane: u32) -> f32 {
-    share(own, lane);
+    share_in_row(own, lane);
     var highest = own;
     for (var each = 0u; each < LANES; each++) {
-        highest = max(highest, partials[lane / LANES * LANES + each]);
+        highest = max(highest, shared_in_row[lane / LANES * LANES + each]);
     }
     return highest;
 }
 
 fn sum_of_row(own: f32, lane: u32) -> f32 {
-    share(own, lane);
+    share_in_row(own, lane);
     var sum = 0.0;
     for (var each = 0u; each < LANES; each++) {
-        sum += partials[lane / LANES * LANES + each];
+        sum += shared_in_row[lane / LANES * LANES + each];
     }
     return sum;
 }
 
-// The first barrier is for those that still read what came before.
-fn share(own: f32, lane: u32) {
+// The first barrier waits for invocations that still read the numbers of before.
+fn share_in_row(own: f32, lane: u32) {
     workgroupBarrier();
-    partials[lane] = own;
+    shared_in_row[lane] = own;
     workgroupBarrier();
 }

@@ -1,5 +1,5 @@
 // Four columns of `tensor` from element `index` on, zero where none are left.
-// use columns
+// needs tensor
 fn load_tensor(index: u32, left: u32) -> vec4<f32> {
     return select(vec4(0.0), tensor[index / 4u], left > 0u);
 }

@@ -1,6 +1,7 @@
-// Four columns of `tensor`, two to a word, from element `index` on, zero where fewer are left. A row may
-// begin in the middle of a word.
-// use columns, pairs
+// Four columns of `tensor`, two to a word, from element `index` on, zero where fewer are left. A
+// row may begin in the middle of a word.
+// use pairs
+// needs tensor
 fn load_tensor(index: u32, left: u32) -> vec4<f32> {
     let word = index / 2u;
     let first = unpack_pair(tensor[word]);

@@ -1,4 +1,6 @@
-// All sequences are alike, but for their lengths if those are in a buffer: then they are planned for without them.
+// All sequences are alike, but for their lengths if those are in a buffer.
+// use params, sequence
+// needs aux
 
 fn locate_sequence(workgroup: vec3<u32>) -> Sequence {
     var sequence = planned_sequence(workgroup);

@@ -1,9 +1,11 @@
-// Each sequence has a line of a table, and as many workgroups along x as its rows fill.
+// Each sequence has a row of a table, and as many workgroups along x as its rows fill.
+// use params, sequence
 
-// Two words of four a sequence: first tile, first query, first key, q_len; seen_len, band, offset.
+// Two vectors a sequence: first tile, first query, first key, q_len; then seen_len, band, offset.
 @group(0) @binding(11) var<uniform> table: array<vec4<u32>, 1024>;
 
-// The last sequence that begins at this workgroup or before: those without queries begin where the next one does.
+// The last sequence that begins at this workgroup or before. Sequences without queries begin where
+// the next one does.
 fn locate_sequence(workgroup: vec3<u32>) -> Sequence {
     var low = 0u;
     var high = params.sequences;

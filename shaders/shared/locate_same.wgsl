@@ -1,4 +1,5 @@
 // All sequences are alike.
+// use sequence
 fn locate_sequence(workgroup: vec3<u32>) -> Sequence {
     return planned_sequence(workgroup);
 }

@@ -1,9 +1,6 @@
-// The mask of a row's keys, as one bit a key: bit j of a word stands for key first_key + j.
-// use params, sequence, rows
-
-fn lowest_bits(count: u32) -> u32 {
-    return select((1u << (count & 31u)) - 1u, 0xffffffffu, count >= 32u);
-}
+// The mask of a row's keys, one bit a key: bit j of a word stands for key first_key + j.
+// use params, rows
+// needs mask
 
 fn mask_bits(row: Row, first_key: u32) -> u32 {
     let bit = row_start(params.mask, row) + first_key * params.mask_column;
@@ -16,6 +13,6 @@ fn mask_bits(row: Row, first_key: u32) -> u32 {
     if shift == 0u {
         return low;
     }
-    // Past the mask's end this reads some other word, for keys past kv_len.
+    // This may read past the mask's end: those bits belong to keys past kv_len.
     return low | (mask[word + 1u] << (32u - shift));
 }

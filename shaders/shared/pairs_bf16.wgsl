@@ -5,10 +5,10 @@ fn unpack_pair(word: u32) -> vec2<f32> {
 }
 
 fn pack_pair(pair: vec2<f32>) -> u32 {
-    return narrow(pair.x) | (narrow(pair.y) << 16u);
+    return narrow_bf16(pair.x) | (narrow_bf16(pair.y) << 16u);
 }
 
-fn narrow(x: f32) -> u32 {
+fn narrow_bf16(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     if (bits & 0x7fffffffu) > 0x7f800000u {
         return (bits >> 16u) | 0x40u;

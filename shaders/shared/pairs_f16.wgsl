@@ -1,20 +1,20 @@
-// Two f16 in a word. Rounds to the nearest, ties to even, in integers: WGSL leaves the direction to the
-// driver.
+// Two f16 in a word. Rounds to the nearest, ties to even, in integers: WGSL leaves the direction to
+// the driver.
 
 fn unpack_pair(word: u32) -> vec2<f32> {
-    return vec2(widen(word & 0xffffu), widen(word >> 16u));
+    return vec2(widen_f16(word & 0xffffu), widen_f16(word >> 16u));
 }
 
 fn pack_pair(pair: vec2<f32>) -> u32 {
-    return narrow(pair.x) | (narrow(pair.y) << 16u);
+    return narrow_f16(pair.x) | (narrow_f16(pair.y) << 16u);
 }
 
 // The nearest numbers that an f16 holds.
 fn round_four(x: vec4<f32>) -> vec4<f32> {
-    return vec4(widen(narrow(x.x)), widen(narrow(x.y)), widen(narrow(x.z)), widen(narrow(x.w)));
+    return vec4(unpack_pair(pack_pair(x.xy)), unpack_pair(pack_pair(x.zw)));
 }
 
-fn widen(bits: u32) -> f32 {
+fn widen_f16(bits: u32) -> f32 {
     let sign = (bits & 0x8000u) << 16u;
     let magnitude = bits & 0x7fffu;
     // Below 2^-14 the mantissa counts in steps of 2^-24.
@@ -29,19 +29,20 @@ fn widen(bits: u32) -> f32 {
     return bitcast<f32>(sign | wide);
 }
 
-fn narrow(x: f32) -> u32 {
+fn narrow_f16(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let sign = (bits >> 16u) & 0x8000u;
     let magnitude = bits & 0x7fffffffu;
     if magnitude > 0x7f800000u {
         return sign | 0x7e00u;
     }
-    // From 65520 on the nearest is infinity.
+    // The nearest of 65520 and above is infinity.
     if magnitude >= 0x477ff000u {
         return sign | 0x7c00u;
     }
     if magnitude < 0x38800000u {
-        // Below 2^-14: adding 0.5 leaves the steps of 2^-24 in the lowest bits, rounded by the addition.
+        // Below 2^-14: adding 0.5 leaves the steps of 2^-24 in the lowest bits, rounded by the
+        // addition.
         return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
     }
     let even = (magnitude >> 13u) & 1u;

@@ -1,12 +1,15 @@
-// What changes from call to call. Mirrored by `Params` in src/plan/params.rs.
+// Parameters of a call. Mirrored by `Params` in src/plan/params.rs.
 // use view
 
-// Lengths of sequences: where the first one is, what a larger one counts as, how many keys lie before the first of this
-// dispatch, and by how much offset and band move for each key, 0 or 1.
+// Lengths of sequences, in a buffer.
 struct Lens {
+    // Where the first one is.
     offset: u32,
+    // The largest that counts; larger ones are taken for it.
     most: u32,
+    // Keys that lie before the first of this dispatch.
     before: u32,
+    // Keys by which offset and band move for each key of the length: 0 or 1.
     moves: u32,
 }
 
@@ -17,7 +20,7 @@ struct Params {
     out: View,
     lse: View,
     scores: View,
-    // Results over the first of several parts of the keys.
+    // Results over the first range of keys (split-KV).
     partial_out: View,
     partial_lse: View,
     mask: View,
@@ -25,11 +28,11 @@ struct Params {
     lens: Lens,
     mask_column: u32,
     bias_column: u32,
-    // Parts of the keys, and from one to the next in their results.
+    // Ranges of keys, and the distance from one to the next in their results.
     splits: u32,
     out_split: u32,
     lse_split: u32,
-    // Lines of the table, where sequences differ.
+    // Rows of the table, where sequences differ.
     sequences: u32,
     alibi_offset: u32,
     alibi_batch: u32,
@@ -37,7 +40,7 @@ struct Params {
     query_segment_batch: u32,
     key_segment_offset: u32,
     key_segment_batch: u32,
-    // Of the table of pages; keys of a page, and the last page of the pool.
+    // The page table; keys of a page, and the last page of the pool.
     pages_offset: u32,
     pages_batch: u32,
     page_len: u32,
@@ -50,27 +53,30 @@ struct Params {
     group: u32,
     band_lower: i32,
     band_upper: i32,
-    // Of each sequence, keys before this one are visible whatever lies below the band.
+    // Keys of each sequence before this one are visible even below the band (a sliding window keeps
+    // them).
     kept: u32,
     offset: i32,
     // 2^63 times as large where HAS_TINY_SCALE is on.
     scale: f32,
     softcap: f32,
-    // Of the output, where it is packed.
+    // Words of the output, where it is packed.
     words: u32,
-    // What a call has, as the bits below.
+    // The bits below.
     flags: u32,
-    // Columns of keys (hidden ones in additive attention) and of values, for kernels of which a column is no register.
+    // Columns of keys (hidden columns in additive attention) and of values, for kernels that keep
+    // no column in a register.
     head_dim: u32,
     value_dim: u32,
-    // What stands in place of a hidden score.
+    // The mark that stands in place of a hidden score.
     hidden_bits: u32,
 }
 
-// Bits of `flags`, the same as in src/plan/params.rs: what the loop over keys does not ask is a bit here, not a variant
-// of the shader.
+// Bits of `flags`, the same as in src/plan/params.rs. Options that the inner loop does not depend
+// on are bits here, not variants of the shader.
 const HAS_LSE = 1u;
-// Whether maximum and sum stand in place of lse, for attention_combine.wgsl or attention_weights.wgsl.
+// Whether a row's maximum and sum stand in place of its lse, for attention_combine.wgsl or
+// attention_weights.wgsl.
 const STORES_SUMS = 2u;
 const HAS_SINKS = 4u;
 // Whether lengths come from a buffer.
@@ -79,7 +85,8 @@ const HAS_MASK = 16u;
 const HAS_SEGMENTS = 32u;
 // Whether keys and values lie in pages.
 const HAS_PAGES = 64u;
-// Whether a part's maximum and sum come in place of its lse, which of scores like -1e9 has no digit left for the sum.
+// Whether the maximum and sum of a range come in place of its lse: with scores like -1e9 the lse
+// has no digit left for the sum.
 const READS_SUMS = 128u;
 // Whether scores are stored, for the softmax that turns them into weights.
 const STORES_SCORES = 256u;

@@ -1,13 +1,15 @@
-// Totals of this invocation's rows: what their sums of weights and their outputs settle into.
-// use params, softmax_state, settle, value_sums
+// Totals of this invocation's rows, into which their sums of weights and their outputs settle.
+// use softmax_state, settle, value_sums, outs
+// needs ROWS_EACH, VALUE_PART, VALUE_PARTS, VALUE_VECTORS, l, m
 
-// The maximum of when they settled; the sum of weights.
+// The maximum at the time when they settled; the sum of weights.
 var<private> settled_m: array<f32, ROWS_EACH>;
 var<private> settled_l: array<f32, ROWS_EACH>;
-// As `outs`. At least 17, as AMD's compiler keeps fewer in registers whatever their index.
+// Indexed as `outs`. At least 17, as AMD's compiler keeps fewer in registers whatever their index.
 var<private> settled_outs: array<vec4<f32>, max(VALUE_VECTORS * ROWS_EACH, 17u)>;
 
-// What brings a row's totals under the maximum of now: they follow it only when sums settle.
+// The factor that brings a row's totals under its present maximum: they follow it only when sums
+// settle.
 fn since_settled(r: u32) -> f32 {
     return exponential(settled_m[r] - m[r]);
 }
@@ -41,13 +43,4 @@ fn settle_part(first: u32) {
             outs[slot] = columns.rest;
         }
     }
-}
-
-// The same place: kv_len is below 2^31. A GPU's compiler cannot know that, so it keeps the totals, which are rarely
-// touched, in memory, and leaves the registers to the loop over keys.
-fn apart(slot: u32) -> u32 {
-    if !SOFTWARE {
-        return slot + (params.kv_len >> 31u);
-    }
-    return slot;
 }

@@ -1,11 +1,11 @@
 // Rows of a tile. The query heads that share a key/value head are packed into the rows of one tile,
 // so that a key read once serves them all: row = query * group + head within the group.
-// use params, sequence
+// use params, sequence, view
 
 struct Row {
     batch: u32,
     head: u32,
-    // Of the sequence, and of the tensor.
+    // The query's number within the sequence, and within the tensor.
     query: u32,
     index: u32,
     // The key that the query stands at.

@@ -1,9 +1,11 @@
 // Products of this invocation's query with the keys of one tile.
 //
-// An invocation owns a row. All of them read the same key at the same time, a broadcast, from a tile
-// that they staged together. A long head_dim goes through the tile in chunks. Loops over columns come in
-// two, as drivers unroll only a short inner one, and must unroll it to keep its array in registers.
-// use params, rows, transform, load(query), load(key)
+// An invocation owns a row. All of them read the same key at the same time, a broadcast, from a
+// tile that they staged together. A long head_dim goes through the tile in chunks. Loops over
+// columns are nested in two: drivers unroll only a short inner loop, and must unroll it to keep its
+// array in registers.
+// use rows, transform, columns, load(query), staged(key)
+// needs HEAD_CHUNK, HEAD_DIM, HEAD_STEP, KEYS, ROWS, tile
 
 const HEAD_CHUNKS = (HEAD_DIM + HEAD_CHUNK - 1u) / HEAD_CHUNK;
 
@@ -17,8 +19,8 @@ fn load_query_chunk(start: u32, chunk: u32) {
     }
 }
 
-// Leaves the products in `products`; keys past the last one, counted from the tile's first, repeat it. Call in uniform
-// control flow, with the tile free for use; it is free again afterwards.
+// Leaves the products in `products`. Call in uniform control flow, with the tile free for use; it
+// is free again afterwards.
 fn score_tile(query_start: u32, key_start: u32, last: u32, lane: u32) {
     for (var slot = 0u; slot < KEYS / 4u; slot++) {
         products[slot] = vec4(0.0);
@@ -50,9 +52,9 @@ fn score_tile(query_start: u32, key_start: u32, last: u32, lane: u32) {
 
 fn stage_keys(key_start: u32, last: u32, chunk: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * HEAD_CHUNK / 4u; slot += ROWS) {
-        let key = min(slot / (HEAD_CHUNK / 4u), last);
         let column = chunk * HEAD_CHUNK + slot % (HEAD_CHUNK / 4u) * 4u;
-        tile[slot] = load_key(key_start + key * params.key.row + column, columns_left(HEAD_DIM, column));
+        let left = columns_left(HEAD_DIM, column);
+        tile[slot] = staged_key(key_start, slot / (HEAD_CHUNK / 4u), last, column, left);
     }
 }
 

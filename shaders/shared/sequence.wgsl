@@ -1,13 +1,12 @@
-// What may differ between the sequences of a batch. Counts are a sequence's own: its first query and its
-// first key are 0.
-// use params, locate
+// A sequence of the batch. Queries and keys are counted from its own first ones.
+// use params
 
 struct Sequence {
-    // Which of the batch.
+    // Its index in the batch.
     batch: u32,
     // The first of its workgroups along x.
     first_tile: u32,
-    // Where its queries and keys begin in tensors that hold sequences one after the other.
+    // The rows where its queries and keys begin in a packed batch.
     first_query: u32,
     first_key: u32,
     q_len: u32,
@@ -19,7 +18,7 @@ struct Sequence {
     offset: i32,
 }
 
-// The sequence of a workgroup where all are alike.
+// The sequence of a workgroup, where all are alike.
 fn planned_sequence(workgroup: vec3<u32>) -> Sequence {
     return Sequence(
         workgroup.z,

@@ -10,23 +10,17 @@ fn exponential(x: f32) -> f32 {
     return exp2(x * LOG2_E);
 }
 
-// Whether a row that sees keys has no weights: a score of NaN or +inf makes its sum or its maximum NaN or infinite,
-// scores of -inf alone a sum of 0. Decided by bits: not every device gives NaN for exp2(NaN) and log(NaN).
+// Whether a row that sees keys has no weights: a score of NaN or +inf makes its sum or its maximum
+// NaN or infinite, scores of -inf alone a sum of 0. Decided by bits: not every device gives NaN for
+// exp2(NaN) and log(NaN).
 fn is_undefined(m: f32, l: f32) -> bool {
     let bits = bitcast<u32>(l);
     let exponents = vec2(bitcast<u32>(m), bits) & vec2(INFINITY_BITS);
     return any(exponents == vec2(INFINITY_BITS)) || (bits & 0x7fffffffu) == 0u;
 }
 
-// What makes weights of exponentials.
+// The factor that turns exponentials into weights.
 fn inverse_sum(m: f32, l: f32) -> f32 {
     // Made from l at run time, as WGSL has no NaN constant.
     return select(1.0 / l, bitcast<f32>(bitcast<u32>(l) | NAN_BITS), is_undefined(m, l));
-}
-
-fn lse_bits(m: f32, l: f32, empty: bool) -> u32 {
-    let bits = select(bitcast<u32>(m + log(l)), NAN_BITS, is_undefined(m, l));
-    // What an infinite sink leaves of a row that sees no key.
-    let is_alone = bitcast<u32>(m) == INFINITY_BITS && l == 1.0;
-    return select(select(bits, INFINITY_BITS, is_alone), MINUS_INFINITY_BITS, empty);
 }

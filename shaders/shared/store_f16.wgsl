@@ -1,5 +1,6 @@
 // Stores four columns of `tensor` from element `index` on, or as many as are left.
-// use columns, pairs
+// use pairs_f16
+// needs tensor
 fn store_tensor(index: u32, left: u32, columns: vec4<f32>) {
     let rounded = vec4<f16>(round_four(columns));
     if left > 0u {

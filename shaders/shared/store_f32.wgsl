@@ -1,5 +1,5 @@
 // Stores four columns of `tensor` from element `index` on, or as many as are left.
-// use columns
+// needs tensor
 fn store_tensor(index: u32, left: u32, columns: vec4<f32>) {
     if left > 0u {
         tensor[index] = columns.x;

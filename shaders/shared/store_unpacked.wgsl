@@ -1,6 +1,6 @@
-// Stores four columns of `tensor`, or as many as are left, for pack.wgsl, where words are shared by rows:
-// as f32 with all bits turned over, so that 0 says that there is nothing.
-// use columns
+// Stores four columns of `tensor`, or as many as are left, for pack.wgsl, where rows share words.
+// Each is an f32 with all bits inverted, so that 0 marks an empty place.
+// needs tensor
 fn store_tensor(index: u32, left: u32, columns: vec4<f32>) {
     // A NaN whose bits turn into 0 becomes another.
     let bits = bitcast<vec4<u32>>(columns);

@@ -1,14 +1,16 @@
-// Where the keys and values of a tile lie.
-// use params, sequence, rows
+// The place of a tile's keys and values.
+// use params, sequence, view
+// needs aux
 
-// Of the tensor's first axis and of its rows: where the tile's first key lies. The others follow it.
+// Index of the tile's first key along the tensor's first axis and along its rows. The others follow
+// it.
 struct TilePlace {
     batch: u32,
     row: u32,
 }
 
-// The keys of a sequence follow one another, or lie in pages that a table names: a tile never reaches from one into the
-// next. A number past the last page is taken for the last one.
+// The keys of a sequence follow one another, or lie in pages that the page table names. A tile
+// never reaches from one page into the next. An entry past the last page is taken for the last one.
 // Source of pages: Kwon et al. 2023, arXiv 2309.06180, section 4.1.
 fn locate_tile(sequence: Sequence, first_key: u32) -> TilePlace {
     if is_set(HAS_PAGES) {

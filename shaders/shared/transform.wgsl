@@ -1,5 +1,7 @@
-// From the product of a query and a key to their score: scale, softcap, bias, ALiBi, in this order.
+// Turns the product of a query and a key into their score: scale, softcap, bias, ALiBi, in this
+// order.
 // use params, rows, tanh
+// needs HAS_ALIBI, HAS_BIAS, HAS_SOFTCAP, HAS_TINY_SCALE, aux, bias
 
 // Read once for a row, before the loop over its keys.
 fn alibi_slope(row: Row) -> f32 {
@@ -9,8 +11,8 @@ fn alibi_slope(row: Row) -> f32 {
     return 0.0;
 }
 
-// Best read before the products: where a CPU plays the GPU each row's read is a branch, around which they would wait
-// in memory.
+// Call it before the products: on a software adapter each row's read is a branch, and products made
+// before it would wait in memory.
 fn bias_at(row: Row, j: u32) -> f32 {
     if HAS_BIAS {
         return bias[row_start(params.bias, row) + j * params.bias_column];
@@ -36,8 +38,8 @@ fn transform_score(row: Row, slope: f32, j: u32, product: f32, added: f32) -> f3
     return score;
 }
 
-// Near 0 the series multiplies the score itself, which also keeps a score that a huge softcap would scale down into
-// the denormals.
+// Near 0 the series multiplies the score itself. That also keeps scores that a huge softcap would
+// scale down into the denormals.
 fn cap_score(score: f32) -> f32 {
     let x = score / params.softcap;
     let near = score * tanh_over_x(vec4(min(x * x, 0.3))).x;

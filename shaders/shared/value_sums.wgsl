@@ -1,9 +1,11 @@
 // Adds the weighted values of KEYS_EACH keys, from j on, to the outputs of this invocation's rows.
+// use key_bits, key_products
+// needs KEYS_EACH, ROWS_EACH, VALUE_PART, VALUE_PARTS, VALUE_VECTORS, value_tile, visible
 
 // Per row: [vector, row].
 var<private> outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 
-// Their values are in `value_tile`, their weights in `terms`: a hidden one has none.
+// Values are in `value_tile`, weights in `terms`. A hidden key has weight 0.
 fn add_values(j: u32) {
     add_part(j, 0u);
     if VALUE_PARTS > 1u {
@@ -30,7 +32,8 @@ fn add_part(j: u32, first: u32) {
     }
 }
 
-// The same where a hidden value may be infinite or NaN, and so would be zero times it. A key at a time: this is rare.
+// The same where a hidden value may be infinite or NaN: 0 * NaN is NaN. This is rare, so it takes
+// one key at a time.
 fn add_visible_values(j: u32) {
     for (var c = 0u; c < KEYS_EACH; c++) {
         add_visible_part(j + c, 0u);
@@ -55,7 +58,7 @@ fn add_visible_part(j: u32, first: u32) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         let columns = value_tile[j][d];
         for (var r = 0u; r < ROWS_EACH; r++) {
-            outs[d * ROWS_EACH + r] += select(vec4(0.0), terms[r] * columns, is_visible(r, j));
+            outs[d * ROWS_EACH + r] += select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j));
         }
     }
 }

@@ -1,7 +1,8 @@
 // Adds weighted values of one tile to this invocation's row of out.
-// use params, settle, load(value)
+// use settle, columns, staged(value)
+// needs KEYS, ROWS, VALUE_CHUNK, VALUE_DIM, VALUE_STEP, tile
 
-// Of the last few tiles, and of all before.
+// Outputs: running sums over the last few tiles, and totals over all before.
 var<private> acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
 var<private> settled_acc: array<vec4<f32>, VALUE_CHUNK / 4u>;
 
@@ -13,12 +14,11 @@ fn settle_values() {
     }
 }
 
-// Keys past the last one, counted from the tile's first, repeat it; they are hidden later.
 fn stage_values(value_start: u32, last: u32, first_column: u32, lane: u32) {
     for (var slot = lane; slot < KEYS * VALUE_CHUNK / 4u; slot += ROWS) {
-        let key = min(slot / (VALUE_CHUNK / 4u), last);
         let column = first_column + slot % (VALUE_CHUNK / 4u) * 4u;
-        tile[slot] = load_value(value_start + key * params.value.row + column, columns_left(VALUE_DIM, column));
+        let left = columns_left(VALUE_DIM, column);
+        tile[slot] = staged_value(value_start, slot / (VALUE_CHUNK / 4u), last, column, left);
     }
 }
 

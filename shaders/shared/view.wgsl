@@ -1,4 +1,4 @@
-// Where element [batch, head, row, 0] of a tensor lies.
+// Offset and strides of a tensor [batch, head, row, column], in elements.
 struct View {
     offset: u32,
     batch: u32,

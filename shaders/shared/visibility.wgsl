@@ -1,10 +1,12 @@
-// Which keys a row sees, as one bit a key: bit j of a word stands for key first_key + j.
-// Visibility is decided from integers and bit patterns alone: compilers may assume that NaN and
-// infinities do not exist.
-// use params, sequence, rows, mask_bits
+// Visibility of keys to a row, one bit a key: bit j of a word stands for key first_key + j. It is
+// decided from integers and bit patterns alone: compilers may assume that NaN and infinities do not
+// exist.
+// use params, sequence, rows, key_bits, mask_bits
+// needs HAS_BIAS, KEYS, aux, bias
 
-// Keys to go through in tiles, the first ones of a sequence and then those of a window: places from `begin` to `end`,
-// of which those from `kept` on stand for keys that are `skipped` further on.
+// Keys to go through in tiles: the first ones of a sequence, then those of a window. They have
+// places from `begin` to `end`. A place from `kept` on stands for the key that is `skipped` further
+// on.
 struct KeyRange {
     begin: u32,
     end: u32,
@@ -25,7 +27,7 @@ fn key_at(range: KeyRange, place: u32) -> u32 {
     return place + select(range.skipped, 0u, place < range.kept);
 }
 
-// The part of a range that one of several workgroups goes through: whole tiles, in even shares.
+// The share of one of several workgroups in a range: whole tiles, evenly shared (split-KV).
 fn share_of(range: KeyRange, split: u32) -> KeyRange {
     let tiles = (range.end + KEYS - 1u) / KEYS;
     let begin = tiles * split / params.splits * KEYS;
@@ -87,9 +89,4 @@ fn segment_bits(row: Row, first_key: u32) -> u32 {
         same |= select(0u, 1u, aux[start + j] == own) << j;
     }
     return same;
-}
-
-// The four bits from `slot * 4` on.
-fn four_visible(visible: u32, slot: u32) -> vec4<bool> {
-    return (vec4(visible >> (slot * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
 }

@@ -307,7 +307,7 @@ fn a_kernel_that_is_broken_is_found() {
         ("select(far, near, abs(x) < vec4(0.5))", "near"),
         ("select(0.0, exponential(scores[r * KEYS + j] - m), shown)", "1.0"),
         ("bits &= mask_bits(row, first_key);", ""),
-        ("select(params.hidden_bits, number, shown)", "number"),
+        ("select(vec4(params.hidden_bits), bits, shown)", "bits"),
         ("column < params.head_dim; column += CHUNK * 4u", "column < 64u; column += CHUNK * 4u"),
     ] {
         let broken = gpu().broken(find, replacement);

@@ -163,8 +163,8 @@ fn a_key_too_many_or_too_few_is_found() {
             kernels: &["forward"],
         },
         Break {
-            find: "32u - countLeadingZeros(some)",
-            replacement: "31u - countLeadingZeros(some)",
+            find: "32u - countLeadingZeros(bits)",
+            replacement: "31u - countLeadingZeros(bits)",
             cases: "causal",
             kernels: &["forward", "three-stage"],
         },
@@ -268,13 +268,13 @@ fn a_page_that_is_not_the_tables_is_found() {
 fn hidden_nan_that_leaks_is_found() {
     assert_finds(&[
         Break {
-            find: "+= select(vec4(0.0), terms[r] * columns, is_visible(r, j));",
+            find: "+= select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j));",
             replacement: "+= terms[r] * columns;",
             cases: "causal over NaN",
             kernels: &["forward"],
         },
         Break {
-            find: "select(vec4(0.0), weight * tile[j + c][four], is_visible)",
+            find: "select(vec4(0.0), weight * tile[j + c][four], shown)",
             replacement: "weight * tile[j + c][four]",
             cases: "causal over NaN",
             kernels: &["three-stage"],

@@ -31,7 +31,7 @@ fn faults_of_the_running_sums_are_found() {
         key.fill(j as f32 * 0.1);
     }
     finds(&rising, "*= rescale", "*= 1.0");
-    let factor = "inverse_sum(total.m, total.l)";
+    let factor = "inverse_sum(finish.m, finish.l)";
     finds(&plain(PLAIN), factor, &format!("0.9999 * {factor}"));
 }
 
@@ -56,8 +56,8 @@ fn faults_of_rows_that_skip_tiles_together_are_found() {
     let options = AttentionOptions { align: Align::BottomRight, window_left: Some(40), ..CAUSAL };
     let case = Case::new(shape(1, 1, 300, 333, 8), options, 1);
     finds(&case, "some |= visible[r]", "some = visible[0]");
-    finds(&case, "lockstep_row + LOCKSTEP * ROWS_EACH - 1u", "lockstep_row");
-    finds(&case, "locate_row(lockstep_row, sequence", "locate_row(first_row + ROWS, sequence");
+    finds(&case, "row + LOCKSTEP * ROWS_EACH - 1u).", "row).");
+    finds(&case, "(block_row(block, row).", "(block_row(block, ROWS).");
 }
 
 #[test]
@@ -101,10 +101,10 @@ fn faults_of_the_sinks_are_found() {
     finds(&case, "exponential(sink - new_m)", "1.0");
     finds(&case, "l * rescale + select", "l + select");
     finds(&case, "select(term, 0.0, absent)", "term");
-    finds(&case, "absent), rescale, empty", "absent), 1.0, empty");
+    finds(&case, "1.0, rescale, keys", "1.0, 1.0, keys");
     // Of no keys at all only the sink is left.
     case = Case::new(AttentionShape { kv_len: 0, ..case.shape }, PLAIN, 1);
-    finds(&case, "empty && absent", "empty");
+    finds(&case, "keys.no_keys && absent", "keys.no_keys");
 }
 
 #[test]
@@ -115,7 +115,11 @@ fn leaks_are_found() {
     let mut case = Case::new(masked, PLAIN, 1);
     case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
     case.tensors.value[20 * 8..][..8].fill(f32::NAN);
-    finds(&case, "select(vec4(0.0), terms[r] * columns, is_visible(r, j))", "terms[r] * columns");
+    finds(
+        &case,
+        "select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j))",
+        "terms[r] * columns",
+    );
     finds(&case, "if !are_finite(columns)", "if false");
     finds(&case, "visible &= mask_bits(row, first_key);", "");
 }

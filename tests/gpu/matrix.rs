@@ -335,7 +335,7 @@ fn faults_of_larger_matrices_are_found() {
     check(&case);
     for (find, replacement) in [
         ("subgroup_id % SUBGROUPS * MATRIX_SIZE", "subgroup_id % SUBGROUPS * 8u"),
-        ("row + column, 4u)", "row + column / 8u * 4u, 4u)"),
+        ("last, column, 4u)", "last, column / 8u * 4u, 4u)"),
         ("j += MATRIX_SIZE", "j += 8u"),
     ] {
         let message = verdict(&case, &sixteen().broken(find, replacement)).expect_err(find);

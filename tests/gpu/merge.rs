@@ -237,7 +237,7 @@ fn a_merge_that_is_broken_is_found() {
     for (find, replacement) in [
         ("columns.rest + weight * partial", "columns.rest + partial"),
         ("part * params.lse_split", "part"),
-        ("lse_bits(total.m, total.l, total.empty)", "lse_bits(total.m, 1.0, total.empty)"),
+        ("lse_bits(finish.m, finish.l, finish.empty)", "lse_bits(finish.m, 1.0, finish.empty)"),
     ] {
         assert!(split.check::<f32>(&gpu().broken(find, replacement)).is_err(), "{find}");
     }

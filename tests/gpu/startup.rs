@@ -67,7 +67,7 @@ fn lower_limits_and_other_texts_share_what_is_the_same() {
     let weights = |gpu: &Gpu| case.run(gpu, Some(Kernel::ThreeStage)).weights;
     let pipelines = |gpu: &Gpu| gpu.operator(&case.options).unwrap().footprint().pipelines;
     let all = plan(&gpu, &case).variants().len();
-    let broken = gpu.broken("- total.m) * factor", "- total.m) * 1.01 * factor");
+    let broken = gpu.broken("- finish.m) * finish", "- finish.m) * 1.01 * finish");
     let wrong = weights(&broken);
     // The text of one stage differs: the others are there.
     assert_eq!((pipelines(&broken), pipelines(&gpu)), (all, all - 1));

@@ -23,6 +23,7 @@ const TEXT: &str = concat!(
     include_str!("../../shaders/shared/sequence.wgsl"),
     include_str!("../../shaders/shared/locate_ragged.wgsl"),
     include_str!("../../shaders/shared/rows.wgsl"),
+    include_str!("../../shaders/shared/key_bits.wgsl"),
     include_str!("../../shaders/shared/mask_bits.wgsl"),
     include_str!("../../shaders/shared/visibility.wgsl"),
 );

@@ -1,6 +1,6 @@
 // The parts of the shaders that decide which keys a row sees, alone: each workgroup goes through the tiles of a few
 // queries as the kernels do, and writes what each query sees of a tile, and how often the tile came.
-// After it stand params, view, sequence, locate_ragged, rows, mask_bits and visibility.
+// After it stand params, view, sequence, locate_ragged, rows, key_bits, mask_bits and visibility.
 
 const KEYS = 32u;
 // Queries of a workgroup, and tiles of a query in `found`.

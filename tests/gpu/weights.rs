@@ -117,8 +117,12 @@ fn faults_of_the_second_pass_are_found() {
     finds(&case, "(four - m[r])", "(four - 0.999 * m[r])");
     finds(&case, "* factors[r]", "* 0.9999 * factors[r]");
     finds(&case, "select(vec4(0.0), found, four_visible", "select(found, found, four_visible");
-    finds(&case, "bitcast<u32>(total.l);", "bitcast<u32>(total.l * 1.0001);");
+    finds(&case, "bitcast<u32>(finish.l);", "bitcast<u32>(finish.l * 1.0001);");
     let long = Case::new(weighed(shape(1, 1, 1, 500, 8)), PLAIN, 1);
-    finds(&long, "tiles * (split + 1u) / params.splits", "tiles * split / params.splits");
+    finds(
+        &long,
+        "tiles * (block.split + 1u) / params.splits",
+        "tiles * block.split / params.splits",
+    );
     finds(&long, "workgroup.y % params.splits", "0u * params.splits");
 }

@@ -27,6 +27,9 @@ fn bare(entry: Entry, storage: Storage) -> Variant {
     Variant { entry, storage, out: storage, constants: [].into() }
 }
 
+/// Flags that pick parts and stand in no text.
+const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+
 /// The names that `const` lines of a text declare.
 fn constants(text: &str) -> Vec<&str> {
     let names = text.lines().filter_map(|line| line.strip_prefix("const "));
@@ -57,36 +60,18 @@ fn every_shader_file_is_an_entry_and_every_entry_a_file() {
 
 #[test]
 fn every_shared_part_is_used_by_some_shader() {
-    let shared = files("shared");
-    let texts = files("").into_iter().chain(shared.clone());
-    let mut used = BTreeSet::new();
-    for (_, text) in texts {
-        for names in text.lines().filter_map(|line| line.strip_prefix("// use ")) {
-            for name in names.split(", ") {
-                match name.split_once('(') {
-                    None if name == "pairs" => {
-                        used.extend(["pairs_f16", "pairs_bf16"].map(str::to_owned));
-                    }
-                    None if name == "locate" => {
-                        used.extend(
-                            ["locate_same", "locate_ragged", "locate_lens"].map(str::to_owned),
-                        );
-                    }
-                    None if name == "locate_tile" => {
-                        used.extend(["tile_contiguous", "tile_paged"].map(str::to_owned));
-                    }
-                    None => drop(used.insert(name.to_owned())),
-                    Some((stem, _)) => {
-                        let storages = ["f32", "f32x4", "f16", "f16x4", "words"];
-                        used.extend(storages.map(|storage| format!("{stem}_{storage}")));
-                        used.extend((stem == "store").then(|| "store_unpacked".to_owned()));
-                    }
-                }
-            }
-        }
+    let texts: Vec<String> = SHADERS.iter().map(|shader| assemble(&shader.variant)).collect();
+    for (stem, part) in files("shared") {
+        let is_used = texts.iter().any(|text| {
+            let tensors = text.lines().filter_map(|line| line.strip_prefix("@group(0) @binding("));
+            let tensors =
+                tensors.filter_map(|line| line.split_once("> ")?.1.split_once(": array<"));
+            tensors
+                .chain([("tensor", "")])
+                .any(|(tensor, _)| text.contains(&part.replace("tensor", tensor)))
+        });
+        assert!(is_used, "{stem}");
     }
-    let stems: BTreeSet<String> = shared.into_iter().map(|(stem, _)| stem).collect();
-    assert_eq!(stems, used);
 }
 
 #[test]
@@ -112,7 +97,9 @@ fn every_knob_is_declared_once_and_turned_by_some_plan() {
         let distinct: BTreeSet<&&str> = everywhere.iter().collect();
         assert_eq!(distinct.len(), everywhere.len(), "{stem}: {everywhere:?}");
         for shader in SHADERS.iter().filter(|shader| shader.variant.entry.name() == stem) {
-            let mut turned: BTreeSet<&str> = shader.variant.constants.keys().copied().collect();
+            let constants = shader.variant.constants.keys().copied();
+            let mut turned: BTreeSet<&str> =
+                constants.filter(|name| !PICKS.contains(name)).collect();
             // Some have the same workgroup everywhere.
             turned.extend(declared.contains(&"THREADS").then_some("THREADS"));
             // What a cache puts in its place goes through the rotary kernel.
@@ -127,9 +114,10 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
     for shader in SHADERS.iter() {
         let variant = &shader.variant;
         let mut bare = Variant { out: variant.out, ..bare(variant.entry, variant.storage) };
-        // They also decide which part locates a sequence, and of which types matrices are.
-        bare.constants.extend(variant.constants.get_key_value("RAGGED"));
-        bare.constants.extend(variant.constants.get_key_value("MATRIX_SIZE"));
+        // These decide which parts there are, and of which types matrices are.
+        for name in PICKS.iter().chain(&["MATRIX_SIZE"]) {
+            bare.constants.extend(variant.constants.get_key_value(name));
+        }
         let (before, after) = (assemble(&bare), assemble(variant));
         assert_eq!(before.lines().count(), after.lines().count(), "{variant}");
         for (before, after) in before.lines().zip(after.lines()) {
@@ -139,7 +127,7 @@ fn a_constant_is_rewritten_once_and_nothing_else_is() {
                 None => assert_eq!(after, before, "{variant}"),
             }
         }
-        for (name, value) in &variant.constants {
+        for (name, value) in variant.constants.iter().filter(|(name, _)| !PICKS.contains(name)) {
             let line = format!("const {name} = {value};");
             assert_eq!(after.lines().filter(|l| *l == line).count(), 1, "{variant}: {line}");
         }
@@ -210,5 +198,103 @@ fn flags_are_the_same_bits_on_both_sides() {
     for (at, (name, bit)) in bits.into_iter().enumerate() {
         assert_eq!(bit, 1 << at, "{name}");
         assert!(text.contains(&format!("\nconst {name} = {bit}u;\n")), "{name}");
+    }
+}
+
+/// Invocations that run as one vector, in Rust and in WGSL.
+#[test]
+fn lockstep_is_the_same_on_both_sides() {
+    let text = include_str!("../../shaders/shared/lockstep_software.wgsl");
+    let software = SHADERS
+        .iter()
+        .filter(|shader| shader.variant.constants.get("SOFTWARE") == Some(&Constant::Flag(true)));
+    let mut tried = 0;
+    for tiles in software.filter_map(|shader| shader.tiles) {
+        assert!(text.contains(&format!("\nconst LOCKSTEP = {}u;\n", tiles.lockstep)));
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+/// Words of WGSL that our shaders use.
+const WGSL: &str = "A B C abs alias all any array atomic atomicAdd atomicLoad atomicOr atomicStore bitcast bool clamp \
+    const continue coopLoad coopLoadT coopMultiplyAdd coopStoreT coop_mat8x8 countLeadingZeros dot else exp exp2 f16 f32 \
+    false fn for global_invocation_id i32 if let local_invocation_index log mat4x4 max min num_workgroups private read \
+    read_write return select sign storage struct subgroup_id true u32 uniform var vec2 vec3 vec4 while workgroup \
+    workgroupBarrier workgroupUniformLoad workgroup_id";
+
+/// The names in a text's code that it declares, and those that it does not.
+fn declared_and_free(text: &str) -> [BTreeSet<String>; 2] {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (code, wgsl) = (code(text), WGSL.split_whitespace().collect::<BTreeSet<_>>());
+    let mut names = [BTreeSet::new(), BTreeSet::new()];
+    let (mut rest, mut last) = (code.as_str(), "");
+    while let Some(at) = rest.find(is_word) {
+        let before = rest[..at].chars().next_back();
+        let end = rest[at..].find(|c| !is_word(c)).map_or(rest.len(), |len| at + len);
+        let word = &rest[at..end];
+        rest = &rest[end..];
+        let follows =
+            before == Some(' ') && ["fn", "let", "var", "const", "struct", "alias"].contains(&last);
+        let is_declared = follows || rest.starts_with(':');
+        // Neither numbers nor members nor attributes.
+        if !word.starts_with(|c: char| c.is_ascii_digit()) && !matches!(before, Some('.' | '@')) {
+            names[usize::from(!is_declared)].insert(word.to_owned());
+        }
+        last = word;
+    }
+    let [declared, mut free] = names;
+    free.retain(|name| !declared.contains(name) && !wgsl.contains(name.as_str()));
+    [declared, free]
+}
+
+/// The names that stand in lines such as `// use`.
+fn listed(text: &str, word: &str) -> BTreeSet<String> {
+    let start = format!("// {word} ");
+    let names = text.lines().filter_map(|line| line.strip_prefix(&start));
+    names.flat_map(|names| names.split(", ")).map(str::to_owned).collect()
+}
+
+/// What a line of a text declares for all of its functions.
+fn item(line: &str) -> Option<&str> {
+    let is_variable = line.starts_with("var<") || line.starts_with("@group");
+    let rest = match is_variable {
+        true => line.split_once("> ").map(|(_, rest)| rest),
+        false => {
+            ["fn ", "struct ", "alias ", "const "].iter().find_map(|kind| line.strip_prefix(kind))
+        }
+    };
+    rest?.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+}
+
+/// What a line `// use` brings: of a part with several files, what all of them declare.
+fn brought(name: &str, shared: &[(String, String)]) -> BTreeSet<String> {
+    let (stem, tensor) = name.trim_end_matches(')').split_once('(').unwrap_or((name, "tensor"));
+    let is_file = shared.iter().any(|(file, _)| file == stem);
+    let files = shared.iter().filter(|(file, _)| {
+        file == stem
+            || !is_file && file.strip_prefix(stem).is_some_and(|rest| rest.starts_with('_'))
+    });
+    let declared = files.map(|(_, text)| {
+        text.replace("tensor", tensor).lines().filter_map(item).map(str::to_owned).collect()
+    });
+    let shared: Option<BTreeSet<String>> = declared.reduce(|all, one| &all & &one);
+    shared.unwrap_or_else(|| panic!("no part {name}"))
+}
+
+/// Every name in a file is its own, of a part that it uses, or, in a part, one that its includer has to declare.
+#[test]
+fn parts_say_what_they_use_and_what_they_need() {
+    let shared = files("shared");
+    for (stem, text) in files("").into_iter().chain(shared.clone()) {
+        let [declared, free] = declared_and_free(&text);
+        let mut missing = free.clone();
+        for name in listed(&text, "use") {
+            let brought = brought(&name, &shared);
+            assert!(!brought.is_disjoint(&free), "{stem}: nothing of {name} is used");
+            assert!(brought.is_disjoint(&declared), "{stem}: hides something of {name}");
+            missing = &missing - &brought;
+        }
+        assert_eq!(missing, listed(&text, "needs"), "{stem}");
     }
 }

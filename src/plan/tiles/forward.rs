@@ -154,7 +154,6 @@ impl ForwardTiles {
             ("THREADS", threads),
             ("KEYS", self.keys),
             ("ROWS_EACH", rows_each),
-            ("LOCKSTEP", self.lockstep()),
             ("KEYS_EACH", keys_each),
         ])
         .chain([("SOFTWARE", Constant::Flag(self.software))])
