@@ -72,6 +72,7 @@
 //! A key is hidden by the mask, by a bias of `-inf`, by causality or by a window; all apply together. A
 //! hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0 and lse `-inf`. Values whose weighted sum
 //! passes the largest f32 give infinity.
+#![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs then says what a feature brings
 
 mod error;
 

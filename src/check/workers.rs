@@ -7,7 +7,6 @@ use super::trial::{Task, Trial};
 use crate::error::Error;
 use crate::host::Gpu;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -65,8 +64,10 @@ pub(super) fn run(
         queue.work(gpu, options.kernels, &mut hear);
         return failure.map_or(Ok(()), Err);
     }
+    // A browser's device stays in its thread, and is no software adapter.
+    #[cfg(not(target_arch = "wasm32"))]
     thread::scope(|scope| {
-        let (sender, events) = mpsc::channel();
+        let (sender, events) = std::sync::mpsc::channel();
         for gpu in std::iter::once(gpu).chain(&siblings) {
             let (queue, sender) = (&queue, sender.clone());
             // Once nobody listens there is no more to do.

@@ -179,3 +179,12 @@ fn the_table_of_what_each_kernel_does_is_what_the_planner_does() {
     }
     assert_eq!(table.len(), rows.len(), "rows that the table does not have");
 }
+
+#[test]
+fn the_readme_names_the_oldest_rust_of_the_manifest() {
+    let readme = include_str!("../../README.md");
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    for text in [format!("badge/rust-{rust}+-"), format!("needs Rust {rust} and")] {
+        assert!(readme.contains(&text), "{text}");
+    }
+}
