@@ -133,9 +133,9 @@ pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
     CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, Lens, LinearInputs,
     LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    PagedKeys, Pages, Piece, PresentKeys, Problem, ScaleBy, SegmentLayout, SelfAttentionInputs,
-    SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence, SmallTensors,
-    Strides, View,
+    PackedSequence, PagedKeys, Pages, PresentKeys, Problem, ScaleBy, SegmentLayout,
+    SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence,
+    SmallTensors, Strides, View,
 };
 pub use shader::assemble;
 pub use shader::{Binding, bindings};

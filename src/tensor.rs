@@ -6,72 +6,68 @@
 use crate::problem::{ElementType, View};
 use std::ops::{Index, IndexMut};
 
-/// A tensor that an operation reads or writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are those of the structs of buffers")]
-pub enum Tensor {
-    // Of attention, in the order in which they are validated.
-    Query,
-    Key,
-    Value,
-    Mask,
-    Bias,
-    AlibiSlopes,
-    /// Segment ids of the queries; those of the keys stand behind them in the same buffer.
-    Segments,
-    KeySegments,
-    Lens,
-    Pages,
-    Sinks,
-    Out,
-    Lse,
-    Weights,
-    RawScores,
-    CappedScores,
-    MaskedScores,
-    // Of the layers.
-    X,
-    Weight,
-    Cos,
-    Sin,
-    Table,
-    Positions,
-    /// Results over parts of the keys, given to be merged.
-    Parts,
-    PartsLse,
-    // Parameters of the layers.
-    QueryWeight,
-    KeyWeight,
-    ValueWeight,
-    InBias,
-    OutWeight,
-    OutBias,
-    ExtraKey,
-    ExtraValue,
-    // The operators' own buffers.
-    /// Scores nobody asked to keep.
-    Workspace,
-    /// Out before it is packed into words that rows share.
-    Unpacked,
-    /// Out over parts of the keys, before they are merged.
-    PartialOut,
-    /// The running maximum and sum of each row over parts of the keys.
-    PartialLse,
-    /// The running maximum and sum of each row, of which the weights are made.
-    Sums,
-    /// Small tensors one after the other, where a call has several.
-    Joined,
-    /// Projected rows of a layer.
-    ProjectedQuery,
-    ProjectedKey,
-    ProjectedValue,
-    /// What attention inside a layer gives.
-    Attended,
-    AttendedLse,
-    /// Weights of all heads, of which only the mean is asked for.
-    HeadWeights,
-    /// Rows of a cache on their way from one place to another.
-    Aside,
+/// The tensors in groups, each of which becomes a list too.
+macro_rules! tensors {
+    ($($(#[$about:meta])* $group:ident { $($(#[$doc:meta])* $tensor:ident)* })*) => {
+        /// A tensor that an operation reads or writes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "the names are those of the structs of buffers")]
+        pub enum Tensor {
+            $($($(#[$doc])* $tensor,)*)*
+        }
+
+        impl Tensor {
+            $($(#[$about])*
+            pub const $group: [Self; [$(stringify!($tensor)),*].len()] = [$(Self::$tensor),*];)*
+        }
+    };
+}
+
+tensors! {
+    /// What attention reads, in the order in which it is validated.
+    INPUTS {
+        Query Key Value Mask Bias AlibiSlopes
+        /// Segment ids of the queries; those of the keys stand behind them in the same buffer.
+        Segments
+        KeySegments Lens Pages Sinks
+    }
+    /// What attention writes.
+    OUTPUTS { Out Lse Weights RawScores CappedScores MaskedScores }
+    /// What layers read and write besides.
+    LAYERS {
+        X Weight Cos Sin Table Positions
+        /// Results over parts of the keys, given to be merged.
+        Parts
+        PartsLse
+    }
+    /// Parameters of layers.
+    PARAMETERS { QueryWeight KeyWeight ValueWeight InBias OutWeight OutBias ExtraKey ExtraValue }
+    /// The operators' own buffers.
+    OWN {
+        /// Scores nobody asked to keep.
+        Workspace
+        /// Out before it is packed into words that rows share.
+        Unpacked
+        /// Out over parts of the keys, before they are merged.
+        PartialOut
+        /// The running maximum and sum of each row over parts of the keys.
+        PartialLse
+        /// The running maximum and sum of each row, of which the weights are made.
+        Sums
+        /// Small tensors one after the other, where a call has several.
+        Joined
+        /// Projected rows of a layer.
+        ProjectedQuery
+        ProjectedKey
+        ProjectedValue
+        /// What attention inside a layer gives.
+        Attended
+        AttendedLse
+        /// Weights of all heads, of which only the mean is asked for.
+        HeadWeights
+        /// Rows of a cache on their way from one place to another.
+        Aside
+    }
 }
 
 /// How a tensor is cut along one of its dimensions.
@@ -180,63 +176,14 @@ impl Given {
 }
 
 impl Tensor {
-    /// Those of attention that a caller gives, inputs first.
-    pub const ATTENTION: [Self; 17] = [
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::Mask,
-        Self::Bias,
-        Self::AlibiSlopes,
-        Self::Segments,
-        Self::KeySegments,
-        Self::Lens,
-        Self::Pages,
-        Self::Sinks,
-        Self::Out,
-        Self::Lse,
-        Self::Weights,
-        Self::RawScores,
-        Self::CappedScores,
-        Self::MaskedScores,
-    ];
-
-    /// Those of them that are written.
-    pub const OUTPUTS: [Self; 6] = [
-        Self::Out,
-        Self::Lse,
-        Self::Weights,
-        Self::RawScores,
-        Self::CappedScores,
-        Self::MaskedScores,
-    ];
+    /// Attention's, inputs first.
+    pub(crate) fn attention() -> impl Iterator<Item = Self> {
+        Self::INPUTS.into_iter().chain(Self::OUTPUTS)
+    }
 
     /// Small ones of a word an element, which kernels read through one binding, in the order in which they are joined.
     pub const SMALL: [Self; 5] =
         [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages, Self::Sinks];
-
-    /// The operators' own buffers.
-    pub const OWN: [Self; 13] = [
-        Self::Workspace,
-        Self::Unpacked,
-        Self::PartialOut,
-        Self::PartialLse,
-        Self::Sums,
-        Self::Joined,
-        Self::ProjectedQuery,
-        Self::ProjectedKey,
-        Self::ProjectedValue,
-        Self::Attended,
-        Self::AttendedLse,
-        Self::HeadWeights,
-        Self::Aside,
-    ];
-
-    /// Whether it is one of the operators' own buffers.
-    #[must_use]
-    pub fn is_own(self) -> bool {
-        Self::OWN.contains(&self)
-    }
 
     /// Whether it is of use within one call alone, which may then be cut until it is small.
     pub(crate) fn is_scratch(self) -> bool {
@@ -245,7 +192,7 @@ impl Tensor {
         scratch.contains(&self)
     }
 
-    /// What there is to know of one of [`Tensor::ATTENTION`].
+    /// What there is to know of one of attention's.
     pub(crate) fn spec(self) -> Spec {
         use Axis::{Batch, HeadDim, Heads, Keys, KvHeads, One, Queries, Sequences, ValueDim};
         use Format::{Bits, Elements, Words};
@@ -277,13 +224,13 @@ impl Tensor {
 
 /// Where each of attention's tensors lies, if a call has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Views([Option<View>; Tensor::ATTENTION.len()]);
+pub struct Views([Option<View>; Tensor::INPUTS.len() + Tensor::OUTPUTS.len()]);
 
 impl Views {
     /// The same tensors, each where `change` puts it.
     pub(crate) fn map(self, change: impl Fn(Tensor, View) -> View) -> Self {
         let mut views = self;
-        for tensor in Tensor::ATTENTION {
+        for tensor in Tensor::attention() {
             views[tensor] = views[tensor].map(|view| change(tensor, view));
         }
         views
@@ -293,14 +240,14 @@ impl Views {
 impl Index<Tensor> for Views {
     type Output = Option<View>;
 
-    /// None of a tensor that is not one of [`Tensor::ATTENTION`].
+    /// None of a tensor that is not attention's.
     fn index(&self, tensor: Tensor) -> &Option<View> {
         self.0.get(tensor as usize).unwrap_or(&None)
     }
 }
 
 impl IndexMut<Tensor> for Views {
-    /// Of one of [`Tensor::ATTENTION`].
+    /// Of one of attention's.
     fn index_mut(&mut self, tensor: Tensor) -> &mut Option<View> {
         &mut self.0[tensor as usize]
     }

@@ -25,7 +25,7 @@ use std::ops::{Index, IndexMut};
 /// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0 and
 ///   its masked score `-inf` in every row. Raw and capped scores come before the masks and are there for
 ///   hidden keys too.
-/// - A row that sees no key has out 0, weights 0 and lse `-inf`, or the sink of its head: see [`AttentionShape::sinks`].
+/// - A row that sees no key has out 0, weights 0 and lse `-inf`, unless the shape has something that joins whole rows.
 /// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its lse
 ///   to NaN.
 /// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which its

@@ -119,9 +119,9 @@ fn added(
     heads: usize,
 ) -> Option<f64> {
     let (i_u32, j_u32) = (u32::try_from(i).ok()?, u32::try_from(j).ok()?);
-    let mut pieces = problem.pieces.iter().flatten();
-    let apart = problem.pieces.is_some()
-        && !pieces.any(|piece| piece.queries.contains(&i_u32) && piece.keys.contains(&j_u32));
+    let mut packed = problem.packed.iter().flatten();
+    let apart = problem.packed.is_some()
+        && !packed.any(|one| one.queries.contains(&i_u32) && one.keys.contains(&j_u32));
     if apart || !problem.sequence(b).contains(i, j) {
         return None;
     }

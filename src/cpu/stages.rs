@@ -79,9 +79,9 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
 }
 
 /// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in f64 and rounded. Of `inputs` only
-/// what joins whole rows is read: [`Inputs::sinks`].
+/// what joins whole rows is read.
 ///
-/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or its sink. A NaN or `+inf` makes every other
+/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or that of what joins it. A NaN or `+inf` makes every other
 /// weight of its row NaN, and its lse too.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
 fn score_count(problem: &Problem) -> Result<usize, Error> {
     for (argument, is_some, expected) in [
-        ("cu_seqlens", problem.pieces.is_some(), "none, as stages have one matrix of scores"),
+        ("cu_seqlens", problem.packed.is_some(), "none, as stages have one matrix of scores"),
         ("pages", problem.pages.is_some(), "none, as stages read no pages"),
     ] {
         if is_some {

@@ -95,7 +95,7 @@ pub(super) fn choose(
         return Ok(Choice { kernel, tiles: tiles?, reason });
     }
     let tiles = fused();
-    let longest = problem.counted_lines().map(|(_, line)| line.q_len()).max().unwrap_or_default();
+    let longest = problem.counted_rows().map(|(_, line)| line.q_len()).max().unwrap_or_default();
     let are_shared = |tiles: &Tiles| tiles.size().splits(problem, capabilities) > 1;
     let (kernel, reason) = if longest <= MOST_QUERIES && tiles.as_ref().is_ok_and(are_shared) {
         (Kernel::Decode, "few queries of many keys, which workgroups share")

@@ -173,7 +173,7 @@ fn hiding(p: &Problem) -> String {
         let place = match (
             align,
             p.lens.is_some_and(|lens| lens.moves),
-            p.sequences.is_none() && p.pieces.is_none(),
+            p.sequences.is_none() && p.packed.is_none(),
         ) {
             (Align::BottomRight, false, true) => format!(" (offset {})", p.offset),
             _ => String::new(),
@@ -185,9 +185,9 @@ fn hiding(p: &Problem) -> String {
         });
     }
     let named = [
-        ("kv_lens", p.sequences.is_some() && p.pieces.is_none()),
+        ("kv_lens", p.sequences.is_some() && p.packed.is_none()),
         ("lens", p.lens.is_some()),
-        ("cu_seqlens", p.pieces.is_some()),
+        ("cu_seqlens", p.packed.is_some()),
         ("segments", p.has(Tensor::Segments)),
         ("mask", p.has(Tensor::Mask)),
         ("bias where -inf", p.has(Tensor::Bias)),

@@ -1,7 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
 
 use super::window::Window;
-use crate::problem::{Lens, Line, Pages, Problem, View};
+use crate::problem::{Lens, Pages, Problem, SequenceRow, View};
 use crate::tensor::Tensor;
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
@@ -104,9 +104,9 @@ impl SequenceParams {
     /// The lines of a ragged problem, and its workgroups of `rows` rows in all.
     pub(super) fn table(problem: &Problem, rows: u32) -> (Vec<Self>, u32) {
         let mut tiles = 0_u32;
-        let line = |line: Line| {
+        let line = |line: SequenceRow| {
             let (first_tile, q_len) = (tiles, line.q_len());
-            let Line { queries, first_key, sequence } = line;
+            let SequenceRow { queries, first_key, sequence } = line;
             tiles = tiles.saturating_add(q_len.saturating_mul(problem.group()).div_ceil(rows));
             Self {
                 first_tile,
@@ -119,7 +119,7 @@ impl SequenceParams {
                 offset: sequence.offset,
             }
         };
-        let lines = problem.lines().map(line).collect();
+        let lines = problem.sequence_rows().map(line).collect();
         (lines, tiles)
     }
 }

@@ -32,7 +32,7 @@ impl Way {
     ) -> Result<Self, Error> {
         let fused_tiles = match tiles {
             // Some packed sequences may have no keys, and so no scores.
-            Tiles::Products(_) if problem.pieces.is_some() => {
+            Tiles::Products(_) if problem.packed.is_some() => {
                 Tiles::Wide(WideTiles::new(problem, capabilities)?)
             }
             tiles => tiles,
@@ -138,7 +138,7 @@ pub(super) fn work(part: &Problem) -> u64 {
         return 0;
     }
     let columns = u64::from(part.head_dim) + u64::from(part.value_dim);
-    let pairs = part.counted_lines().map(|(count, line)| {
+    let pairs = part.counted_rows().map(|(count, line)| {
         let pairs = u64::from(line.q_len()) * u64::from(line.sequence.reach());
         pairs.saturating_mul(count.into())
     });
@@ -151,7 +151,7 @@ pub(super) fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<E
     if part.kv_len <= found {
         return None;
     }
-    let reaches = part.counted_lines().map(|(_, line)| line.sequence.reach());
+    let reaches = part.counted_rows().map(|(_, line)| line.sequence.reach());
     let reach = reaches.max().unwrap_or_default();
     let step = part.pages.map_or(1, |pages| pages.page_len);
     let expected = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
@@ -188,7 +188,7 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     let count = part.sequence_count();
     match excess {
         // A packed sequence is cut along its keys once it is alone.
-        Excess::Keys { .. } => part.pieces.is_some().then_some(Axis::Batch),
+        Excess::Keys { .. } => part.packed.is_some().then_some(Axis::Batch),
         Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
             (part.num_kv_heads > 1).then_some(Axis::Heads)
         }

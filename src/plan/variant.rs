@@ -4,43 +4,55 @@ use super::storage::Storage;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A shader file and its entry point, which share a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Entry {
-    /// Fused attention.
-    AttentionForward,
-    /// Fused attention for long heads.
-    AttentionForwardWide,
-    /// Fused attention on cooperative matrices.
-    AttentionForwardMatrix,
-    /// Results over parts of the keys into those over all.
-    AttentionCombine,
-    /// The weights, beside the results.
-    AttentionWeights,
-    /// Three stages, first: scores.
-    Scores,
-    /// Three stages, second: weights.
-    Softmax,
-    /// Three stages, third: out.
-    WeightedSum,
-    /// Outputs of 16 bits into words that rows share.
-    Pack,
-    /// A linear layer.
-    Linear,
-    /// The mean of the weights over the heads.
-    HeadMean,
-    /// Rows that see no key made rows that see all alike.
-    UniformRows,
-    /// Fused additive attention.
-    AdditiveForward,
-    /// Rotary encoding.
-    Rotary,
-    /// An encoding that is added.
-    Positional,
-    /// Lengths of a cache's sequences.
-    CacheLens,
-    /// Small tensors into one buffer.
-    Join,
+/// Every shader: its entry, the name of its entry point and file, what it is for.
+macro_rules! entries {
+    ($($entry:ident $name:literal $what:literal;)*) => {
+        /// A shader file and its entry point, which share a name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Entry {
+            $(#[doc = $what] $entry,)*
+        }
+
+        impl Entry {
+            /// Every shader.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$entry),*];
+
+            /// Name of the entry point and stem of the file.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$entry => $name,)*
+                }
+            }
+
+            /// The text of its file.
+            pub(crate) const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$entry => include_str!(concat!("../../shaders/", $name, ".wgsl")),)*
+                }
+            }
+        }
+    };
+}
+
+entries! {
+    AttentionForward "attention_forward" "Fused attention.";
+    AttentionForwardWide "attention_forward_wide" "Fused attention for long heads.";
+    AttentionForwardMatrix "attention_forward_matrix" "Fused attention on cooperative matrices.";
+    AttentionCombine "attention_combine" "Results over parts of the keys into those over all.";
+    AttentionWeights "attention_weights" "The weights, beside the results.";
+    Scores "scores" "Three stages, first: scores.";
+    Softmax "softmax" "Three stages, second: weights.";
+    WeightedSum "weighted_sum" "Three stages, third: out.";
+    Pack "pack" "Outputs of 16 bits into words that rows share.";
+    Linear "linear" "A linear layer.";
+    HeadMean "head_mean" "The mean of the weights over the heads.";
+    UniformRows "uniform_rows" "Rows that see no key made rows that see all alike.";
+    AdditiveForward "additive_forward" "Fused additive attention.";
+    Rotary "rotary" "Rotary encoding.";
+    Positional "positional" "An encoding that is added.";
+    CacheLens "cache_lens" "Lengths of a cache's sequences.";
+    Join "join" "Small tensors into one buffer.";
 }
 
 /// How a shader uses a storage buffer.
@@ -53,76 +65,6 @@ pub enum Access {
 }
 
 impl Entry {
-    /// Every shader.
-    pub const ALL: [Self; 17] = [
-        Self::AttentionForward,
-        Self::AttentionForwardWide,
-        Self::AttentionForwardMatrix,
-        Self::AttentionCombine,
-        Self::AttentionWeights,
-        Self::Scores,
-        Self::Softmax,
-        Self::WeightedSum,
-        Self::Pack,
-        Self::Linear,
-        Self::HeadMean,
-        Self::UniformRows,
-        Self::AdditiveForward,
-        Self::Rotary,
-        Self::Positional,
-        Self::CacheLens,
-        Self::Join,
-    ];
-
-    /// Name of the entry point and stem of the file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AttentionForward => "attention_forward",
-            Self::AttentionForwardWide => "attention_forward_wide",
-            Self::AttentionForwardMatrix => "attention_forward_matrix",
-            Self::AttentionCombine => "attention_combine",
-            Self::AttentionWeights => "attention_weights",
-            Self::Scores => "scores",
-            Self::Softmax => "softmax",
-            Self::WeightedSum => "weighted_sum",
-            Self::Pack => "pack",
-            Self::Linear => "linear",
-            Self::HeadMean => "head_mean",
-            Self::UniformRows => "uniform_rows",
-            Self::AdditiveForward => "additive_forward",
-            Self::Rotary => "rotary",
-            Self::Positional => "positional",
-            Self::CacheLens => "cache_lens",
-            Self::Join => "join",
-        }
-    }
-
-    /// The text of its file.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::AttentionForward => include_str!("../../shaders/attention_forward.wgsl"),
-            Self::AttentionForwardWide => include_str!("../../shaders/attention_forward_wide.wgsl"),
-            Self::AttentionForwardMatrix => {
-                include_str!("../../shaders/attention_forward_matrix.wgsl")
-            }
-            Self::AttentionCombine => include_str!("../../shaders/attention_combine.wgsl"),
-            Self::AttentionWeights => include_str!("../../shaders/attention_weights.wgsl"),
-            Self::Scores => include_str!("../../shaders/scores.wgsl"),
-            Self::Softmax => include_str!("../../shaders/softmax.wgsl"),
-            Self::WeightedSum => include_str!("../../shaders/weighted_sum.wgsl"),
-            Self::Pack => include_str!("../../shaders/pack.wgsl"),
-            Self::Linear => include_str!("../../shaders/linear.wgsl"),
-            Self::HeadMean => include_str!("../../shaders/head_mean.wgsl"),
-            Self::UniformRows => include_str!("../../shaders/uniform_rows.wgsl"),
-            Self::AdditiveForward => include_str!("../../shaders/additive_forward.wgsl"),
-            Self::Rotary => include_str!("../../shaders/rotary.wgsl"),
-            Self::Positional => include_str!("../../shaders/positional.wgsl"),
-            Self::CacheLens => include_str!("../../shaders/cache_lens.wgsl"),
-            Self::Join => include_str!("../../shaders/join.wgsl"),
-        }
-    }
-
     /// The default of one of its counts, read from its text as the library is compiled, so that it stands nowhere else.
     pub(crate) const fn count(self, name: &str) -> u32 {
         let (text, name) = (self.text().as_bytes(), name.as_bytes());

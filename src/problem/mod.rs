@@ -8,9 +8,9 @@ mod merge;
 mod multi_head;
 mod options;
 mod pages;
-mod pieces;
 mod segments;
 mod self_attention;
+mod sequences;
 mod shape;
 mod slice;
 mod small;
@@ -33,11 +33,11 @@ pub use multi_head::{
 pub use options::{Align, AttentionOptions};
 pub(crate) use pages::check_page_len;
 pub use pages::{PagedKeys, Pages, PresentKeys};
-pub(crate) use pieces::Line;
-pub use pieces::{Piece, Sequence};
 pub use self_attention::{
     ScaleBy, SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
+pub(crate) use sequences::SequenceRow;
+pub use sequences::{PackedSequence, Sequence};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, SegmentLayout};
 pub(crate) use slice::move_view;
 pub use small::SmallTensors;
@@ -96,7 +96,7 @@ pub struct Problem {
     /// What the last three are for each sequence, if not the same for all.
     pub sequences: Option<Vec<Sequence>>,
     /// The sequences of a batch without padding.
-    pub pieces: Option<Vec<Piece>>,
+    pub packed: Option<Vec<PackedSequence>>,
 }
 
 /// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the first.
@@ -171,11 +171,11 @@ impl Problem {
             Some(lens) if lens.moves => Sequence::without_len(options, s.q_len, s.kv_len)?,
             _ => Sequence::new(options, s.q_len, s.kv_len)?,
         };
-        let sequences = pieces::sequences(s, options)?;
-        let pieces = pieces::pieces(s, options)?;
-        let sizes = s.sizes(pieces.as_ref().map_or(s.batch, Vec::len));
+        let sequences = sequences::sequences(s, options)?;
+        let packed = sequences::packed(s, options)?;
+        let sizes = s.sizes(packed.as_ref().map_or(s.batch, Vec::len));
         let mut views = Views::default();
-        for tensor in Tensor::ATTENTION {
+        for tensor in Tensor::attention() {
             views[tensor] =
                 s.place(tensor).map(|place| place.resolve(tensor, &sizes)).transpose()?;
         }
@@ -201,7 +201,7 @@ impl Problem {
             offset: whole.offset,
             band: whole.band,
             sequences,
-            pieces,
+            packed,
         })
     }
 
@@ -267,7 +267,7 @@ impl Problem {
 
     /// The tensors that a caller gives, or may give: key segments come with those of the queries.
     pub(crate) fn given(&self) -> impl Iterator<Item = Given> + '_ {
-        let tensors = Tensor::ATTENTION.into_iter();
+        let tensors = Tensor::attention();
         tensors.filter(|&tensor| tensor != Tensor::KeySegments).map(|tensor| {
             let Spec { name, format, is_output, .. } = tensor.spec();
             let len = self.small.len(tensor);
@@ -294,13 +294,13 @@ impl Problem {
             let Spec { is_output, is_of_rows, .. } = tensor.spec();
             !is_output && !is_of_rows && *tensor as usize >= Tensor::Mask as usize
         };
-        let of_keys: Vec<Tensor> = Tensor::ATTENTION.into_iter().filter(is_of_keys).collect();
+        let of_keys: Vec<Tensor> = Tensor::attention().filter(is_of_keys).collect();
         self.without(&of_keys)
     }
 
     /// The same without what is about whole rows.
     pub(crate) fn of_keys(&self) -> Self {
-        let of_rows = Tensor::ATTENTION.into_iter().filter(|tensor| tensor.spec().is_of_rows);
+        let of_rows = Tensor::attention().filter(|tensor| tensor.spec().is_of_rows);
         self.without(&of_rows.collect::<Vec<_>>())
     }
 

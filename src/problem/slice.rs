@@ -29,9 +29,9 @@ impl Problem {
             .sequences
             .as_ref()
             .map(|all| all[batches.start as usize..batches.end as usize].to_vec());
-        let packed = if self.pieces.is_some() { 0..self.sequence_count() } else { batches.clone() };
+        let packed = if self.packed.is_some() { 0..self.sequence_count() } else { batches.clone() };
         let cut = Cut { batches, sequences: packed, heads, queries, ..self.whole() };
-        Self { sequences, pieces: self.pieces.clone(), ..self.cut(&cut) }
+        Self { sequences, packed: self.packed.clone(), ..self.cut(&cut) }
     }
 
     /// The same attention over some of the keys, from the first of a page on, and without what joins once all of the keys are
@@ -49,7 +49,7 @@ impl Problem {
             offset,
             band,
             sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
-            pieces: self.pieces.clone(),
+            packed: self.packed.clone(),
             ..part.of_keys()
         }
     }
@@ -86,7 +86,7 @@ impl Problem {
                 ..self.band
             },
             sequences: None,
-            pieces: None,
+            packed: None,
             ..*self
         }
     }

@@ -127,7 +127,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     let shown =
         [p.view(Tensor::RawScores), p.view(Tensor::CappedScores), p.view(Tensor::MaskedScores)];
     let matrices = 1 + shown.iter().flatten().count();
-    let sequences: Vec<(u32, u32)> = match &p.pieces {
+    let sequences: Vec<(u32, u32)> = match &p.packed {
         Some(pieces) => pieces
             .iter()
             .map(|piece| {
@@ -256,7 +256,7 @@ fn asks(dispatch: &Dispatch, flag: &str) -> bool {
 fn assert_knows(dispatch: &Dispatch, p: &Problem) {
     let params = &dispatch.params::<Params>();
     assert_eq!(params.scale, p.scale_f32());
-    assert!(p.pieces.is_some() || params.kv_len == p.kv_len);
+    assert!(p.packed.is_some() || params.kv_len == p.kv_len);
     // What the caller sees of the scores before masks and biases is computed without them.
     let early = [Tensor::RawScores, Tensor::CappedScores].map(|early| find(dispatch, early));
     // Nor is there anything of keys to know without keys.
@@ -323,14 +323,14 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let params = &dispatch.params::<Params>();
     let kv_head = head / p.group() as usize;
     // With `cu_seqlens` a query and its keys count from their own sequence's first on.
-    let of_piece = p.pieces.iter().flatten().enumerate().find_map(|(at, piece)| {
+    let of_packed = p.packed.iter().flatten().enumerate().find_map(|(at, piece)| {
         let queries = piece.queries.start as usize..piece.queries.end as usize;
         queries
             .contains(&query)
             .then(|| (at, query - queries.start, piece.keys.clone(), piece.sequence))
     });
     let (line, own_query, keys, sequence) =
-        of_piece.unwrap_or((batch, query, 0..p.kv_len, p.sequence(batch)));
+        of_packed.unwrap_or((batch, query, 0..p.kv_len, p.sequence(batch)));
     let (first_key, kv_len) = (keys.start as usize, keys.end - keys.start);
     for bound in &dispatch.bound {
         let Some(view) = view(p, bound.tensor) else { continue };

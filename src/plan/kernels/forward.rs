@@ -63,7 +63,7 @@ pub(in crate::plan) fn split(
 fn partial(part: &Problem, columns: u32) -> View {
     let view = dense(part, columns);
     // Packed one after the other, sequences share a batch.
-    View { batch: if part.pieces.is_some() { 0 } else { view.batch }, ..view }
+    View { batch: if part.packed.is_some() { 0 } else { view.batch }, ..view }
 }
 
 /// Merges the results of `count` parts of the keys.

@@ -62,7 +62,7 @@ impl TileSize {
             0 => WORKGROUPS,
             processors => processors.saturating_mul(WORKGROUPS_EACH),
         };
-        let reaches = problem.counted_lines().map(|(_, line)| line.sequence.reach());
+        let reaches = problem.counted_rows().map(|(_, line)| line.sequence.reach());
         let keys = reaches.max().unwrap_or_default();
         let most = capabilities.workgroups_per_axis / chunks.max(1);
         // Their shares are found from as many tiles as a row of the tensor has, times the number of
@@ -157,7 +157,7 @@ pub(super) fn packed_rows(problem: &Problem) -> u32 {
 /// Workgroups of so many rows that see all of the keys.
 pub(super) fn workgroups(problem: &Problem, rows: u32) -> u32 {
     let tiles = problem
-        .counted_lines()
+        .counted_rows()
         .map(|(count, line)| {
             line.q_len().saturating_mul(problem.group()).div_ceil(rows).saturating_mul(count)
         })

@@ -18,7 +18,7 @@ pub struct Sequence {
 
 /// One sequence of a batch without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct PackedSequence {
     /// Its queries.
     pub queries: Range<u32>,
     /// Its keys.
@@ -107,10 +107,10 @@ pub(super) fn sequences(
 }
 
 /// One for each sequence, if the shape says where they begin.
-pub(super) fn pieces(
+pub(super) fn packed(
     shape: &AttentionShape,
     options: &AttentionOptions,
-) -> Result<Option<Vec<Piece>>, Error> {
+) -> Result<Option<Vec<PackedSequence>>, Error> {
     let Some(cu_seqlens) = &shape.cu_seqlens else { return Ok(None) };
     let others = [
         ("mask", shape.mask.is_some()),
@@ -133,11 +133,11 @@ pub(super) fn pieces(
         let expected = format!("{} elements, as cu_seqlens.query", queries.len() + 1);
         return Err(Error::invalid("cu_seqlens.key", expected, keys.len() + 1));
     }
-    let piece = |(queries, keys): (Range<u32>, Range<u32>)| {
+    let one = |(queries, keys): (Range<u32>, Range<u32>)| {
         let sequence = Sequence::new(options, queries.len(), keys.len())?;
-        Ok(Piece { queries, keys, sequence })
+        Ok(PackedSequence { queries, keys, sequence })
     };
-    queries.into_iter().zip(keys).map(piece).collect::<Result<_, _>>().map(Some)
+    queries.into_iter().zip(keys).map(one).collect::<Result<_, _>>().map(Some)
 }
 
 fn ranges(
@@ -181,13 +181,13 @@ fn band(options: &AttentionOptions, offset: i32, open: Band) -> Band {
 }
 
 /// A sequence of a problem, and where it begins in tensors that hold one after the other.
-pub(crate) struct Line {
+pub(crate) struct SequenceRow {
     pub(crate) queries: Range<u32>,
     pub(crate) first_key: u32,
     pub(crate) sequence: Sequence,
 }
 
-impl Line {
+impl SequenceRow {
     pub(crate) fn q_len(&self) -> u32 {
         self.queries.end - self.queries.start
     }
@@ -197,48 +197,48 @@ impl Problem {
     /// Whether sequences may differ.
     #[must_use]
     pub fn is_ragged(&self) -> bool {
-        self.sequences.is_some() || self.pieces.is_some()
+        self.sequences.is_some() || self.packed.is_some()
     }
 
     /// Number of sequences, each counted whether in a batch or one after the other.
     #[must_use]
     pub fn sequence_count(&self) -> u32 {
-        match &self.pieces {
-            Some(pieces) => u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+        match &self.packed {
+            Some(packed) => u32::try_from(packed.len()).unwrap_or(u32::MAX),
             None => self.batch,
         }
     }
 
     /// Its sequences.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
-        let of_piece = |piece: &Piece| Line {
-            queries: piece.queries.clone(),
-            first_key: piece.keys.start,
-            sequence: piece.sequence,
+    pub(crate) fn sequence_rows(&self) -> impl Iterator<Item = SequenceRow> {
+        let of_packed = |one: &PackedSequence| SequenceRow {
+            queries: one.queries.clone(),
+            first_key: one.keys.start,
+            sequence: one.sequence,
         };
-        let pieces = self.pieces.iter().flatten().map(of_piece);
-        let of_batch = |batch| Line {
+        let packed = self.packed.iter().flatten().map(of_packed);
+        let of_batch = |batch| SequenceRow {
             queries: 0..self.q_len,
             first_key: 0,
             sequence: self.sequence(batch as usize),
         };
-        let batches = if self.pieces.is_some() { 0..0 } else { 0..self.batch };
-        pieces.chain(batches.map(of_batch))
+        let batches = if self.packed.is_some() { 0..0 } else { 0..self.batch };
+        packed.chain(batches.map(of_batch))
     }
 
     /// Its sequences, those that are all alike as one, each with how many they are.
-    pub(crate) fn counted_lines(&self) -> impl Iterator<Item = (u32, Line)> {
-        let are_alike = self.pieces.is_none() && self.sequences.is_none();
+    pub(crate) fn counted_rows(&self) -> impl Iterator<Item = (u32, SequenceRow)> {
+        let are_alike = self.packed.is_none() && self.sequences.is_none();
         let (count, kinds) = if are_alike { (self.batch, 1) } else { (1, usize::MAX) };
-        self.lines().take(kinds).map(move |line| (count, line))
+        self.sequence_rows().take(kinds).map(move |line| (count, line))
     }
 
     /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
     /// sequences of a batch without padding, each a problem of its own.
     pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
-        match (&self.pieces, &self.sequences) {
-            (Some(pieces), _) => {
-                Box::new((0..).zip(pieces).map(|(at, piece)| self.piece(at, piece)))
+        match (&self.packed, &self.sequences) {
+            (Some(packed), _) => {
+                Box::new((0..).zip(packed).map(|(at, one)| self.one_packed(at, one)))
             }
             (None, Some(sequences)) => Box::new(self.runs(sequences)),
             (None, None) => Box::new(std::iter::once(self.clone())),
@@ -257,29 +257,29 @@ impl Problem {
         })
     }
 
-    fn piece(&self, at: u32, piece: &Piece) -> Self {
-        self.packed(at..at + 1, &piece.queries, &piece.keys).alike(piece.sequence)
+    fn one_packed(&self, at: u32, one: &PackedSequence) -> Self {
+        self.packed(at..at + 1, &one.queries, &one.keys).alike(one.sequence)
     }
 
     /// Some of the sequences of a ragged problem.
     pub(crate) fn sequences(&self, range: Range<u32>) -> Self {
-        let pieces =
-            self.pieces.as_deref().map(|all| &all[range.start as usize..range.end as usize]);
-        let Some(pieces) = pieces else {
+        let packed =
+            self.packed.as_deref().map(|all| &all[range.start as usize..range.end as usize]);
+        let Some(packed) = packed else {
             return self.slice(range, 0..self.num_heads, 0..self.q_len);
         };
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+        let (Some(first), Some(last)) = (packed.first(), packed.last()) else {
             return self.clone();
         };
         let (queries, keys) =
             (first.queries.start..last.queries.end, first.keys.start..last.keys.end);
         let moved = |range: &Range<u32>, start| range.start - start..range.end - start;
-        let pieces = pieces.iter().map(|piece| Piece {
-            queries: moved(&piece.queries, queries.start),
-            keys: moved(&piece.keys, keys.start),
-            sequence: piece.sequence,
+        let packed = packed.iter().map(|one| PackedSequence {
+            queries: moved(&one.queries, queries.start),
+            keys: moved(&one.keys, keys.start),
+            sequence: one.sequence,
         });
-        Self { pieces: Some(pieces.collect()), ..self.packed(range, &queries, &keys) }
+        Self { packed: Some(packed.collect()), ..self.packed(range, &queries, &keys) }
     }
 
     /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
