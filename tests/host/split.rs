@@ -3,8 +3,8 @@
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Entry, Kernel,
-    Layout, Params, Plan, Problem, Tensor,
+    AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
+    ElementType, Entry, Kernel, Layout, Params, Plan, Problem, Tensor,
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {
@@ -40,6 +40,27 @@ fn a_grid_that_is_too_long_is_cut_along_that_axis_alone() {
         let plan = planned(&shape, &axis(4)).unwrap();
         assert_eq!(grids(&plan), expected, "{shape:?}");
         assert_covers_its_problem(&plan);
+    }
+}
+
+/// Slopes of a sequence lie behind those of all sequences before it, whichever heads a part has.
+#[test]
+fn slopes_of_packed_sequences_stay_bound_where_heads_are_parted() {
+    let starts = vec![0, 3, 7, 9];
+    let shape = AttentionShape {
+        cu_seqlens: Some(CuSeqlens { query: starts.clone(), key: starts }),
+        alibi: Some(AlibiLayout::PerBatchAndHead),
+        ..AttentionShape::new(1, 5, 9, 4).with_layout(Layout::Bshd)
+    };
+    let plan = planned(&shape, &axis(4)).unwrap();
+    assert_eq!(grids(&plan), [[3, 2, 1], [3, 3, 1]]);
+    assert_covers_its_problem(&plan);
+    for dispatch in plan.dispatches() {
+        let Params { alibi_offset, alibi_batch, .. } = dispatch.params();
+        let window = dispatch.find(Tensor::AlibiSlopes).unwrap().window;
+        let last = window.first_element + alibi_offset + 2 * alibi_batch + dispatch.grid[1] - 1;
+        let end = window.start + window.size;
+        assert!(u64::from(last + 1) * 4 <= end, "slope {last} past byte {end}");
     }
 }
 
