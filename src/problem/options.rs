@@ -1,6 +1,6 @@
 //! What the scores go through: scale, softcap, causality, windows.
 
-use super::AttentionShape;
+use super::shape::AttentionShape;
 
 /// Options of attention, independent of each other; every way of hiding a key applies together.
 ///

@@ -1,11 +1,9 @@
 //! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
 
-use super::View;
-use super::element::ElementType;
-use super::pages::PagedKeys;
-use super::strides::{BroadcastLayout, Layout, resolve, resolve_broadcast, resolve_output};
+use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Axis, Spec, Tensor};
+use crate::view::{BroadcastLayout, Layout, View, resolve, resolve_broadcast, resolve_output};
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
 ///
@@ -126,6 +124,43 @@ pub enum SegmentLayout {
     PerSide,
     /// `[batch, len]`, the same for queries and keys, which are as many.
     Shared,
+}
+
+/// How keys and values lie in pages: key `j` of sequence `b` is row `j % page_len` of the page that the table
+/// `[batch, pages_per_sequence]` names at `[b, j / page_len]`.
+///
+/// [`AttentionShape::key`] and [`AttentionShape::value`] then are the layouts of the pool, `[pages, num_kv_heads, page_len, dim]`.
+/// Sequences may share pages. On the GPU a number past the last page is taken for the last one; entries of pages that a
+/// sequence does not reach are never read.
+///
+/// Source: Kwon et al. 2023, arXiv 2309.06180.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PagedKeys {
+    /// Keys of a page: a power of two from 16 to 256.
+    pub page_len: usize,
+    /// Pages of the pool.
+    pub pages: usize,
+    /// Entries of a sequence in the table: enough for `kv_len` keys, or more.
+    pub pages_per_sequence: usize,
+    /// What is there of each sequence's keys; none: all. Options have to hide the others, whose entries name any page.
+    pub present: Option<PresentKeys>,
+}
+
+/// Keys of a sequence that are there once others have been evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PresentKeys {
+    /// So many first ones: at least [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps).
+    pub first: usize,
+    /// So many last ones: at least `q_len` and [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) together.
+    pub last: usize,
+}
+
+impl PagedKeys {
+    /// Pages that hold all keys.
+    #[must_use]
+    pub fn new(page_len: usize, pages: usize, pages_per_sequence: usize) -> Self {
+        Self { page_len, pages, pages_per_sequence, present: None }
+    }
 }
 
 impl AttentionShape {

@@ -1,7 +1,10 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Lens, Problem, Sequence, View};
+use super::attention::Problem;
+use super::lens::Lens;
+use super::sequences::{Band, Sequence};
 use crate::tensor::{Axis, Tensor};
+use crate::view::{count, move_view_along};
 use std::ops::Range;
 
 /// What a part has of each axis that a problem can be cut along.
@@ -123,34 +126,4 @@ impl Problem {
         let open = Band::open(count(queries), self.kv_len, self.most_moved());
         open.clamp(bound.saturating_add_unsigned(queries.start))
     }
-}
-
-fn count(range: &Range<u32>) -> u32 {
-    range.end - range.start
-}
-
-/// Some of the sequences, heads and rows of a view, and so many columns.
-pub(crate) fn move_view(
-    view: View,
-    batches: &Range<u32>,
-    heads: &Range<u32>,
-    rows: &Range<u32>,
-    columns: u32,
-) -> View {
-    move_view_along(view, [batches.clone(), heads.clone(), rows.clone(), 0..columns])
-}
-
-fn move_view_along(view: View, ranges: [Range<u32>; 4]) -> View {
-    let sizes = ranges.each_ref().map(count);
-    if sizes.contains(&0) || view.extent == 0 {
-        return view;
-    }
-    let strides = [view.batch, view.head, view.row, view.column];
-    let offset = view.offset + dot(strides, ranges.map(|range| range.start));
-    View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
-}
-
-/// Within the view's extent, which fits u32.
-fn dot(strides: [u32; 4], steps: [u32; 4]) -> u32 {
-    strides.iter().zip(steps).map(|(stride, step)| stride * step).sum()
 }
