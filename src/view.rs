@@ -174,7 +174,8 @@ pub(crate) fn resolve_broadcast(
                 stride = multiply(argument, &[stride, own[axis]])?;
             }
             let mut view = view(argument, sizes, 0, strides, true)?;
-            // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is given.
+            // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is
+            // given.
             view.extent = to_u32(argument, stride)?;
             Ok(view)
         }

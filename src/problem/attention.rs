@@ -33,8 +33,8 @@ pub struct Problem {
     pub value_dim: u32,
     /// What query, key, value and out are stored as.
     pub element: ElementType,
-    /// Where each tensor lies that the call has. Of keys and values in pages the views are of the pool, and from one sequence
-    /// to the next is from one page to the next.
+    /// Where each tensor lies that the call has. Of keys and values in pages the views are of the
+    /// pool, and from one sequence to the next is from one page to the next.
     pub views: Views,
     /// What lengths in a buffer do, if the call finds them there; `seen_len` is then `kv_len`.
     pub lens: Option<Lens>,
@@ -204,8 +204,8 @@ impl Problem {
         Some(View { offset: view.offset + first, extent: view.extent + first, ..view })
     }
 
-    /// What stands in the binding of small tensors, if there are any: which buffer, and from the first element that is read to
-    /// the last.
+    /// What stands in the binding of small tensors, if there are any: which buffer, and from the
+    /// first element that is read to the last.
     pub(crate) fn small_tensors(&self) -> Option<(Tensor, View)> {
         let tensor = match self.small.present().next()? {
             _ if self.small.are_joined() => Tensor::Joined,

@@ -19,8 +19,9 @@ pub(super) struct Cut {
 }
 
 impl Problem {
-    /// The same attention for some of the sequences, query heads and queries; of sequences that differ, for all
-    /// queries. The heads either are all the heads of some key/value heads, or share one.
+    /// The same attention for some of the sequences, query heads and queries; of sequences that
+    /// differ, for all queries. The heads either are all the heads of some key/value heads, or
+    /// share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
@@ -37,8 +38,8 @@ impl Problem {
         Self { sequences, packed: self.packed.clone(), ..self.cut(&cut) }
     }
 
-    /// The same attention over some of the keys, from the first of a page on, and without what joins once all of the keys are
-    /// in: what comes of it is a part of the result.
+    /// The same attention over some of the keys, from the first of a page on, and without what
+    /// joins once all of the keys are in: what comes of it is a part of the result.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let open = Band::open(self.q_len, count(&keys), self.most_moved());
@@ -81,7 +82,8 @@ impl Problem {
             q_len: count(&cut.queries),
             kv_len: count(&cut.keys),
             views: self.views.map(place),
-            // Queries count from the slice's first one, so all that counts from a query moves with it.
+            // Queries count from the slice's first one, so all that counts from a query moves with
+            // it.
             offset: self.offset.saturating_add_unsigned(cut.queries.start),
             band: Band {
                 lower: self.moved_bound(self.band.lower, &cut.queries),
@@ -121,7 +123,8 @@ impl Problem {
         }
     }
 
-    /// A bound counted from the slice's first query, open ends clamped to the slice as in `Problem::new`.
+    /// A bound counted from the slice's first query, open ends clamped to the slice as in
+    /// `Problem::new`.
     fn moved_bound(&self, bound: i32, queries: &Range<u32>) -> i32 {
         let open = Band::open(count(queries), self.kv_len, self.most_moved());
         open.clamp(bound.saturating_add_unsigned(queries.start))

@@ -7,7 +7,8 @@ use crate::view::length;
 
 /// Lengths `[batch]` that are read when the call runs.
 ///
-/// The problem's offset and band then count without them: if the lengths move them, both are `len` further along the keys.
+/// The problem's offset and band then count without them: if the lengths move them, both are `len`
+/// further along the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lens {
     /// Keys that there is room for: a length above it counts as this.

@@ -61,8 +61,8 @@ impl Problem {
         self.sequence_rows().take(kinds).map(move |line| (count, line))
     }
 
-    /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
-    /// sequences of a batch without padding, each a problem of its own.
+    /// The problem in parts within which no sequence differs from another: runs of neighbours, or
+    /// the sequences of a batch without padding, each a problem of its own.
     pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
         match (&self.packed, &self.sequences) {
             (Some(packed), _) => {
@@ -110,7 +110,8 @@ impl Problem {
         Self { packed: Some(packed.collect()), ..self.packed(range, &queries, &keys) }
     }
 
-    /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
+    /// Neighbours among the sequences of a batch without padding, with these queries and keys, as
+    /// one.
     fn packed(&self, range: Range<u32>, queries: &Range<u32>, keys: &Range<u32>) -> Self {
         self.cut(&Cut {
             sequences: range,
@@ -138,7 +139,8 @@ impl Problem {
         self.lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
     }
 
-    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl computes.
+    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl
+    /// computes.
     #[must_use]
     pub fn sequence_of(&self, len: u32) -> Sequence {
         let Some(lens) = self.lens else { return self.sequence(0) };
@@ -163,8 +165,8 @@ impl Problem {
         }
     }
 
-    /// Refuses a table that names pages which are not there, for keys that a sequence has; `lens` are their numbers, if a
-    /// buffer holds them.
+    /// Refuses a table that names pages which are not there, for keys that a sequence has; `lens`
+    /// are their numbers, if a buffer holds them.
     pub(super) fn check_table(&self, table: &[u32], lens: Option<&[u32]>) -> Result<(), Error> {
         let (Some(Pages { page_len, count }), Some(view)) = (self.pages, self.views[Tensor::Pages])
         else {

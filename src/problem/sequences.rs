@@ -6,10 +6,11 @@ use crate::error::Error;
 use crate::view::{MAX_LEN, length};
 use std::ops::Range;
 
-/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the first.
+/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the
+/// first.
 ///
-/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`. Where lengths in a buffer
-/// move the band, by `most` at most, the lower one is `-q_len - most`.
+/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`.
+/// Where lengths in a buffer move the band, by `most` at most, the lower one is `-q_len - most`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Band {
     /// Lowest `j - i` that is visible.
@@ -87,7 +88,8 @@ impl Sequence {
         }
     }
 
-    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are `len` more.
+    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are
+    /// `len` more.
     pub(super) fn without_len(
         options: &AttentionOptions,
         q_len: usize,
@@ -99,7 +101,8 @@ impl Sequence {
         Ok(Self { seen_len: kv_len, offset, band })
     }
 
-    /// The same for some of the keys, counted from the first of them; `open` is the open band of these.
+    /// The same for some of the keys, counted from the first of them; `open` is the open band of
+    /// these.
     pub(super) fn at_keys(self, keys: &Range<u32>, open: Band) -> Self {
         let kv_len = keys.end - keys.start;
         let moved = |bound: i32| open.clamp(bound.saturating_sub_unsigned(keys.start));
