@@ -74,12 +74,14 @@
 //! passes the largest f32 give infinity.
 #![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs then says what a feature brings
 
+mod element;
 mod error;
+mod tensor;
+mod view;
 
 mod device;
 mod problem;
 mod tables;
-mod tensor;
 
 mod plan;
 mod shader;

@@ -3,7 +3,8 @@
 //! Validation, slicing, binding, uploads and downloads are loops over this list. A new optional tensor is one more line
 //! here, a field in the structs that callers fill, and the kernels that read it.
 
-use crate::problem::{ElementType, View};
+use crate::element::ElementType;
+use crate::view::View;
 use std::ops::{Index, IndexMut};
 
 /// The tensors in groups, each of which becomes a list too.

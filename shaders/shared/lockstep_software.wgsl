@@ -3,7 +3,7 @@
 // use row_block
 // needs ROWS_EACH, THREADS
 
-// As SOFTWARE_LOCKSTEP in src/plan/tiles/size.rs.
+// Invocations of a vector.
 const LOCKSTEP = 8u;
 
 // The slots of a tile that an invocation stages: from `begin` up to `end`, SLOT_STEP apart. Each

@@ -75,9 +75,8 @@ struct Tile {
 }
 
 impl Tile {
-    /// On a CPU that plays the GPU each row's features are read one number at a time, so that many columns share them, as
-    /// two rows share the weights' bounds checks and broadcasts. lavapipe 26, 512 rows, 512 features in and out by turns, over 4 rows and 16 columns
-    /// each in 16 invocations: 2 and 32 in 16, 0.99, in 32, 0.73, in 128, 0.87; 1 and 64, 1.17.
+    /// A software adapter reads each row's features one number at a time, so that many columns share
+    /// them, as two rows share the weights' bounds checks and broadcasts.
     fn new(rows: u32, capabilities: &Capabilities) -> Self {
         let is_software = capabilities.is_software();
         let (threads, rows_each) = match (is_software, rows) {

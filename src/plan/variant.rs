@@ -67,20 +67,7 @@ pub enum Access {
 impl Entry {
     /// The default of one of its counts, read from its text as the library is compiled, so that it stands nowhere else.
     pub(crate) const fn count(self, name: &str) -> u32 {
-        let (text, name) = (self.text().as_bytes(), name.as_bytes());
-        let mut at = 0;
-        while !(stands(text, at, b"const ") && stands(text, at + 6, name)) {
-            at += 1;
-        }
-        at += b"const ".len() + name.len();
-        assert!(stands(text, at, b" = "), "a declaration, of this name");
-        at += b" = ".len();
-        let mut count = 0;
-        while text[at].is_ascii_digit() {
-            count = count * 10 + (text[at] - b'0') as u32;
-            at += 1;
-        }
-        count
+        count(self.text(), name)
     }
 
     /// Whether its shader multiplies cooperative matrices, of f16 and by subgroups.
@@ -88,6 +75,24 @@ impl Entry {
     pub fn needs_matrices(self) -> bool {
         self == Self::AttentionForwardMatrix
     }
+}
+
+/// The value of a count that a shader declares.
+pub(crate) const fn count(text: &str, name: &str) -> u32 {
+    let (text, name) = (text.as_bytes(), name.as_bytes());
+    let mut at = 0;
+    while !(stands(text, at, b"const ") && stands(text, at + 6, name)) {
+        at += 1;
+    }
+    at += b"const ".len() + name.len();
+    assert!(stands(text, at, b" = "), "a declaration, of this name");
+    at += b" = ".len();
+    let mut count = 0;
+    while text[at].is_ascii_digit() {
+        count = count * 10 + (text[at] - b'0') as u32;
+        at += 1;
+    }
+    count
 }
 
 /// Whether `word` stands in the text there.

@@ -1,10 +1,10 @@
 //! Additive attention: its sizes, and the slices of a call.
 
-use super::strides::{BroadcastLayout, Layout, resolve, resolve_broadcast};
 use super::tensors::check_len;
 use super::{Data, Element, ElementType, View, length};
 use crate::error::Error;
 use crate::tensor::{Given, Tensor};
+use crate::view::{BroadcastLayout, Layout, resolve, resolve_broadcast};
 
 /// Sizes of one additive attention call; all tensors are contiguous. `batch`, `q_len` and `kv_len` may be zero.
 ///

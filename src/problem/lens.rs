@@ -1,11 +1,14 @@
 //! Lengths that a call finds in a buffer: what the host knows of its sequences without them.
 
-use super::{Align, AttentionOptions, AttentionShape, Problem, Sequence, length};
+use super::options::{Align, AttentionOptions};
+use super::shape::AttentionShape;
 use crate::error::Error;
+use crate::view::length;
 
 /// Lengths `[batch]` that are read when the call runs.
 ///
-/// The problem's offset and band then count without them: if the lengths move them, both are `len` further along the keys.
+/// The problem's offset and band then count without them: if the lengths move them, both are `len`
+/// further along the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lens {
     /// Keys that there is room for: a length above it counts as this.
@@ -45,27 +48,6 @@ impl AttentionShape {
                 ..self.clone()
             },
             None => self.clone(),
-        }
-    }
-}
-
-impl Problem {
-    /// How far lengths that are not known yet may move offset and band.
-    pub(super) fn most_moved(&self) -> u32 {
-        self.lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
-    }
-
-    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl computes.
-    #[must_use]
-    pub fn sequence_of(&self, len: u32) -> Sequence {
-        let Some(lens) = self.lens else { return self.sequence(0) };
-        let len = len.min(lens.most);
-        let moved = |bound: i32| bound.saturating_add_unsigned(if lens.moves { len } else { 0 });
-        let Sequence { offset, band, .. } = self.sequence(0);
-        Sequence {
-            seen_len: len.saturating_sub(lens.before).min(self.kv_len),
-            offset: moved(offset),
-            band: super::Band { lower: moved(band.lower), upper: moved(band.upper), ..band },
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A linear layer: its sizes, and where its tensors lie.
 
-use super::element::ElementType;
-use super::slice::move_view;
-use super::strides::{Layout, Strides, View, resolve, resolve_output};
 use super::tensors::check_len;
 use super::{Data, Element, length};
+use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Given, Tensor};
+use crate::view::move_view;
+use crate::view::{Layout, Strides, View, resolve, resolve_output};
 use std::ops::Range;
 
 /// Sizes and layouts of `out = x weight^T + bias`, the linear layer as PyTorch's `nn.Linear` has it.

@@ -1,11 +1,11 @@
 //! Results over parts of the keys, to be merged into those over all of them.
 
-use super::slice::move_view;
-use super::strides::{multiply, resolve, to_u32};
 use super::tensors::check_len;
 use super::{Data, Element, ElementType, Layout, View, length};
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::view::move_view;
+use crate::view::{multiply, resolve, to_u32};
 use std::ops::Range;
 
 /// Sizes of results to merge, all contiguous. Sizes may be zero, except for `num_heads` and `value_dim`.

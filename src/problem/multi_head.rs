@@ -2,9 +2,9 @@
 
 use super::Data;
 use super::shape::{AttentionShape, CuSeqlens};
-use super::strides::{BroadcastLayout, Layout, Strides};
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::view::{BroadcastLayout, Layout, Strides};
 
 /// The parameters of a multi-head layer, those of PyTorch's `nn.MultiheadAttention`.
 ///

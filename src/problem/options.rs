@@ -1,6 +1,6 @@
 //! What the scores go through: scale, softcap, causality, windows.
 
-use super::AttentionShape;
+use super::shape::AttentionShape;
 
 /// Options of attention, independent of each other; every way of hiding a key applies together.
 ///
@@ -25,8 +25,9 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// Key `j` is seen by query `i` only if `j >= i + offset - window_left`.
     pub window_left: Option<usize>,
-    /// The first keys of each sequence that `window_left` does not hide, so that a model that was trained without a window goes on in
-    /// one: four are enough. Source: Xiao et al. 2023, arXiv 2309.17453.
+    /// The first keys of each sequence that `window_left` does not hide, so that a model that was
+    /// trained without a window goes on in one: four are enough. Source: Xiao et al. 2023, arXiv
+    /// 2309.17453.
     pub window_keeps: usize,
     /// Key `j` is seen by query `i` only if `j <= i + offset + window_right`.
     pub window_right: Option<usize>,
@@ -45,8 +46,8 @@ impl AttentionOptions {
 /// Which key stands beside which query: query `i` stands at key `i + offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Align {
-    /// Offset 0: the first query stands beside the first key (PyTorch's `is_causal`). Refused for the shapes of a cache, whose
-    /// queries are the last tokens.
+    /// Offset 0: the first query stands beside the first key (PyTorch's `is_causal`). Refused for
+    /// the shapes of a cache, whose queries are the last tokens.
     #[default]
     TopLeft,
     /// Offset `kv_len - q_len`: the last query stands beside the last key (FlashAttention from 2.1

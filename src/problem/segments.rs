@@ -1,10 +1,12 @@
 //! Segment ids: which document each query and each key belongs to.
 
-use super::{AttentionShape, SegmentLayout, View};
+use super::shape::{AttentionShape, SegmentLayout};
 use crate::error::Error;
 use crate::tensor::{Tensor, Views};
+use crate::view::View;
 
-/// Checks that ids go with the rest of the shape. Those of the keys then begin where those of the queries end, or are the same.
+/// Checks that ids go with the rest of the shape. Those of the keys then begin where those of the
+/// queries end, or are the same.
 pub(super) fn put_keys_behind_queries(
     shape: &AttentionShape,
     views: &mut Views,

@@ -3,11 +3,11 @@
 use super::multi_head::shaped;
 use super::options::AttentionOptions;
 use super::shape::AttentionShape;
-use super::strides::{BroadcastLayout, Layout};
 use super::tensors::check_len;
 use super::{Data, Problem};
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::view::{BroadcastLayout, Layout};
 
 /// The parameters of a `SelfAttention` module: small matrices that all heads share, and one that mixes the heads.
 #[derive(Clone, Copy, Debug)]

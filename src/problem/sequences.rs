@@ -1,9 +1,49 @@
 //! Sequences of their own lengths: in a batch with room to spare, and packed one after the other.
 
-use super::slice::Cut;
-use super::{Align, AttentionOptions, AttentionShape, Band, MAX_LEN, Problem, length};
+use super::options::{Align, AttentionOptions};
+use super::shape::AttentionShape;
 use crate::error::Error;
+use crate::view::{MAX_LEN, length};
 use std::ops::Range;
+
+/// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the
+/// first.
+///
+/// An open side is the bound that no pair of a query and a key reaches: `-q_len` and `kv_len`.
+/// Where lengths in a buffer move the band, by `most` at most, the lower one is `-q_len - most`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Band {
+    /// Lowest `j - i` that is visible.
+    pub lower: i32,
+    /// Highest `j - i` that is visible.
+    pub upper: i32,
+    /// Keys from here on the lower bound hides.
+    pub kept: u32,
+}
+
+impl Band {
+    /// Open on both sides, whatever up to `moved` is added to its bounds.
+    pub(crate) fn open(q_len: u32, kv_len: u32, moved: u32) -> Self {
+        Self {
+            lower: 0_i32.saturating_sub_unsigned(q_len).saturating_sub_unsigned(moved),
+            upper: 0_i32.saturating_add_unsigned(kv_len),
+            kept: 0,
+        }
+    }
+
+    /// A bound past an open one is as good as open.
+    pub(super) fn clamp(self, bound: i32) -> i32 {
+        bound.clamp(self.lower, self.upper)
+    }
+
+    /// Whether query `i` sees key `j`.
+    #[must_use]
+    pub fn contains(&self, i: usize, j: usize) -> bool {
+        let distance = j as i64 - i as i64;
+        let is_late_enough = i64::from(self.lower) <= distance || j < self.kept as usize;
+        is_late_enough && distance <= i64::from(self.upper)
+    }
+}
 
 /// What may differ between the sequences of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +88,8 @@ impl Sequence {
         }
     }
 
-    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are `len` more.
+    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are
+    /// `len` more.
     pub(super) fn without_len(
         options: &AttentionOptions,
         q_len: usize,
@@ -60,7 +101,8 @@ impl Sequence {
         Ok(Self { seen_len: kv_len, offset, band })
     }
 
-    /// The same for some of the keys, counted from the first of them; `open` is the open band of these.
+    /// The same for some of the keys, counted from the first of them; `open` is the open band of
+    /// these.
     pub(super) fn at_keys(self, keys: &Range<u32>, open: Band) -> Self {
         let kv_len = keys.end - keys.start;
         let moved = |bound: i32| open.clamp(bound.saturating_sub_unsigned(keys.start));
@@ -177,131 +219,5 @@ fn band(options: &AttentionOptions, offset: i32, open: Band) -> Band {
         lower: lower.clamp(open_lower, open_upper) as i32,
         upper: upper.clamp(open_lower, open_upper) as i32,
         kept: options.window_left.map_or(0, |_| options.window_keeps.min(MAX_LEN) as u32),
-    }
-}
-
-/// A sequence of a problem, and where it begins in tensors that hold one after the other.
-pub(crate) struct SequenceRow {
-    pub(crate) queries: Range<u32>,
-    pub(crate) first_key: u32,
-    pub(crate) sequence: Sequence,
-}
-
-impl SequenceRow {
-    pub(crate) fn q_len(&self) -> u32 {
-        self.queries.end - self.queries.start
-    }
-}
-
-impl Problem {
-    /// Whether sequences may differ.
-    #[must_use]
-    pub fn is_ragged(&self) -> bool {
-        self.sequences.is_some() || self.packed.is_some()
-    }
-
-    /// Number of sequences, each counted whether in a batch or one after the other.
-    #[must_use]
-    pub fn sequence_count(&self) -> u32 {
-        match &self.packed {
-            Some(packed) => u32::try_from(packed.len()).unwrap_or(u32::MAX),
-            None => self.batch,
-        }
-    }
-
-    /// Its sequences.
-    pub(crate) fn sequence_rows(&self) -> impl Iterator<Item = SequenceRow> {
-        let of_packed = |one: &PackedSequence| SequenceRow {
-            queries: one.queries.clone(),
-            first_key: one.keys.start,
-            sequence: one.sequence,
-        };
-        let packed = self.packed.iter().flatten().map(of_packed);
-        let of_batch = |batch| SequenceRow {
-            queries: 0..self.q_len,
-            first_key: 0,
-            sequence: self.sequence(batch as usize),
-        };
-        let batches = if self.packed.is_some() { 0..0 } else { 0..self.batch };
-        packed.chain(batches.map(of_batch))
-    }
-
-    /// Its sequences, those that are all alike as one, each with how many they are.
-    pub(crate) fn counted_rows(&self) -> impl Iterator<Item = (u32, SequenceRow)> {
-        let are_alike = self.packed.is_none() && self.sequences.is_none();
-        let (count, kinds) = if are_alike { (self.batch, 1) } else { (1, usize::MAX) };
-        self.sequence_rows().take(kinds).map(move |line| (count, line))
-    }
-
-    /// The problem in parts within which no sequence differs from another: runs of neighbours, or the
-    /// sequences of a batch without padding, each a problem of its own.
-    pub(crate) fn uniform(&self) -> Box<dyn Iterator<Item = Self> + '_> {
-        match (&self.packed, &self.sequences) {
-            (Some(packed), _) => {
-                Box::new((0..).zip(packed).map(|(at, one)| self.one_packed(at, one)))
-            }
-            (None, Some(sequences)) => Box::new(self.runs(sequences)),
-            (None, None) => Box::new(std::iter::once(self.clone())),
-        }
-    }
-
-    fn runs<'a>(&'a self, sequences: &'a [Sequence]) -> impl Iterator<Item = Self> + 'a {
-        let runs = sequences.chunk_by(|a, b| a == b).scan(0, |start, run| {
-            let first = *start;
-            *start += u32::try_from(run.len()).unwrap_or(u32::MAX);
-            Some((first..*start, run[0]))
-        });
-        runs.map(|(batches, sequence)| {
-            let sequences = batches.clone();
-            self.cut(&Cut { batches, sequences, ..self.whole() }).alike(sequence)
-        })
-    }
-
-    fn one_packed(&self, at: u32, one: &PackedSequence) -> Self {
-        self.packed(at..at + 1, &one.queries, &one.keys).alike(one.sequence)
-    }
-
-    /// Some of the sequences of a ragged problem.
-    pub(crate) fn sequences(&self, range: Range<u32>) -> Self {
-        let packed =
-            self.packed.as_deref().map(|all| &all[range.start as usize..range.end as usize]);
-        let Some(packed) = packed else {
-            return self.slice(range, 0..self.num_heads, 0..self.q_len);
-        };
-        let (Some(first), Some(last)) = (packed.first(), packed.last()) else {
-            return self.clone();
-        };
-        let (queries, keys) =
-            (first.queries.start..last.queries.end, first.keys.start..last.keys.end);
-        let moved = |range: &Range<u32>, start| range.start - start..range.end - start;
-        let packed = packed.iter().map(|one| PackedSequence {
-            queries: moved(&one.queries, queries.start),
-            keys: moved(&one.keys, keys.start),
-            sequence: one.sequence,
-        });
-        Self { packed: Some(packed.collect()), ..self.packed(range, &queries, &keys) }
-    }
-
-    /// Neighbours among the sequences of a batch without padding, with these queries and keys, as one.
-    fn packed(&self, range: Range<u32>, queries: &Range<u32>, keys: &Range<u32>) -> Self {
-        self.cut(&Cut {
-            sequences: range,
-            queries: queries.clone(),
-            keys: keys.clone(),
-            ..self.whole()
-        })
-    }
-
-    fn alike(self, sequence: Sequence) -> Self {
-        let Sequence { seen_len, offset, band } = sequence;
-        Self { seen_len, offset, band, ..self }
-    }
-
-    /// What holds for one sequence of a batch.
-    #[must_use]
-    pub fn sequence(&self, batch: usize) -> Sequence {
-        let Self { seen_len, offset, band, .. } = *self;
-        let whole = Sequence { seen_len, offset, band };
-        self.sequences.as_ref().and_then(|sequences| sequences.get(batch)).copied().unwrap_or(whole)
     }
 }

@@ -1,11 +1,9 @@
 //! The sizes of an attention call, where its tensors lie, and which optional tensors it has.
 
-use super::View;
-use super::element::ElementType;
-use super::pages::PagedKeys;
-use super::strides::{BroadcastLayout, Layout, resolve, resolve_broadcast, resolve_output};
+use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Axis, Spec, Tensor};
+use crate::view::{BroadcastLayout, Layout, View, resolve, resolve_broadcast, resolve_output};
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
 ///
@@ -37,11 +35,13 @@ pub struct AttentionShape {
     pub q_len: usize,
     /// Number of keys per sequence.
     pub kv_len: usize,
-    /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The others are
-    /// hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last key.
+    /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The
+    /// others are hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last
+    /// key.
     pub kv_lens: Option<Vec<usize>>,
-    /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the GPU reads when the call runs. A
-    /// call is planned and bound once, then, and recorded again as sequences grow. `kv_len` is how many keys there is room for.
+    /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the
+    /// GPU reads when the call runs. A call is planned and bound once, then, and recorded again as
+    /// sequences grow. `kv_len` is how many keys there is room for.
     pub lens: bool,
     /// Sequences of different lengths, one after the other; then `batch` is 1.
     pub cu_seqlens: Option<CuSeqlens>,
@@ -65,27 +65,33 @@ pub struct AttentionShape {
     pub bias: Option<BroadcastLayout>,
     /// ALiBi slopes: `score -= slope * |i + offset - j|`.
     pub alibi: Option<AlibiLayout>,
-    /// Documents: a query sees the keys that have its segment id, and no others. Not beside `cu_seqlens`.
+    /// Documents: a query sees the keys that have its segment id, and no others. Not beside
+    /// `cu_seqlens`.
     pub segments: Option<SegmentLayout>,
-    /// Keys and values lie in pages of one pool, which key and value then are; not beside `cu_seqlens`.
+    /// Keys and values lie in pages of one pool, which key and value then are; not beside
+    /// `cu_seqlens`.
     pub pages: Option<PagedKeys>,
-    /// Keys and values are those of a cache, whose last tokens the queries are, as [`KvCache::shape`](crate::KvCache::shape) says.
-    /// Queries that counted from the first key ([`Align::TopLeft`](crate::Align), the default) would not see their own past:
-    /// where causality, a window or ALiBi counts, only another `align` is taken.
+    /// Keys and values are those of a cache, whose last tokens the queries are, as
+    /// [`KvCache::shape`](crate::KvCache::shape) says. Queries that counted from the first key
+    /// ([`Align::TopLeft`](crate::Align), the default) would not see their own past: where
+    /// causality, a window or ALiBi counts, only another `align` is taken.
     pub cached: bool,
-    /// Attention sinks, a logit for each query head: it joins the sum that the weights of the head's rows are divided by, and has
-    /// no value, so that they sum to less than 1: `exp(score_j) / (exp(sink) + sum_j exp(score_j))`.
+    /// Attention sinks, a logit for each query head: it joins the sum that the weights of the
+    /// head's rows are divided by, and has no value, so that they sum to less than 1: `exp(score_j)
+    /// / (exp(sink) + sum_j exp(score_j))`.
     ///
-    /// It is neither scaled nor capped, and nothing hides it. lse includes it: a row that sees no key has out 0, weights 0
-    /// and lse the sink. A sink of `-inf` is as if there were none; one that is NaN or `+inf` turns each row of its head that
-    /// sees a key to NaN. Of results over parts of the keys that will be [merged](crate::Merge), one has the sinks.
+    /// It is neither scaled nor capped, and nothing hides it. lse includes it: a row that sees no
+    /// key has out 0, weights 0 and lse the sink. A sink of `-inf` is as if there were none; one
+    /// that is NaN or `+inf` turns each row of its head that sees a key to NaN. Of results over
+    /// parts of the keys that will be [merged](crate::Merge), one has the sinks.
     ///
-    /// Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2; as a number that each head learns, gpt-oss, arXiv 2508.10925.
+    /// Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2; as a number that each head learns,
+    /// gpt-oss, arXiv 2508.10925.
     pub sinks: bool,
     /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
     pub lse: Option<Layout>,
-    /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`: a second pass over the keys stores them, or the
-    /// three-stage path where a dim is too long for `forward`.
+    /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`: a second pass over the
+    /// keys stores them, or the three-stage path where a dim is too long for `forward`.
     pub weights: Option<Layout>,
     /// Ask for `scale * q . k`, sized as `weights`; takes the three-stage path.
     pub raw_scores: Option<Layout>,
@@ -99,9 +105,9 @@ pub struct AttentionShape {
 /// Where sequences begin and end in a batch without padding: sequence `b` owns queries
 /// `query[b]..query[b + 1]` and keys `key[b]..key[b + 1]`, and attends within itself.
 ///
-/// `q_len` and `kv_len` are the totals, and tensors lie as if they were one sequence: `Layout::Bshd` is
-/// `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias, `kv_lens` or `lens`, and no weights or
-/// scores come back.
+/// `q_len` and `kv_len` are the totals, and tensors lie as if they were one sequence:
+/// `Layout::Bshd` is `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias,
+/// `kv_lens` or `lens`, and no weights or scores come back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CuSeqlens {
     /// `[sequences + 1]`, from 0 to `q_len`, never falling.
@@ -126,6 +132,46 @@ pub enum SegmentLayout {
     PerSide,
     /// `[batch, len]`, the same for queries and keys, which are as many.
     Shared,
+}
+
+/// How keys and values lie in pages: key `j` of sequence `b` is row `j % page_len` of the page that
+/// the table `[batch, pages_per_sequence]` names at `[b, j / page_len]`.
+///
+/// [`AttentionShape::key`] and [`AttentionShape::value`] then are the layouts of the pool, `[pages,
+/// num_kv_heads, page_len, dim]`. Sequences may share pages. On the GPU a number past the last page
+/// is taken for the last one; entries of pages that a sequence does not reach are never read.
+///
+/// Source: Kwon et al. 2023, arXiv 2309.06180.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PagedKeys {
+    /// Keys of a page: a power of two from 16 to 256.
+    pub page_len: usize,
+    /// Pages of the pool.
+    pub pages: usize,
+    /// Entries of a sequence in the table: enough for `kv_len` keys, or more.
+    pub pages_per_sequence: usize,
+    /// What is there of each sequence's keys; none: all. Options have to hide the others, whose
+    /// entries name any page.
+    pub present: Option<PresentKeys>,
+}
+
+/// Keys of a sequence that are there once others have been evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PresentKeys {
+    /// So many first ones: at least
+    /// [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps).
+    pub first: usize,
+    /// So many last ones: at least `q_len` and
+    /// [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) together.
+    pub last: usize,
+}
+
+impl PagedKeys {
+    /// Pages that hold all keys.
+    #[must_use]
+    pub fn new(page_len: usize, pages: usize, pages_per_sequence: usize) -> Self {
+        Self { page_len, pages, pages_per_sequence, present: None }
+    }
 }
 
 impl AttentionShape {

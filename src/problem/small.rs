@@ -1,6 +1,5 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
-use super::{Problem, View};
 use crate::error::Error;
 use crate::tensor::{Tensor, Views};
 
@@ -43,30 +42,5 @@ impl SmallTensors {
     #[must_use]
     pub fn are_joined(&self) -> bool {
         self.present().count() > 1
-    }
-}
-
-impl Problem {
-    /// What the call reads of a small tensor, as if all stood in one buffer.
-    pub(crate) fn small_view(&self, tensor: Tensor) -> Option<View> {
-        let stored = if tensor == Tensor::KeySegments { Tensor::Segments } else { tensor };
-        let first = self.small.first(stored);
-        let view = self.views[tensor].filter(|view| view.extent > 0)?;
-        Some(View { offset: view.offset + first, extent: view.extent + first, ..view })
-    }
-
-    /// What stands in the binding of small tensors, if there are any: which buffer, and from the first element that is read to
-    /// the last.
-    pub(crate) fn small_tensors(&self) -> Option<(Tensor, View)> {
-        let tensor = match self.small.present().next()? {
-            _ if self.small.are_joined() => Tensor::Joined,
-            tensor => tensor,
-        };
-        let hull = |a: View, b: View| {
-            let (offset, extent) = (a.offset.min(b.offset), a.extent.max(b.extent));
-            View { offset, extent, ..a }
-        };
-        let read = Tensor::SMALL.into_iter().chain([Tensor::KeySegments]);
-        Some((tensor, read.filter_map(|tensor| self.small_view(tensor)).reduce(hull)?))
     }
 }

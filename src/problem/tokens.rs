@@ -1,11 +1,11 @@
 //! Tensors that take a row of a table at each token: rotary and other positional encodings.
 
-use super::slice::move_view;
-use super::strides::{multiply, resolve, resolve_output, to_u32};
 use super::tensors::check_len;
 use super::{Data, Element, ElementType, Layout, Strides, View, length};
 use crate::error::Error;
 use crate::tensor::{Given, Tensor};
+use crate::view::move_view;
+use crate::view::{multiply, resolve, resolve_output, to_u32};
 use std::ops::Range;
 
 /// Which row of a table belongs to a token.

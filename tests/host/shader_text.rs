@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
-use wgpu_attention::{Constant, Entry, Params, Storage, Tiles, Variant, assemble};
+use wgpu_attention::{Constant, Entry, Params, Storage, Variant, assemble};
 
 /// The files of a folder below shaders: stem and text.
 fn files(folder: &str) -> Vec<(String, String)> {
@@ -199,22 +199,6 @@ fn flags_are_the_same_bits_on_both_sides() {
         assert_eq!(bit, 1 << at, "{name}");
         assert!(text.contains(&format!("\nconst {name} = {bit}u;\n")), "{name}");
     }
-}
-
-/// Invocations that run as one vector, in Rust and in WGSL.
-#[test]
-fn lockstep_is_the_same_on_both_sides() {
-    let text = include_str!("../../shaders/shared/lockstep_software.wgsl");
-    let software = SHADERS
-        .iter()
-        .filter(|shader| shader.variant.constants.get("SOFTWARE") == Some(&Constant::Flag(true)));
-    let mut tried = 0;
-    for tiles in software.filter_map(|shader| shader.tiles) {
-        let Tiles::Forward(tiles) = tiles else { continue };
-        assert!(text.contains(&format!("\nconst LOCKSTEP = {}u;\n", tiles.lockstep())));
-        tried += 1;
-    }
-    assert!(tried > 0);
 }
 
 /// Words of WGSL that our shaders use.

@@ -111,14 +111,6 @@ impl ForwardTiles {
         }
     }
 
-    /// Invocations whose rows pass over hidden tiles together. A software adapter leaves out what
-    /// no invocation of a vector does: under a band they skip the tiles that none of their rows
-    /// sees, however large the workgroup.
-    #[must_use]
-    pub fn lockstep(&self) -> u32 {
-        if self.software { SOFTWARE_LOCKSTEP } else { self.tile.threads }
-    }
-
     /// As [`TileSize::splits`] for the kernel that stores the weights: each workgroup of it loads
     /// its queries anew, so on a software adapter that is busy there are no more than needed.
     pub(crate) fn weights_splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {

@@ -2,7 +2,7 @@
 
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::variant::Constant;
+use crate::plan::variant::{Constant, count};
 use crate::problem::Problem;
 use crate::tensor::Tensor;
 
@@ -39,7 +39,8 @@ const WORKGROUPS_EACH: u32 = 16;
 /// Fewer workgroups for each processor are not shared evenly.
 pub(super) const FEWEST_WORKGROUPS_EACH: u32 = 4;
 /// Invocations that a software adapter runs as one vector.
-pub(super) const SOFTWARE_LOCKSTEP: u32 = 8;
+pub(super) const SOFTWARE_LOCKSTEP: u32 =
+    count(include_str!("../../../shaders/shared/lockstep_software.wgsl"), "LOCKSTEP");
 /// Columns that an invocation keeps in registers.
 pub(super) const MOST_COLUMNS: u32 = 128;
 /// Bytes of a kernel's note on values that are not finite.

@@ -1,7 +1,10 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
-use super::{Band, Lens, Problem, Sequence, View};
+use super::attention::Problem;
+use super::lens::Lens;
+use super::sequences::{Band, Sequence};
 use crate::tensor::{Axis, Tensor};
+use crate::view::{count, move_view_along};
 use std::ops::Range;
 
 /// What a part has of each axis that a problem can be cut along.
@@ -16,8 +19,9 @@ pub(super) struct Cut {
 }
 
 impl Problem {
-    /// The same attention for some of the sequences, query heads and queries; of sequences that differ, for all
-    /// queries. The heads either are all the heads of some key/value heads, or share one.
+    /// The same attention for some of the sequences, query heads and queries; of sequences that
+    /// differ, for all queries. The heads either are all the heads of some key/value heads, or
+    /// share one.
     #[must_use]
     pub(crate) fn slice(
         &self,
@@ -34,8 +38,8 @@ impl Problem {
         Self { sequences, packed: self.packed.clone(), ..self.cut(&cut) }
     }
 
-    /// The same attention over some of the keys, from the first of a page on, and without what joins once all of the keys are
-    /// in: what comes of it is a part of the result.
+    /// The same attention over some of the keys, from the first of a page on, and without what
+    /// joins once all of the keys are in: what comes of it is a part of the result.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let open = Band::open(self.q_len, count(&keys), self.most_moved());
@@ -78,7 +82,8 @@ impl Problem {
             q_len: count(&cut.queries),
             kv_len: count(&cut.keys),
             views: self.views.map(place),
-            // Queries count from the slice's first one, so all that counts from a query moves with it.
+            // Queries count from the slice's first one, so all that counts from a query moves with
+            // it.
             offset: self.offset.saturating_add_unsigned(cut.queries.start),
             band: Band {
                 lower: self.moved_bound(self.band.lower, &cut.queries),
@@ -118,39 +123,10 @@ impl Problem {
         }
     }
 
-    /// A bound counted from the slice's first query, open ends clamped to the slice as in `Problem::new`.
+    /// A bound counted from the slice's first query, open ends clamped to the slice as in
+    /// `Problem::new`.
     fn moved_bound(&self, bound: i32, queries: &Range<u32>) -> i32 {
         let open = Band::open(count(queries), self.kv_len, self.most_moved());
         open.clamp(bound.saturating_add_unsigned(queries.start))
     }
-}
-
-fn count(range: &Range<u32>) -> u32 {
-    range.end - range.start
-}
-
-/// Some of the sequences, heads and rows of a view, and so many columns.
-pub(crate) fn move_view(
-    view: View,
-    batches: &Range<u32>,
-    heads: &Range<u32>,
-    rows: &Range<u32>,
-    columns: u32,
-) -> View {
-    move_view_along(view, [batches.clone(), heads.clone(), rows.clone(), 0..columns])
-}
-
-fn move_view_along(view: View, ranges: [Range<u32>; 4]) -> View {
-    let sizes = ranges.each_ref().map(count);
-    if sizes.contains(&0) || view.extent == 0 {
-        return view;
-    }
-    let strides = [view.batch, view.head, view.row, view.column];
-    let offset = view.offset + dot(strides, ranges.map(|range| range.start));
-    View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
-}
-
-/// Within the view's extent, which fits u32.
-fn dot(strides: [u32; 4], steps: [u32; 4]) -> u32 {
-    strides.iter().zip(steps).map(|(stride, step)| stride * step).sum()
 }

@@ -1,6 +1,7 @@
 //! Where the elements of a tensor lie in its buffer, as asked for and as resolved.
 
 use crate::error::Error;
+use std::ops::Range;
 
 /// Where a `[batch, heads, len, dim]` tensor lies in its buffer or slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -102,7 +103,7 @@ impl View {
 }
 
 /// Sizes of a tensor: batch, heads, rows, columns.
-pub(super) type Sizes = [usize; 4];
+pub(crate) type Sizes = [usize; 4];
 
 /// Resolves `layout` for a tensor of `sizes`.
 pub(crate) fn resolve(argument: &'static str, sizes: Sizes, layout: Layout) -> Result<View, Error> {
@@ -121,7 +122,7 @@ pub(crate) fn resolve(argument: &'static str, sizes: Sizes, layout: Layout) -> R
 }
 
 /// As [`resolve`], for a tensor that is written: no two of its elements may share a place.
-pub(super) fn resolve_output(
+pub(crate) fn resolve_output(
     argument: &'static str,
     sizes: Sizes,
     layout: Layout,
@@ -149,7 +150,7 @@ pub(super) fn resolve_output(
 }
 
 /// Resolves `layout` for a mask or bias that has to cover `sizes`.
-pub(super) fn resolve_broadcast(
+pub(crate) fn resolve_broadcast(
     argument: &'static str,
     sizes: Sizes,
     layout: BroadcastLayout,
@@ -173,7 +174,8 @@ pub(super) fn resolve_broadcast(
                 stride = multiply(argument, &[stride, own[axis]])?;
             }
             let mut view = view(argument, sizes, 0, strides, true)?;
-            // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is given.
+            // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is
+            // given.
             view.extent = to_u32(argument, stride)?;
             Ok(view)
         }
@@ -212,18 +214,61 @@ fn view(
     })
 }
 
-pub(super) fn multiply(argument: &'static str, factors: &[usize]) -> Result<usize, Error> {
+pub(crate) fn multiply(argument: &'static str, factors: &[usize]) -> Result<usize, Error> {
     factors
         .iter()
         .try_fold(1_usize, |product, &factor| product.checked_mul(factor))
         .ok_or_else(|| too_large(argument))
 }
 
-pub(super) fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error> {
+pub(crate) fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error> {
     u32::try_from(count)
         .map_err(|_| Error::invalid(argument, "fewer than 2^32 elements", format!("{count}")))
 }
 
 fn too_large(argument: &'static str) -> Error {
     Error::invalid(argument, "fewer than 2^32 elements", "more")
+}
+
+/// Lengths and offsets stay below this, so that sums of two fit an i32.
+pub(crate) const MAX_LEN: usize = 1 << 30;
+
+/// A length or size as shaders take it.
+pub(crate) fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
+    match u32::try_from(size) {
+        Ok(len) if size <= MAX_LEN => Ok(len),
+        _ => Err(Error::invalid(argument, "at most 2^30", size)),
+    }
+}
+
+/// Of a range.
+pub(crate) fn count(range: &Range<u32>) -> u32 {
+    range.end - range.start
+}
+
+/// Some of the sequences, heads and rows of a view, and so many columns.
+pub(crate) fn move_view(
+    view: View,
+    batches: &Range<u32>,
+    heads: &Range<u32>,
+    rows: &Range<u32>,
+    columns: u32,
+) -> View {
+    move_view_along(view, [batches.clone(), heads.clone(), rows.clone(), 0..columns])
+}
+
+/// The part of a view that has these ranges of batch, heads, rows and columns.
+pub(crate) fn move_view_along(view: View, ranges: [Range<u32>; 4]) -> View {
+    let sizes = ranges.each_ref().map(count);
+    if sizes.contains(&0) || view.extent == 0 {
+        return view;
+    }
+    let strides = [view.batch, view.head, view.row, view.column];
+    let offset = view.offset + dot(strides, ranges.map(|range| range.start));
+    View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
+}
+
+/// Within the view's extent, which fits u32.
+fn dot(strides: [u32; 4], steps: [u32; 4]) -> u32 {
+    strides.iter().zip(steps).map(|(stride, step)| stride * step).sum()
 }
