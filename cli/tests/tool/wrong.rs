@@ -1,30 +1,70 @@
-//! A wrong kernel has no speed.
+//! On devices of its own: a wrong kernel has no speed, and a lost device is no wrong kernel.
 
-use super::device::Device;
-use super::layer::Layer;
-use super::request::Request;
-use super::run;
-use super::subject::Subject;
-use crate::args::{self, Command};
 use std::ffi::OsString;
 use wgpu_attention::{Capabilities, Gpu, GpuOptions};
+use wgpu_attention_cli::{Failure, run};
 
-const SHAPES: &str = "1,2,1,16,40,8;1,2,1,1,40,8";
-
-fn request(flags: &[&str]) -> Request {
-    let words = ["wgpu-attention", "bench"];
-    let words: Vec<OsString> = words.iter().chain(flags).map(OsString::from).collect();
-    let Ok(Command::Bench(args)) = args::parse(&words) else { panic!("{words:?}") };
-    Request::new(&args).expect("a request")
+/// What is printed by a command on this device, and how it ends.
+fn ended(gpu: &Gpu, words: &[&str]) -> (String, Result<(), Failure>) {
+    let words: Vec<OsString> = ["wgpu-attention"].iter().chain(words).map(OsString::from).collect();
+    let mut out = Vec::new();
+    let ended = run(&words, Some(gpu), &mut out);
+    (String::from_utf8(out).expect("UTF-8"), ended)
 }
 
-/// What is printed, and the exit code.
+/// What `bench` prints of two small calls, and the exit code.
 fn ran(gpu: &Gpu, flags: &[&str]) -> (String, u8) {
-    let few = ["--seconds=0.01", "--shapes", SHAPES, "--causal=no"];
-    let request = request(&[&few, flags].concat());
-    let mut out = Vec::new();
-    let code = run(gpu, request, &mut out).err().map_or(0, |failure| failure.exit_code());
-    (String::from_utf8(out).expect("UTF-8"), code)
+    let shapes = "1,2,1,16,40,8;1,2,1,1,40,8";
+    let few = ["bench", "--seconds=0.01", "--shapes", shapes, "--causal=no"];
+    let (out, ended) = ended(gpu, &[&few, flags].concat());
+    (out, ended.err().map_or(0, |failure| failure.exit_code()))
+}
+
+#[test]
+fn a_kernel_that_the_adapter_cannot_run_is_refused_with_those_that_it_can() {
+    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
+    let gpu = gpu.masked(&Capabilities::PORTABLE);
+    let (_, refused) = ended(&gpu, &["check", "--quick", "--kernel=forward-matrix"]);
+    let refused = refused.expect_err("a refusal");
+    let message = refused.message().expect("a message");
+    assert_eq!(refused.exit_code(), 2, "{message}");
+    assert!(message.starts_with("--kernel: expected one of \"forward\", "), "{message}");
+    assert!(message.ends_with(", found \"forward-matrix\""), "{message}");
+}
+
+#[test]
+fn a_device_lost_meanwhile_is_no_wrong_result() {
+    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
+    gpu.device().destroy();
+    let (_, lost) = ended(&gpu, &["check", "--quick", "--json", "--only=parts"]);
+    assert_eq!(lost.expect_err("a failure").exit_code(), 3);
+}
+
+#[test]
+fn a_wrong_kernel_is_a_wrong_row_with_the_reason_in_one_line() {
+    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
+    let check = ["check", "--quick", "--only=equal scores", "--kernel=forward"];
+    let (table, right) = ended(&gpu, &check);
+    assert!(right.is_ok() && table.ends_with("\nAll agree with the reference.\n"), "{table}");
+    let headings = "cases  max relative   (bound)  Frobenius   (bound)";
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[1].is_empty() && lines[2].ends_with(headings), "{table}");
+    assert!(lines[3].starts_with("forward ") && lines[3].ends_with(" (1.0e-5)  ok"), "{table}");
+
+    let broken = gpu.broken("total.rescale * inverse_sum", "0.9999 * total.rescale * inverse_sum");
+    let (table, wrong) = ended(&broken, &check);
+    assert_eq!(wrong.expect_err("a failure").exit_code(), 1, "{table}");
+    let row = table.lines().nth(3).unwrap_or_default();
+    assert!(
+        row.contains("  WRONG: out: relative error ") && row.contains("; worst at ["),
+        "{table}"
+    );
+    assert!(table.ends_with(" are WRONG.\n"), "{table}");
+    let (json, _) = ended(&broken, &[&check[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["passed"], false);
+    let why = json["rows"][0]["failure"].as_str().unwrap_or_default();
+    assert!(why.contains("relative error"), "{json:#}");
 }
 
 #[test]
@@ -113,83 +153,4 @@ fn a_lost_device_is_no_wrong_kernel() {
     gpu.device().destroy();
     let (printed, code) = ran(&gpu, &["--json"]);
     assert_eq!((code, printed.as_str()), (3, ""));
-}
-
-/// Of several sequences, so that the last one is compared too.
-const LAYERS: [Layer; 6] = [
-    Layer::Linear([2, 5, 12, 7]),
-    Layer::MultiHead([3, 9, 24, 3]),
-    Layer::SelfAttention([2, 9, 24, 3]),
-    Layer::Additive([2, 5, 9, 16]),
-    Layer::Rotary([2, 3, 7, 10]),
-    Layer::Positional([2, 7, 9]),
-];
-
-#[test]
-fn every_layer_is_compared_with_the_reference_before_it_is_timed() {
-    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
-    let device = Device::new(&gpu);
-    for layer in LAYERS {
-        let measured = layer.time(&device, 0.01).expect("times");
-        let label = layer.label();
-        let rows: usize = match layer {
-            Layer::Rotary(sizes) => sizes[..3].iter().product(),
-            _ => label.sizes[..2].iter().product(),
-        };
-        assert!(measured.times.best().median > 0.0 && measured.kernel == label.pass, "{layer:?}");
-        let [compared, of] = [measured.checked.rows, measured.checked.of];
-        assert_eq!(of, rows, "{layer:?}");
-        assert_eq!(compared, rows * 2.min(label.sizes[0]) / label.sizes[0], "{layer:?}");
-    }
-}
-
-#[test]
-fn a_wrong_layer_has_no_times() {
-    let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
-    let sums = ("sums[each * FOURS + four] + added", "0.9999 * sums[each * FOURS + four] + added");
-    let faults = [
-        sums,
-        sums,
-        sums,
-        ("scores[r * KEYS + j] * four", "0.9999 * scores[r * KEYS + j] * four"),
-        ("first * cosines - second * sines", "first * cosines + second * sines"),
-        ("four += load_token", "four += 0.9999 * load_token"),
-    ];
-    for (layer, (find, replace)) in LAYERS.into_iter().zip(faults) {
-        let broken = gpu.broken(find, replace);
-        let fault = layer.time(&Device::new(&broken), 0.01).expect_err("a fault").to_string();
-        assert!(fault.contains("relative error"), "{layer:?}: {fault}");
-    }
-}
-
-#[test]
-fn work_of_a_layer_is_that_of_its_products_and_its_tensors() {
-    let expected = [
-        (2 * 5 * 12 * 7, 2 * 5 * (12 + 7) + 7 * 12 + 7),
-        (4 * 3 * 9 * 24 * 24 + 2 * 3 * 3 * 9 * 9 * 8, 2 * 3 * 9 * 24 + 4 * (24 * 24 + 24)),
-        (
-            3 * 2 * 9 * 3 * 8 * 8 + 2 * 9 * 24 * 24 + 2 * 2 * 3 * 9 * 9 * 8,
-            2 * 2 * 9 * 24 + 3 * 8 * 8 + 24 * 24 + 24,
-        ),
-        (2 * (5 + 9) * 16 * 16 + 2 * 2 * 5 * 9 * 16, 2 * (5 + 9 + 5) * 16 + 2 * 16 * 16 + 16 + 16),
-        (2 * 2 * 3 * 7 * 10, 2 * 2 * 3 * 7 * 10 + 2 * 7 * 5),
-        (2 * 7 * 9, 2 * 2 * 7 * 9 + 7 * 9),
-    ];
-    for (layer, (macs, elements)) in LAYERS.into_iter().zip(expected) {
-        let label = layer.label();
-        assert_eq!((label.flops, label.bytes), (2.0 * f64::from(macs), 4 * elements), "{layer:?}");
-    }
-}
-
-#[test]
-fn layers_are_timed_where_nobody_says_what() {
-    let layers = |flags: &[&str]| {
-        let subjects = request(flags).subjects(&Capabilities::PORTABLE);
-        subjects.iter().filter(|subject| matches!(subject, Subject::Layer(_))).count()
-    };
-    assert_eq!(layers(&[]), LAYERS.len());
-    assert_eq!(layers(&["--dtypes=f16,f32", "--causal=no"]), LAYERS.len());
-    for flag in ["--shapes=1,2,1,16,40,8", "--kernel=forward", "--dtypes=f16", "--causal=yes"] {
-        assert_eq!(layers(&[flag]), 0, "{flag}");
-    }
 }
