@@ -119,6 +119,16 @@ impl Machine {
     }
 }
 
+/// Refuses the CPU, for a command that is about GPUs.
+pub(crate) fn require_gpu(args: &DeviceArgs, why: &str) -> Result<(), Failure> {
+    match args.device {
+        DeviceChoice::Cpu => {
+            Err(Failure::input("--device", format_args!("auto or gpu: {why}"), "cpu"))
+        }
+        DeviceChoice::Auto | DeviceChoice::Gpu => Ok(()),
+    }
+}
+
 /// The caller's device, or the one that the flags ask for; the CPU takes over from neither.
 pub(crate) fn open(args: &DeviceArgs, given: Option<&Gpu>) -> Result<Gpu, Failure> {
     Ok(given.map_or_else(|| Gpu::open_blocking(&options(args)), |gpu| Ok(gpu.clone()))?)

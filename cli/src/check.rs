@@ -1,7 +1,6 @@
 //! `check`: every kernel on this adapter against the CPU reference.
 
-use crate::adapter;
-use crate::adapter::{DeviceArgs, DeviceChoice};
+use crate::adapter::{self, DeviceArgs};
 use crate::failure::Failure;
 use crate::stderr;
 use crate::terminal::{self, Paint};
@@ -46,10 +45,7 @@ pub(crate) fn check(
     gpu: Option<&Gpu>,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    if args.device.device == DeviceChoice::Cpu {
-        let expected = "auto or gpu: check compares a GPU with the CPU reference";
-        return Err(Failure::input("--device", expected, "cpu"));
-    }
+    adapter::require_gpu(&args.device, "check compares a GPU with the CPU reference")?;
     // What no adapter has is refused without one.
     asked(args, &check::names(args.quick, None))?;
     let gpu = adapter::open(&args.device, gpu)?;

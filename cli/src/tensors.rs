@@ -16,13 +16,12 @@ pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtyp
 /// The types of lengths, positions and ids.
 pub(crate) const INTEGERS: [Dtype; 2] = [Dtype::I32, Dtype::I64];
 
-/// Name in the metadata of a file with `weights`: their axes, as a JSON array of strings.
+/// Names in the metadata of a file with `weights`: of their axes, as a JSON array of strings, and of what was done with
+/// the heads.
 pub(crate) const AXES: &str = "weights_axes";
-/// The axes of weights that have none of heads.
-pub(crate) const PER_BATCH: &str = r#"["batch","queries","keys"]"#;
-/// Name in the same place: what was done with the heads.
 pub(crate) const HEADS: &str = "weights_heads";
-/// What it says of weights that are the mean over all heads.
+/// The axes of weights that have none of heads, and what is said of the mean over all heads.
+pub(crate) const PER_BATCH: &str = r#"["batch","queries","keys"]"#;
 pub(crate) const MEAN: &str = "mean";
 
 /// The tensors of a file, by name, and the texts beside them.
@@ -94,16 +93,14 @@ impl Tensors {
         &self,
         [one, other]: [&'static str; 2],
     ) -> Result<Option<[Tensor<'_>; 2]>, Failure> {
-        let half = |missing, there| {
-            let expected = format_args!("a tensor of this name beside {there}");
-            Err(Failure::input(missing, expected, "none"))
+        let (missing, there) = match (self.get(one), self.get(other)) {
+            (None, None) => return Ok(None),
+            (Some(first), Some(second)) => return Ok(Some([first, second])),
+            (None, Some(_)) => (one, other),
+            (Some(_), None) => (other, one),
         };
-        match (self.get(one), self.get(other)) {
-            (None, None) => Ok(None),
-            (Some(first), Some(second)) => Ok(Some([first, second])),
-            (None, Some(_)) => half(one, other),
-            (Some(_), None) => half(other, one),
-        }
+        let expected = format_args!("a tensor of this name beside {there}");
+        Err(Failure::input(missing, expected, "none"))
     }
 
     /// A text that stands in the file's `__metadata__`, if it does.

@@ -88,11 +88,10 @@ pub(super) fn dispatch(
     buffers: [&wgpu::Buffer; 2],
     groups: u32,
 ) -> Result<f64, Error> {
-    let [first, second] = buffers.map(wgpu::Buffer::as_entire_binding);
-    let entries = [
-        wgpu::BindGroupEntry { binding: 0, resource: first },
-        wgpu::BindGroupEntry { binding: 1, resource: second },
-    ];
+    let entries = [0, 1].map(|at| wgpu::BindGroupEntry {
+        binding: at,
+        resource: buffers[at as usize].as_entire_binding(),
+    });
     let group = device.tried("binding buffers", || {
         device.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,

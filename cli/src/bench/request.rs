@@ -5,7 +5,7 @@ use super::case::{Case, Extra};
 use super::defaults;
 use super::report::Form;
 use super::subject::Subject;
-use crate::adapter::DeviceChoice;
+use crate::adapter;
 use crate::failure::Failure;
 use crate::output::OutputFile;
 use crate::picture::Format;
@@ -17,10 +17,7 @@ const MOST_BYTES: u128 = 4 << 30;
 impl BenchArgs {
     /// Refuses what cannot be timed anywhere; gives the file for the picture, if there is to be one.
     pub(super) fn check(&self) -> Result<Option<(Format, OutputFile)>, Failure> {
-        if self.device.device == DeviceChoice::Cpu {
-            let expected = "auto or gpu: bench times kernels";
-            return Err(Failure::input("--device", expected, "cpu"));
-        }
+        adapter::require_gpu(&self.device, "bench times kernels")?;
         self.check_shapes()?;
         let Some(path) = &self.plot else { return Ok(None) };
         Ok(Some((Format::of("--plot", path)?, OutputFile::create("--plot", path)?)))
@@ -117,25 +114,25 @@ impl BenchArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::Subject;
-    use crate::args::{self, Command};
-    use std::ffi::OsString;
+    use super::{BenchArgs, Subject};
+    use clap::{Args as _, Command, FromArgMatches as _};
     use wgpu_attention::Capabilities;
 
     #[test]
     fn layers_are_timed_where_nobody_says_what() {
-        let layers = |flags: &[&str]| {
-            let words = [&["wgpu-attention", "bench"], flags].concat();
-            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            let Ok(Command::Bench(args)) = args::parse(&words, &mut Vec::new()) else {
-                panic!("{words:?}")
-            };
-            let subjects = args.subjects(&Capabilities::PORTABLE);
-            subjects.iter().filter(|subject| matches!(subject, Subject::Layer(_))).count()
-        };
-        assert_eq!((layers(&[]), layers(&["--dtypes=f16,f32", "--causal=no"])), (6, 6));
-        for flag in ["--shapes=1,2,1,16,40,8", "--kernel=forward", "--dtypes=f16", "--causal=yes"] {
-            assert_eq!(layers(&[flag]), 0, "{flag}");
+        for (flag, expected) in [
+            ("--dtypes=f16,f32", 6),
+            ("--causal=no", 6),
+            ("--shapes=1,2,1,16,40,8", 0),
+            ("--kernel=forward", 0),
+            ("--dtypes=f16", 0),
+            ("--causal=yes", 0),
+        ] {
+            let command = BenchArgs::augment_args(Command::new("bench"));
+            let args = BenchArgs::from_arg_matches(&command.get_matches_from(["bench", flag]));
+            let subjects = args.expect("flags").subjects(&Capabilities::PORTABLE);
+            let layers = subjects.iter().filter(|subject| matches!(subject, Subject::Layer(_)));
+            assert_eq!(layers.count(), expected, "{flag}");
         }
     }
 }

@@ -78,29 +78,20 @@ fn software(used: &AdapterInfo, out: &mut dyn Write) -> io::Result<()> {
     if used.device_type != wgpu::DeviceType::Cpu {
         return Ok(());
     }
-    writeln!(
-        out,
-        "  adapter     software: this processor stands in for a GPU, so its times say nothing about one"
-    )?;
+    let words = "this processor stands in for a GPU, so its times say nothing about one";
+    writeln!(out, "  adapter     software: {words}")?;
     let all = GpuOptions { backends: Some(wgpu::Backends::all()), ..GpuOptions::default() };
     let kind = |info: &AdapterInfo| (info.device_type, info.backend);
-    let found = adapters_blocking(&all).into_iter().map(|one| one.info);
-    match found.into_iter().find(|one| is_better(kind(one), kind(used))) {
-        Some(better) => writeln!(
-            out,
-            "  better      {}, on this machine too: --backend {}",
-            describe(&better),
-            better.backend
-        ),
-        None => Ok(()),
-    }
+    let mut found = adapters_blocking(&all).into_iter().map(|one| one.info);
+    let Some(better) = found.find(|one| is_better(kind(one), kind(used))) else { return Ok(()) };
+    let (name, backend) = (describe(&better), better.backend);
+    writeln!(out, "  better      {name}, on this machine too: --backend {backend}")
 }
 
+type Kind = (wgpu::DeviceType, wgpu::Backend);
+
 /// Whether an adapter is worth more than the software adapter in use: hardware, or software without GL's detours.
-fn is_better(
-    (device_type, backend): (wgpu::DeviceType, wgpu::Backend),
-    (_, used): (wgpu::DeviceType, wgpu::Backend),
-) -> bool {
+fn is_better((device_type, backend): Kind, (_, used): Kind) -> bool {
     let is_gl = |backend| backend == wgpu::Backend::Gl;
     device_type != wgpu::DeviceType::Cpu || (is_gl(used) && !is_gl(backend))
 }
@@ -131,12 +122,9 @@ mod tests {
     #[test]
     fn hardware_and_vulkan_are_better_than_software_gl() {
         use DeviceType::{Cpu, IntegratedGpu};
-        let gl = (Cpu, Backend::Gl);
-        assert!(
-            is_better((Cpu, Backend::Vulkan), gl) && is_better((IntegratedGpu, Backend::Gl), gl)
-        );
-        assert!(!is_better(gl, gl) && !is_better(gl, (Cpu, Backend::Vulkan)));
-        assert!(is_better((IntegratedGpu, Backend::Vulkan), (Cpu, Backend::Vulkan)));
-        assert!(!is_better((Cpu, Backend::Vulkan), (Cpu, Backend::Vulkan)));
+        let (gl, vulkan) = ((Cpu, Backend::Gl), (Cpu, Backend::Vulkan));
+        assert!(is_better(vulkan, gl) && is_better((IntegratedGpu, Backend::Gl), gl));
+        assert!(!is_better(gl, gl) && !is_better(gl, vulkan) && !is_better(vulkan, vulkan));
+        assert!(is_better((IntegratedGpu, Backend::Vulkan), vulkan));
     }
 }

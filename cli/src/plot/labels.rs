@@ -17,9 +17,11 @@ pub(super) fn labels(
     tensors: &Tensors,
     sizes: Sizes,
 ) -> Result<[Vec<String>; 2], Failure> {
-    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
-    let mut queries: Option<Named> = args.tokens.as_ref().map(|text| ("--tokens", words(text)));
-    let mut keys = args.key_tokens.as_ref().map(|text| ("--key-tokens", words(text)));
+    let given = |flag, text: &Option<String>| -> Option<Named> {
+        Some((flag, text.as_ref()?.split_whitespace().map(str::to_owned).collect()))
+    };
+    let mut queries = given("--tokens", &args.tokens);
+    let mut keys = given("--key-tokens", &args.key_tokens);
     // Tokens that a flag replaces take with them what the file says of either axis.
     if queries.is_none() {
         queries = tensors.strings("tokens")?.map(|words| ("tokens in __metadata__", words));

@@ -51,7 +51,7 @@ fn a_wrong_kernel_is_a_wrong_row_with_the_reason_in_one_line() {
     assert!(lines[1].is_empty() && lines[2].ends_with(headings), "{table}");
     assert!(lines[3].starts_with("forward ") && lines[3].ends_with(" (1.0e-5)  ok"), "{table}");
 
-    let broken = gpu.broken("total.rescale * inverse_sum", "0.9999 * total.rescale * inverse_sum");
+    let broken = gpu.broken("sums * finish.factor", "0.9999 * sums * finish.factor");
     let (table, wrong) = ended(&broken, &check);
     assert_eq!(wrong.expect_err("a failure").exit_code(), 1, "{table}");
     let row = table.lines().nth(3).unwrap_or_default();
@@ -73,7 +73,7 @@ fn a_wrong_kernel_prints_an_error_in_place_of_its_numbers() {
     let (table, code) = ran(&gpu, &[]);
     assert!(code == 0 && !table.contains("WRONG"), "{table}");
 
-    let broken = gpu.broken("total.rescale * inverse_sum", "0.9999 * total.rescale * inverse_sum");
+    let broken = gpu.broken("sums * finish.factor", "0.9999 * sums * finish.factor");
     let (lines, code) = ran(&broken, &["--json"]);
     assert_eq!(code, 1, "{lines}");
     let cases: Vec<&str> = lines.lines().filter(|line| line.contains("\"shape\"")).collect();
@@ -142,7 +142,7 @@ fn tiles_are_measured_if_asked_and_what_they_gave_is_compared() {
 #[test]
 fn what_is_never_written_is_wrong() {
     let gpu = Gpu::open_blocking(&GpuOptions::default()).expect("an adapter");
-    let broken = gpu.broken("d * 4u), row.live)", "d * 4u), row.live && d > 0u)");
+    let broken = gpu.broken("d * 4u), live)", "d * 4u), live && d > 0u)");
     let (table, code) = ran(&broken, &[]);
     assert_eq!((code, table.matches("found NaN").count()), (1, 2), "{table}");
 }
