@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::stderr;
-use crate::tensors::rounded;
+use crate::values::choice;
 use clap::{Args, ValueEnum};
 use std::cell::Cell;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
@@ -11,15 +11,22 @@ use wgpu_attention::{
     RotaryInputs, RotaryShape, cpu,
 };
 
+const BACKENDS: [(&str, Backends); 4] = [
+    ("vulkan", Backends::VULKAN),
+    ("metal", Backends::METAL),
+    ("dx12", Backends::DX12),
+    ("gl", Backends::GL),
+];
+
 /// Where to compute.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// `auto`: a GPU or software adapter if there is one, else the CPU reference
     #[arg(long, value_enum, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Only adapters of this backend
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<BackendChoice>,
+    #[arg(long, value_parser = choice(BACKENDS))]
+    backend: Option<Backends>,
     /// Only adapters with this in their name
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) adapter: Option<String>,
@@ -33,43 +40,29 @@ pub(crate) enum DeviceChoice {
     Cpu,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BackendChoice {
-    Vulkan,
-    Metal,
-    Dx12,
-    Gl,
-}
-
-/// What computes.
+/// What computes: a GPU, or the CPU.
 #[derive(Debug)]
-pub(crate) enum Machine {
-    Gpu {
-        gpu: Box<Gpu>,
-        /// Whether the CPU may take over what the device cannot do.
-        or_cpu: bool,
-        /// Whether it has.
-        has_left: Cell<bool>,
-    },
-    Cpu,
+pub(crate) struct Machine {
+    pub(crate) gpu: Option<Gpu>,
+    /// Whether the CPU may take over what the device cannot do.
+    or_cpu: bool,
+    /// Whether it has.
+    has_left: Cell<bool>,
 }
 
 impl Machine {
     /// Opens what the flags ask for; says so if that is the CPU for want of an adapter.
     pub(crate) fn open(args: &DeviceArgs) -> Result<Self, Failure> {
-        let or_cpu = match args.device {
-            DeviceChoice::Cpu => return Ok(Self::Cpu),
-            DeviceChoice::Gpu => false,
-            DeviceChoice::Auto => true,
-        };
-        match Gpu::open_blocking(&options(args)) {
-            Ok(gpu) => Ok(Self::Gpu { gpu: Box::new(gpu), or_cpu, has_left: Cell::new(false) }),
+        let or_cpu = args.device == DeviceChoice::Auto;
+        let is_cpu = args.device == DeviceChoice::Cpu;
+        let gpu = match (!is_cpu).then(|| Gpu::open_blocking(&options(args))).transpose() {
             Err(error) if or_cpu => {
                 say_fallback(&error);
-                Ok(Self::Cpu)
+                None
             }
-            Err(error) => Err(error.into()),
-        }
+            opened => opened?,
+        };
+        Ok(Self { gpu, or_cpu, has_left: Cell::new(false) })
     }
 
     /// Attention from slices to vectors.
@@ -91,16 +84,14 @@ impl Machine {
         on_gpu: impl FnOnce(&Gpu) -> Result<T, Error>,
         on_cpu: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Failure> {
-        let computed = match self {
-            Self::Gpu { gpu, or_cpu, has_left } => match on_gpu(gpu) {
-                Err(error @ Error::Unsupported { .. }) if *or_cpu => {
-                    say_fallback(&error);
-                    has_left.set(true);
-                    on_cpu()
-                }
-                computed => computed,
-            },
-            Self::Cpu => on_cpu(),
+        let computed = match self.gpu.as_ref().map(on_gpu) {
+            Some(Err(error @ Error::Unsupported { .. })) if self.or_cpu => {
+                say_fallback(&error);
+                self.has_left.set(true);
+                on_cpu()
+            }
+            Some(computed) => computed,
+            None => on_cpu(),
         };
         Ok(computed?)
     }
@@ -113,16 +104,13 @@ impl Machine {
     ) -> Result<Vec<T>, Failure> {
         self.compute(
             |gpu| gpu.rotary_blocking(shape, inputs),
-            || cpu::rotary(shape, inputs).map(rounded),
+            || Ok(cpu::rotary(shape, inputs)?.into_iter().map(T::from_f64).collect()),
         )
     }
 
     /// The GPU, if all was computed on it.
     pub(crate) fn used_gpu(&self) -> Option<&Gpu> {
-        match self {
-            Self::Gpu { gpu, has_left, .. } if !has_left.get() => Some(gpu),
-            Self::Gpu { .. } | Self::Cpu => None,
-        }
+        self.gpu.as_ref().filter(|_| !self.has_left.get())
     }
 
     /// What computed: name, backend and driver.
@@ -131,15 +119,24 @@ impl Machine {
     }
 }
 
+/// Refuses the CPU, for a command that is about GPUs.
+pub(crate) fn require_gpu(args: &DeviceArgs, why: &str) -> Result<(), Failure> {
+    match args.device {
+        DeviceChoice::Cpu => {
+            Err(Failure::input("--device", format_args!("auto or gpu: {why}"), "cpu"))
+        }
+        DeviceChoice::Auto | DeviceChoice::Gpu => Ok(()),
+    }
+}
+
+/// The caller's device, or the one that the flags ask for; the CPU takes over from neither.
+pub(crate) fn open(args: &DeviceArgs, given: Option<&Gpu>) -> Result<Gpu, Failure> {
+    Ok(given.map_or_else(|| Gpu::open_blocking(&options(args)), |gpu| Ok(gpu.clone()))?)
+}
+
 /// The library's options for these flags.
 pub(crate) fn options(args: &DeviceArgs) -> GpuOptions {
-    let backends = args.backend.map(|backend| match backend {
-        BackendChoice::Vulkan => Backends::VULKAN,
-        BackendChoice::Metal => Backends::METAL,
-        BackendChoice::Dx12 => Backends::DX12,
-        BackendChoice::Gl => Backends::GL,
-    });
-    GpuOptions { backends, adapter: args.adapter.clone(), software: true }
+    GpuOptions { backends: args.backend, adapter: args.adapter.clone(), software: true }
 }
 
 /// An adapter in a few words.

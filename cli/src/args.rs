@@ -1,24 +1,13 @@
 //! The command line: subcommands, flags, and one-line refusals.
 
-use crate::additive::AdditiveArgs;
-use crate::bench::BenchArgs;
-use crate::check::CheckArgs;
-use crate::demo::DemoArgs;
 use crate::failure::Failure;
-use crate::info::InfoArgs;
-use crate::mha::MhaArgs;
-use crate::plot::PlotArgs;
-use crate::posenc::PosencArgs;
-use crate::rope::RopeArgs;
-use crate::run::RunArgs;
-use crate::selfattn::SelfAttnArgs;
-use crate::shell::{CompletionsArgs, ManArgs};
 use crate::terminal::Paint;
+use crate::{additive, bench, check, demo, info, mha, plot, posenc, rope, run, selfattn, shell};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::Write;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -48,31 +37,31 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A small self-attention on this machine: result, timing, and pictures of the weights (default)
-    Demo(DemoArgs),
+    Demo(demo::DemoArgs),
     /// Adapters, features and limits
-    Info(InfoArgs),
+    Info(info::InfoArgs),
     /// Every kernel on this adapter against the CPU reference
-    Check(CheckArgs),
+    Check(check::CheckArgs),
     /// Times on this adapter, against what it can do at most
-    Bench(BenchArgs),
+    Bench(bench::BenchArgs),
     /// Attention on the tensors of a safetensors file
-    Run(RunArgs),
+    Run(run::RunArgs),
     /// A multi-head layer with the parameters of an nn.MultiheadAttention
-    Mha(MhaArgs),
+    Mha(mha::MhaArgs),
     /// The self-attention module of many tutorials, with its parameters
-    Selfattn(SelfAttnArgs),
+    Selfattn(selfattn::SelfAttnArgs),
     /// Heatmaps of attention weights
-    Plot(PlotArgs),
+    Plot(plot::PlotArgs),
     /// Rotary positional encoding of the tensors of a safetensors file
-    Rope(RopeArgs),
+    Rope(rope::RopeArgs),
     /// A sinusoidal positional encoding
-    Posenc(PosencArgs),
+    Posenc(posenc::PosencArgs),
     /// Additive attention on the tensors of a safetensors file
-    Additive(AdditiveArgs),
+    Additive(additive::AdditiveArgs),
     /// A shell's completions of this command line, on stdout
-    Completions(CompletionsArgs),
+    Completions(shell::CompletionsArgs),
     /// The manual page of the tool or of a subcommand, on stdout
-    Man(ManArgs),
+    Man(shell::ManArgs),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -83,20 +72,20 @@ pub(crate) fn command() -> clap::Command {
 }
 
 /// Reads a process's arguments, the first of which is its name.
-pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+pub(crate) fn parse(words: &[OsString], out: &mut dyn Write) -> Result<Command, Failure> {
     match Arguments::try_parse_from(words) {
         Ok(Arguments { command: Some(command) }) => Ok(command),
-        Ok(Arguments { command: None }) => Ok(Command::Demo(DemoArgs::default())),
-        Err(error) => Err(refusal(&error, words)),
+        Ok(Arguments { command: None }) => parse(&["wgpu-attention", "demo"].map(Into::into), out),
+        Err(error) => Err(refusal(&error, words, out)),
     }
 }
 
 /// clap's refusal in one line, or its answer on stdout.
-fn refusal(error: &clap::Error, words: &[OsString]) -> Failure {
+fn refusal(error: &clap::Error, words: &[OsString], out: &mut dyn Write) -> Failure {
     let found = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let (mut out, text) = (std::io::stdout(), error.render());
+            let text = error.render();
             let written = match Paint::stdout().is_on() {
                 true => write!(out, "{}", text.ansi()),
                 false => write!(out, "{text}"),

@@ -5,7 +5,7 @@ use wgpu_attention::Error;
 
 /// Why the tool stops.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// Bad input: flags, files, tensors. Says what is wrong, what was expected and what was found.
     Input(String),
     /// No usable device, or it was lost.
@@ -35,7 +35,8 @@ impl Failure {
     }
 
     /// The process's exit code.
-    pub(crate) fn exit_code(&self) -> u8 {
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone | Self::Answered => 0,
             Self::Wrong => 1,
@@ -45,7 +46,8 @@ impl Failure {
     }
 
     /// What to say on stderr.
-    pub(crate) fn message(&self) -> Option<&str> {
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
         match self {
             Self::Input(message) | Self::Device(message) => Some(message),
             Self::Wrong | Self::ReaderGone | Self::Answered => None,

@@ -24,7 +24,7 @@ pub(crate) struct InfoArgs {
 }
 
 /// Lists all adapters, marks the one that the flags would open, and says what it would run.
-pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
+pub(crate) fn info(args: &InfoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let wanted = adapter::options(&args.device);
     let chosen = match args.device.device {
         DeviceChoice::Cpu => None,
@@ -39,29 +39,24 @@ pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
         ..GpuOptions::default()
     });
     let is_chosen = |one: &AdapterSummary| chosen.as_ref().is_some_and(|c| c.info == one.info);
-    let mut out = io::stdout().lock();
     if args.json {
         let adapters: Vec<Value> = all.iter().map(|one| to_json(one, is_chosen(one))).collect();
-        let kernels: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
-        let mut plans = Vec::new();
-        for (name, shape) in typical() {
-            let Some(chosen) = &chosen else { break };
-            plans.push(match plan(&shape, &chosen.capabilities) {
-                Ok(plan) => json!({
+        let plans =
+            typical().map(|(name, shape)| match plan(&shape, &chosen.as_ref()?.capabilities) {
+                Ok(plan) => Some(json!({
                     "shape": name,
                     "kernel": plan.kernel.name(),
                     "reason": plan.reason,
                     "plan": plan.to_string(),
-                }),
-                Err(error) => json!({ "shape": name, "error": error.to_string() }),
+                })),
+                Err(error) => Some(json!({ "shape": name, "error": error.to_string() })),
             });
-        }
         let value = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "computes": if chosen.is_some() { "gpu" } else { "cpu" },
             "adapters": adapters,
-            "kernels": kernels,
-            "plans": plans,
+            "kernels": Kernel::ALL.map(Kernel::name),
+            "plans": plans.into_iter().flatten().collect::<Vec<_>>(),
         });
         writeln!(out, "{value:#}")?;
         return Ok(());
@@ -69,7 +64,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<(), Failure> {
     writeln!(out, "wgpu-attention {}", env!("CARGO_PKG_VERSION"))?;
     for one in &all {
         writeln!(out)?;
-        print(&mut out, one, is_chosen(one))?;
+        print(out, one, is_chosen(one))?;
     }
     let Some(chosen) = chosen else {
         writeln!(out, "\nThe CPU reference would compute.")?;
@@ -109,41 +104,30 @@ fn plan(shape: &AttentionShape, capabilities: &Capabilities) -> Result<Plan, Err
     Plan::new(Problem::new(shape, &options)?, capabilities, None)
 }
 
-fn print(out: &mut impl Write, one: &AdapterSummary, chosen: bool) -> io::Result<()> {
+fn print(out: &mut dyn Write, one: &AdapterSummary, chosen: bool) -> io::Result<()> {
     let mark = if chosen { '*' } else { ' ' };
     writeln!(out, "{mark} {}", adapter::describe(&one.info))?;
     let c = &one.capabilities;
     let features: Vec<&str> =
         features(c).into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
-    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
-    let matrices = c.matrices.map_or(String::new(), |matrices| {
-        format!("\n    matrices           {0} x {0} x {0}, f16 in and f32 out", matrices.size)
-    });
-    let subgroup = if c.subgroups {
-        format!(" ({} to {} invocations)", one.info.subgroup_min_size, one.info.subgroup_max_size)
-    } else {
-        String::new()
-    };
-    writeln!(out, "    features           {features}{subgroup}{matrices}")?;
-    writeln!(
-        out,
-        "    workgroup          {} invocations, {} of memory",
-        c.workgroup_invocations,
-        bytes(c.workgroup_memory.into())
-    )?;
-    writeln!(out, "    dispatch           {} workgroups along an axis", c.workgroups_per_axis)?;
-    writeln!(
-        out,
-        "    buffer             {}, {} bound at once",
-        bytes(c.buffer_size),
-        bytes(c.binding_size)
-    )?;
-    writeln!(
-        out,
-        "    storage buffers    {} in a stage, offsets aligned to {}",
-        c.storage_buffers,
-        bytes(c.storage_alignment.into())
-    )
+    let mut features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    if c.subgroups {
+        let [least, most] = [one.info.subgroup_min_size, one.info.subgroup_max_size];
+        features += &format!(" ({least} to {most} invocations)");
+    }
+    let mut line = |name, text: String| writeln!(out, "    {name:<18} {text}");
+    line("features", features)?;
+    if let Some(matrices) = c.matrices {
+        line("matrices", format!("{0} x {0} x {0}, f16 in and f32 out", matrices.size))?;
+    }
+    let memory = bytes(c.workgroup_memory.into());
+    line("workgroup", format!("{} invocations, {memory} of memory", c.workgroup_invocations))?;
+    line("dispatch", format!("{} workgroups along an axis", c.workgroups_per_axis))?;
+    let bound = bytes(c.binding_size);
+    line("buffer", format!("{}, {bound} bound at once", bytes(c.buffer_size)))?;
+    let aligned = bytes(c.storage_alignment.into());
+    let storage = format!("{} in a stage, offsets aligned to {aligned}", c.storage_buffers);
+    line("storage buffers", storage)
 }
 
 fn to_json(one: &AdapterSummary, chosen: bool) -> Value {

@@ -1,10 +1,16 @@
-//! Writing a file whole or not at all.
+//! Writing tensors and files, whole or not at all.
 
 use crate::failure::Failure;
+use crate::tensors::dtype;
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::borrow::Cow;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+use wgpu_attention::Element;
 
 /// A file that does not appear under its own name until it is complete.
 ///
@@ -18,13 +24,8 @@ pub(crate) struct OutputFile {
 }
 
 impl OutputFile {
-    /// Opens a temporary file beside `path`; it is removed unless [`write`](Self::write) succeeds.
-    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        Self::create_for("--out", path)
-    }
-
-    /// As [`create`](Self::create), for the value of another flag.
-    pub(crate) fn create_for(flag: &'static str, path: &Path) -> Result<Self, Failure> {
+    /// Opens a temporary file beside `path`, the value of `flag`; it is removed unless [`write`](Self::write) succeeds.
+    pub(crate) fn create(flag: &'static str, path: &Path) -> Result<Self, Failure> {
         let refuse = |found: &dyn std::fmt::Display| {
             Failure::input(format_args!("{flag} {}", path.display()), "a writable file", found)
         };
@@ -79,4 +80,59 @@ impl OutputFile {
 fn ends_with_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     !name.is_empty() && path.as_os_str().as_encoded_bytes().ends_with(name)
+}
+
+/// A tensor to be written.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) sizes: &'a [usize],
+    dtype: Dtype,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new<T: Element>(
+        name: &'static str,
+        sizes: &'a [usize],
+        elements: &'a [T],
+    ) -> Self {
+        // wgpu runs on little-endian machines only, and so is the file.
+        let bytes = bytemuck::cast_slice(elements).into();
+        Self { name, sizes, dtype: dtype::<T>(), bytes }
+    }
+
+    /// Numbers in the type of an input, doubles as F32.
+    pub(crate) fn rounded(
+        name: &'static str,
+        sizes: &'a [usize],
+        input: Dtype,
+        numbers: &[f64],
+    ) -> Self {
+        fn bytes<T: Element>(numbers: &[f64]) -> Vec<u8> {
+            let elements: Vec<T> = numbers.iter().map(|&number| T::from_f64(number)).collect();
+            bytemuck::cast_slice(&elements).to_vec()
+        }
+        let (dtype, bytes) = match input {
+            Dtype::F16 => (Dtype::F16, bytes::<f16>(numbers)),
+            Dtype::BF16 => (Dtype::BF16, bytes::<bf16>(numbers)),
+            _ => (Dtype::F32, bytes::<f32>(numbers)),
+        };
+        Self { name, sizes, dtype, bytes: bytes.into() }
+    }
+}
+
+/// The bytes of a file of tensors, and of texts beside them, by name.
+pub(crate) fn serialize(
+    tensors: &[Output<'_>],
+    texts: &[(&str, &str)],
+) -> Result<Vec<u8>, Failure> {
+    let refuse = |error| Failure::Input(format!("output: {error}"));
+    let views = tensors.iter().map(|Output { name, dtype, sizes, bytes }| {
+        Ok((*name, TensorView::new(*dtype, sizes.to_vec(), bytes).map_err(refuse)?))
+    });
+    let views: Vec<_> = views.collect::<Result<_, Failure>>()?;
+    let texts = texts.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
+    let texts = (texts.len() > 0).then(|| texts.collect());
+    safetensors::serialize(views, texts).map_err(refuse)
 }

@@ -1,15 +1,13 @@
 //! `posenc`: a sinusoidal positional encoding.
 
 use crate::adapter::DeviceArgs;
-use crate::adapter::Machine;
 use crate::failure::Failure;
-use crate::output::OutputFile;
-use crate::run::require_memory;
-use crate::summary::Summary;
-use crate::tensors::{self, Named};
+use crate::job::{Job, require_memory};
 use crate::values::{base, heads, place, position};
 use clap::Args;
+use safetensors::Dtype;
 use std::path::PathBuf;
+use std::time::Instant;
 use wgpu_attention::{Layout, PositionalInputs, PositionalShape, TableRows, cpu, sinusoidal};
 
 #[derive(Debug, Args)]
@@ -38,26 +36,25 @@ pub(crate) struct PosencArgs {
 
 /// Makes the table, and writes it from the device.
 pub(crate) fn posenc(args: &PosencArgs) -> Result<(), Failure> {
-    let summary = Summary::start("posenc");
-    let len = args.seq;
-    require_memory::<f32>([&vec![len, args.dim]; 2].into_iter())?;
-    let table = sinusoidal(len, args.dim, args.base, args.offset)?;
-    let file = OutputFile::create(&args.out)?;
-
+    let start = Instant::now();
+    let sizes = [args.seq, args.dim];
+    require_memory::<f32>(&[&sizes[..]; 2])?;
+    let table = sinusoidal(args.seq, args.dim, args.base, args.offset)?;
     let shape = PositionalShape {
         x: None,
         out: Some(Layout::Bhsd),
-        rows: TableRows::From { start: 0, rows: len },
-        ..PositionalShape::new(1, len, args.dim)
+        rows: TableRows::From { start: 0, rows: args.seq },
+        ..PositionalShape::new(1, args.seq, args.dim)
     };
     let inputs = PositionalInputs::<f32> { x: None, table: &table, positions: None };
-    let machine = Machine::open(&args.device)?;
-    let out: Vec<f32> = machine.compute(
-        |gpu| gpu.positional_blocking(&shape, &inputs),
-        || cpu::positional(&shape, &inputs).map(tensors::rounded),
+
+    let job = Job::open("posenc", start, &args.out, &args.device)?;
+    let outputs = job.layer(
+        |gpu| Ok((gpu.positional_blocking(&shape, &inputs)?, None)),
+        || Ok((cpu::positional(&shape, &inputs)?, None)),
+        Dtype::F32,
+        [&sizes, &[]],
     )?;
-    let sizes = [len, args.dim];
-    file.write(&tensors::serialize(vec![Named::new("out", &sizes, &out)])?)?;
-    summary.say(&machine, &[("out", &sizes)], |_| Some("positional"));
-    Ok(())
+
+    job.finish(&[], &outputs, &[], |_| Some("positional"))
 }

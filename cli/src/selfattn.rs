@@ -1,20 +1,15 @@
 //! `selfattn`: the self-attention module of many tutorials.
 
 use crate::adapter::DeviceArgs;
-use crate::adapter::Machine;
 use crate::failure::Failure;
-use crate::mha::LayerEmit;
-use crate::output::OutputFile;
-use crate::state::StateDict;
-use crate::summary::Summary;
-use crate::tensors::{self, Named, Tensor, Tensors, require_size};
-use crate::values::heads;
-use clap::{Args, ValueEnum};
-use half::{bf16, f16};
-use safetensors::Dtype;
+use crate::job::{Job, StateDict, require_valid};
+use crate::tensors::{Tensors, require_alike, require_equal};
+use crate::values::{choice, heads, one_of};
+use clap::Args;
 use std::path::PathBuf;
+use std::time::Instant;
 use wgpu_attention::{
-    BroadcastLayout, Capabilities, Element, Error, ScaleBy, SelfAttentionInputs, SelfAttentionPlan,
+    BroadcastLayout, Capabilities, Gpu, ScaleBy, SelfAttentionInputs, SelfAttentionPlan,
     SelfAttentionShape, SelfAttentionWeights, cpu,
 };
 
@@ -38,58 +33,55 @@ pub(crate) struct SelfAttnArgs {
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
     /// Divide the scores by the root of the width of a head, or of the whole
-    #[arg(long, value_enum, default_value_t)]
-    scale_by: ScaleByChoice,
+    #[arg(long, value_parser = choice(SCALES), default_value = "head")]
+    scale_by: ScaleBy,
     /// More outputs
-    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
-    emit: Vec<LayerEmit>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = one_of(["weights"]))]
+    emit: Vec<&'static str>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ScaleByChoice {
-    #[default]
-    Head,
-    Embed,
-}
+const SCALES: [(&str, ScaleBy); 2] = [("head", ScaleBy::Head), ("embed", ScaleBy::Embed)];
 
 /// What a state_dict holds.
-const NAMES: [&str; 5] =
-    ["values.weight", "keys.weight", "queries.weight", "fc_out.weight", "fc_out.bias"];
+const NAMES: &str = "values.weight keys.weight queries.weight fc_out.weight fc_out.bias";
 
 /// Reads, checks everything, computes, and writes all outputs at once.
 pub(crate) fn selfattn(args: &SelfAttnArgs) -> Result<(), Failure> {
-    let summary = Summary::start("selfattn");
-    let bytes = tensors::read(&args.input)?;
-    let tensors = Tensors::parse(&args.input, &bytes)?;
-    match tensors.require("query")?.dtype {
-        Dtype::F16 => attend::<f16>(args, &tensors, summary),
-        Dtype::BF16 => attend::<bf16>(args, &tensors, summary),
-        _ => attend::<f32>(args, &tensors, summary),
-    }
-}
-
-/// With out as `T`.
-fn attend<T: Element>(
-    args: &SelfAttnArgs,
-    tensors: &Tensors<'_>,
-    summary: Summary,
-) -> Result<(), Failure> {
-    let state = StateDict::read(&args.weights, &NAMES)?;
+    let start = Instant::now();
+    let tensors = Tensors::read(&args.input)?;
+    let query = tensors.require("query")?;
+    let state = StateDict::read(&args.weights, NAMES)?;
     let weights = SelfAttentionWeights::from_state_dict(args.heads, |name| state.find(name))?;
-    let [values, keys, query] =
-        [tensors.require("values")?, tensors.require("keys")?, tensors.require("query")?];
-    query.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
-    for other in [&values, &keys] {
-        other.require_dtype(&[query.dtype])?;
-    }
+    let [values, keys] = [tensors.require("values")?, tensors.require("keys")?];
+    require_alike(&[query, values, keys])?;
+    let names = ["batch", "len", "width"];
+    let [batch_of_values, len_of_values, width_of_values] = values.dims(names)?;
+    let [batch_of_keys, kv_len, width_of_keys] = keys.dims(names)?;
+    let [batch, q_len, width] = query.dims(names)?;
+    require_equal(&[
+        ("width of values (as of fc_out)", weights.embed_size, width_of_values),
+        ("width of keys (as of fc_out)", weights.embed_size, width_of_keys),
+        ("width of query (as of fc_out)", weights.embed_size, width),
+        ("batch of keys (as of query)", batch, batch_of_keys),
+        ("batch of values (as of query)", batch, batch_of_values),
+        ("len of values (as of keys)", kv_len, len_of_values),
+    ])?;
     let mask = tensors.get("mask");
-    let shape = shape(args, weights.embed_size, [&values, &keys, &query], mask.as_ref())?;
+    let mask_layout = mask.map(|mask| match mask.sizes {
+        // One number for all.
+        [] => Ok(BroadcastLayout::Sizes([1; 4])),
+        sizes => BroadcastLayout::from_dims("mask", sizes),
+    });
+    let shape = SelfAttentionShape {
+        kv_len,
+        scale_by: args.scale_by,
+        mask: mask_layout.transpose()?,
+        weights: !args.emit.is_empty(),
+        ..SelfAttentionShape::new(batch, q_len)
+    };
     let head_dim = weights.embed_size / args.heads;
-    // What is too large for the smallest device may yet fit this one.
-    match SelfAttentionPlan::new(args.heads, head_dim, &shape, &Capabilities::PORTABLE) {
-        Ok(_) | Err(Error::Unsupported { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+    let plan = |on: &Capabilities| SelfAttentionPlan::new(args.heads, head_dim, &shape, on);
+    require_valid(plan(&Capabilities::PORTABLE))?;
     let mask = mask.map(|mask| mask.nonzero()).transpose()?;
     let inputs = SelfAttentionInputs {
         values: &values.floats()?,
@@ -97,68 +89,19 @@ fn attend<T: Element>(
         queries: &query.floats()?,
         mask: mask.as_deref(),
     };
-    let file = OutputFile::create(&args.out)?;
+    let weights_sizes = [batch, args.heads, q_len, kv_len];
 
-    let machine = Machine::open(&args.device)?;
-    let (out, head_weights) = machine.compute(
+    let job = Job::open("selfattn", start, &args.out, &args.device)?;
+    let outputs = job.layer(
         |gpu| {
-            let found = gpu.self_attention_blocking(&weights, &shape, &inputs)?;
-            Ok((tensors::rounded::<_, T>(found.out), found.weights))
+            gpu.self_attention_blocking(&weights, &shape, &inputs)
+                .map(|found| (found.out, found.weights))
         },
-        || {
-            let found = cpu::self_attention(&weights, &shape, &inputs)?;
-            Ok((tensors::rounded::<_, T>(found.out), found.weights.map(tensors::rounded)))
-        },
+        || cpu::self_attention(&weights, &shape, &inputs).map(|found| (found.out, found.weights)),
+        query.dtype,
+        [query.sizes, &weights_sizes],
     )?;
-    let mut named = vec![Named::new("out", &query.sizes, &out)];
-    let weights_sizes = [shape.batch, args.heads, shape.q_len, shape.kv_len];
-    if let Some(head_weights) = &head_weights {
-        named.push(Named::new("weights", &weights_sizes, head_weights));
-    }
-    file.write(&tensors::serialize(named)?)?;
-    let sizes = [("query", &query.sizes[..]), ("keys", &keys.sizes), ("out", &query.sizes)];
-    summary.say(&machine, &sizes, |gpu| {
-        let plan = SelfAttentionPlan::new(args.heads, head_dim, &shape, gpu.capabilities()).ok()?;
-        Some(plan.kernel().name())
-    });
-    Ok(())
-}
 
-/// The sizes of a call, which belong together.
-fn shape(
-    args: &SelfAttnArgs,
-    embed_size: usize,
-    tensors: [&Tensor<'_>; 3],
-    mask: Option<&Tensor<'_>>,
-) -> Result<SelfAttentionShape, Failure> {
-    let sizes = |tensor: &Tensor<'_>| match tensor.sizes[..] {
-        [batch, len, width] => Ok((batch, len, width)),
-        _ => {
-            let found = format_args!("{:?}", tensor.sizes);
-            Err(Failure::input(tensor.name, "3 sizes, [batch, len, width]", found))
-        }
-    };
-    let [values, keys, query] = tensors;
-    let (values, keys, query) = (sizes(values)?, sizes(keys)?, sizes(query)?);
-    require_size("width of values (as of fc_out)", embed_size, values.2)?;
-    require_size("width of keys (as of fc_out)", embed_size, keys.2)?;
-    require_size("width of query (as of fc_out)", embed_size, query.2)?;
-    require_size("batch of keys (as of query)", query.0, keys.0)?;
-    require_size("batch of values (as of query)", query.0, values.0)?;
-    require_size("len of values (as of keys)", keys.1, values.1)?;
-    let layout = |mask: &Tensor<'_>| match mask.sizes[..] {
-        // One number for all.
-        [] => Ok(BroadcastLayout::Sizes([1; 4])),
-        _ => BroadcastLayout::from_dims("mask", &mask.sizes),
-    };
-    Ok(SelfAttentionShape {
-        kv_len: keys.1,
-        scale_by: match args.scale_by {
-            ScaleByChoice::Head => ScaleBy::Head,
-            ScaleByChoice::Embed => ScaleBy::Embed,
-        },
-        mask: mask.map(layout).transpose()?,
-        weights: !args.emit.is_empty(),
-        ..SelfAttentionShape::new(query.0, query.1)
-    })
+    let kernel = |gpu: &Gpu| Some(plan(gpu.capabilities()).ok()?.kernel().name());
+    job.finish(&[query, keys], &outputs, &[], kernel)
 }

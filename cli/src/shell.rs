@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
-use std::io::{self, Write as _};
+use std::io::Write;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,13 +29,17 @@ pub(crate) struct ManArgs {
 }
 
 /// `whole`: the command line.
-pub(crate) fn completions(args: &CompletionsArgs, mut whole: Command) -> Result<(), Failure> {
+pub(crate) fn completions(
+    args: &CompletionsArgs,
+    mut whole: Command,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let mut script = Vec::new();
     generate(args.shell, &mut whole, "wgpu-attention", &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    Ok(out.write_all(&script)?)
 }
 
-pub(crate) fn man(args: &ManArgs, mut whole: Command) -> Result<(), Failure> {
+pub(crate) fn man(args: &ManArgs, mut whole: Command, out: &mut dyn Write) -> Result<(), Failure> {
     // What a page says of its subcommands and names is settled only then.
     whole.build();
     let title = args
@@ -51,5 +55,5 @@ pub(crate) fn man(args: &ManArgs, mut whole: Command) -> Result<(), Failure> {
     };
     let mut text = Vec::new();
     Man::new(page).title(title).render(&mut text)?;
-    Ok(io::stdout().write_all(&text)?)
+    Ok(out.write_all(&text)?)
 }

@@ -55,17 +55,14 @@ pub(crate) fn is_terminal() -> bool {
 
 /// Where a progress bar is drawn: our stderr if it is a terminal, else nowhere.
 pub(crate) fn progress_target() -> ProgressDrawTarget {
-    match OURS.get() {
+    match OURS.get().map(File::try_clone) {
         #[cfg(unix)]
-        Some(ours) if ours.is_terminal() => match ours.try_clone() {
-            Ok(ours) => {
-                let terminal = console::Term::read_write_pair(std::io::stdin(), ours);
-                ProgressDrawTarget::term(terminal, 20)
-            }
-            Err(_) => ProgressDrawTarget::hidden(),
-        },
+        Some(Ok(ours)) if ours.is_terminal() => {
+            let terminal = console::Term::read_write_pair(std::io::stdin(), ours);
+            ProgressDrawTarget::term(terminal, 20)
+        }
         Some(_) => ProgressDrawTarget::hidden(),
-        None if std::io::stderr().is_terminal() => ProgressDrawTarget::stderr(),
-        None => ProgressDrawTarget::hidden(),
+        // Draws nothing where it is no terminal.
+        None => ProgressDrawTarget::stderr(),
     }
 }

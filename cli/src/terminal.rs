@@ -12,12 +12,11 @@ pub(crate) struct Paint(bool);
 impl Paint {
     #[cfg(test)]
     pub(crate) const PLAIN: Self = Self(false);
-    #[cfg(test)]
-    pub(crate) const COLOURED: Self = Self(true);
 
-    /// For a stdout that shows colours, and is wanted to.
+    /// For a stdout that shows colours, and is wanted to: <https://no-color.org>.
     pub(crate) fn stdout() -> Self {
-        Self(io::stdout().is_terminal() && wants_colour())
+        let minds = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(io::stdout().is_terminal() && !minds)
     }
 
     pub(crate) fn is_on(self) -> bool {
@@ -38,11 +37,6 @@ impl Paint {
     pub(crate) fn bad(self, text: &str) -> String {
         style(text).red().bold().force_styling(self.0).to_string()
     }
-}
-
-/// Whether the user minds colours: <https://no-color.org>.
-pub(crate) fn wants_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// How many of `total` are done and how long the others will take, on stderr if it is a terminal.

@@ -180,6 +180,12 @@ fn bias(numbers: &mut Numbers, extent: u32) -> Vec<f32> {
     (0..extent).map(term).collect()
 }
 
+/// Numbers between -1 and 1 that look random and are the same everywhere: for calls that only need some data.
+#[must_use]
+pub fn uniform(seed: u64, count: usize) -> Vec<f32> {
+    Numbers(seed).tensor(count as u64)
+}
+
 /// SplitMix64 (Steele, Lea and Flood 2014).
 pub(super) struct Numbers(pub(super) u64);
 

@@ -11,11 +11,16 @@ mod layers;
 mod linear;
 mod merge;
 mod report;
+mod stopwatch;
 mod trial;
 mod workers;
+mod workload;
 
 pub use compare::{Accuracy, Bounds, Difference, compare};
+pub use data::uniform;
 pub use report::{CheckOptions, Progress, Report, Row};
+pub use stopwatch::{Lap, Spread, Stopwatch, Times};
+pub use workload::{Compared, Workload};
 
 use crate::error::Error;
 use crate::host::Gpu;

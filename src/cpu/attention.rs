@@ -3,7 +3,7 @@
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
-use super::row::{Row, Softmax, place, row_count};
+use super::row::{Row, Softmax, place, row_indices};
 use crate::error::Error;
 use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
 use crate::tensor::Tensor;
@@ -71,23 +71,43 @@ pub fn attention<T: Element>(
 
 /// The rows of one part of a problem, in their places in the outputs of the whole.
 fn attend_part(part: &Problem, inputs: &Inputs<'_>, outputs: &mut ByOutput<Option<Vec<f64>>>) {
-    let columns = |tensor| part.columns(tensor) as usize;
-    let rows = row_count(part);
-    let mut dense =
-        ByOutput::new(|tensor| part.view(tensor).map(|_| vec![0.0; rows * columns(tensor)]));
-    let mut rest = ByOutput(dense.0.each_mut().map(Option::as_deref_mut));
-    let tasks = Row::all(part, inputs).map(|row| Task {
-        row,
-        outputs: ByOutput::new(|tensor| rest[tensor].as_mut()?.split_off_mut(..columns(tensor))),
-    });
-    for_each(tasks.collect(), |task| attend(part, task));
+    let mut dense = dense_rows(part, inputs, &row_indices(part).collect::<Vec<_>>());
     for tensor in Tensor::OUTPUTS {
         if let (Some(view), Some(dense), Some(placed)) =
             (part.view(tensor), dense[tensor].take(), outputs[tensor].as_mut())
         {
-            place(dense, part, &view, columns(tensor), placed);
+            place(dense, part, &view, part.columns(tensor) as usize, placed);
         }
     }
+}
+
+/// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one after the other.
+pub(crate) fn attend_rows(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    rows: &[[usize; 3]],
+) -> Result<Outputs<f64>, Error> {
+    let mut dense = dense_rows(problem, inputs, rows);
+    let out = dense[Tensor::Out].take().unwrap_or_default();
+    Outputs::collect(out, |tensor| Ok(dense[tensor].take()))
+}
+
+fn dense_rows(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    rows: &[[usize; 3]],
+) -> ByOutput<Option<Vec<f64>>> {
+    let columns = |tensor| problem.columns(tensor) as usize;
+    let mut dense = ByOutput::new(|tensor| {
+        problem.view(tensor).map(|_| vec![0.0; rows.len() * columns(tensor)])
+    });
+    let mut rest = ByOutput(dense.0.each_mut().map(Option::as_deref_mut));
+    let tasks = rows.iter().map(|&place| Task {
+        row: Row::new(problem, inputs, place),
+        outputs: ByOutput::new(|tensor| rest[tensor].as_mut()?.split_off_mut(..columns(tensor))),
+    });
+    for_each(tasks.collect(), |task| attend(problem, task));
+    dense
 }
 
 /// [`attention`], computed in f64 and rounded at the end: what a machine without a GPU gives.

@@ -14,6 +14,7 @@ mod self_attention;
 pub mod stages;
 
 pub use additive::additive;
+pub(crate) use attention::attend_rows;
 pub use attention::{attention, attention_rounded};
 pub use linear::linear;
 pub use merge::merge;

@@ -23,14 +23,16 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     /// Every row of a problem, in the order of a contiguous `[batch, num_heads, q_len]` tensor.
     pub(super) fn all(problem: &'a Problem, inputs: &'a Inputs<'a>) -> impl Iterator<Item = Self> {
-        row_indices(problem).map(move |[batch, head, i]| Self {
-            problem,
-            inputs,
-            batch,
-            head,
-            kv_head: head / problem.group() as usize,
-            i,
-        })
+        row_indices(problem).map(move |place| Self::new(problem, inputs, place))
+    }
+
+    /// One row, by batch, head and query.
+    pub(super) fn new(
+        problem: &'a Problem,
+        inputs: &'a Inputs<'a>,
+        [batch, head, i]: [usize; 3],
+    ) -> Self {
+        Self { problem, inputs, batch, head, kv_head: head / problem.group() as usize, i }
     }
 
     /// The query vector `[head_dim]`.
@@ -129,7 +131,8 @@ pub(super) fn row_count(problem: &Problem) -> usize {
     problem.batch as usize * problem.num_heads as usize * problem.q_len as usize
 }
 
-fn row_indices(problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
+/// Batch, head and query of each row.
+pub(super) fn row_indices(problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
     let [heads, q_len] = [problem.num_heads, problem.q_len].map(|size| size as usize);
     (0..row_count(problem)).map(move |n| [n / (heads * q_len), n / q_len % heads, n % q_len])
 }

@@ -1,7 +1,7 @@
 //! The flags of `bench`.
 
 use crate::adapter::DeviceArgs;
-use crate::values::seconds;
+use crate::values::{choice, one_of, seconds};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use wgpu_attention::{ElementType, Kernel};
@@ -20,20 +20,20 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "B,Hq,Hkv,Sq,Skv,D;...", value_parser = shapes, allow_hyphen_values = true)]
     pub(super) shapes: Option<Shapes>,
     /// Element types; those that the adapter does well if not given
-    #[arg(long, value_enum, value_name = "TYPE,...", value_delimiter = ',')]
-    pub(super) dtypes: Vec<DtypeChoice>,
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',', value_parser = choice(ELEMENTS))]
+    pub(super) dtypes: Vec<ElementType>,
     /// Whether a query sees only the keys up to its place, the last query standing beside the last key
     #[arg(long, value_enum, default_value_t)]
     pub(super) causal: CausalChoice,
     /// `fwd` is the forward pass
     #[arg(
         long = "passes",
-        value_enum,
+        value_parser = one_of(["fwd"]),
         value_name = "PASS,...",
         value_delimiter = ',',
         default_value = "fwd"
     )]
-    _passes: Vec<PassChoice>,
+    _passes: Vec<&'static str>,
     /// A kernel that info lists, or `auto`
     #[arg(long, value_name = "NAME", value_parser = kernel, default_value = "auto", allow_hyphen_values = true)]
     pub(super) kernel: KernelChoice,
@@ -57,28 +57,13 @@ pub(crate) struct BenchArgs {
     pub(super) plot: Option<PathBuf>,
 }
 
+const ELEMENTS: [(&str, ElementType); 3] =
+    [("f32", ElementType::F32), ("f16", ElementType::F16), ("bf16", ElementType::Bf16)];
+
 /// Batch, heads of the queries, heads of the keys, queries, keys, head_dim.
 pub(super) type Sizes = [usize; 6];
 
-#[derive(Clone, Debug)]
-pub(super) struct Shapes(pub(super) Vec<Sizes>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum DtypeChoice {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl DtypeChoice {
-    pub(super) fn element(self) -> ElementType {
-        match self {
-            Self::F32 => ElementType::F32,
-            Self::F16 => ElementType::F16,
-            Self::Bf16 => ElementType::Bf16,
-        }
-    }
-}
+pub(super) type Shapes = Vec<Sizes>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum CausalChoice {
@@ -88,36 +73,24 @@ pub(super) enum CausalChoice {
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PassChoice {
-    Fwd,
-}
-
 /// A kernel; `None` leaves it to the planner. (A bare `Option` would read to clap as an optional flag.)
-#[derive(Clone, Copy, Debug)]
-pub(super) struct KernelChoice(pub(super) Option<Kernel>);
+type KernelChoice = Option<Kernel>;
 
 fn shapes(text: &str) -> Result<Shapes, String> {
     let expected = || "expected B,Hq,Hkv,Sq,Skv,D;... of integers, at least 1".to_owned();
     let shape = |text: &str| {
-        let sizes: Vec<usize> = text
-            .split(',')
-            .map(|size| match size.parse() {
-                Ok(size @ 1..) => Ok(size),
-                _ => Err(expected()),
-            })
-            .collect::<Result<_, _>>()?;
-        Sizes::try_from(sizes).map_err(|_| expected())
+        let sizes = text.split(',').map(|size| size.parse().ok().filter(|&size| size > 0));
+        Sizes::try_from(sizes.collect::<Option<Vec<usize>>>()?).ok()
     };
-    text.split(';').map(shape).collect::<Result<_, _>>().map(Shapes)
+    text.split(';').map(shape).collect::<Option<_>>().ok_or_else(expected)
 }
 
 fn kernel(text: &str) -> Result<KernelChoice, String> {
     if text == "auto" {
-        return Ok(KernelChoice(None));
+        return Ok(None);
     }
     let found = Kernel::ALL.into_iter().find(|kernel| kernel.name() == text);
-    found.map(|kernel| KernelChoice(Some(kernel))).ok_or_else(|| {
+    found.map(Some).ok_or_else(|| {
         let names: Vec<&str> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
         format!("expected auto, {}", names.join(", "))
     })

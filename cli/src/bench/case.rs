@@ -2,9 +2,10 @@
 
 use super::args::Sizes;
 use super::label::Label;
+use wgpu_attention::check::Workload;
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType, Error,
-    Kernel, Layout, Plan, Problem,
+    Gpu, Kernel, Layout, Plan, Problem,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,9 @@ pub(super) enum Extra {
 /// With fewer queries than this the keys and values take longer to read than to compute with.
 const FEW_QUERIES: usize = 16;
 
+/// What a case reads beyond any cache: each step of a decoder finds other layers' keys and values there.
+const BEYOND_CACHES: usize = 256 << 20;
+
 impl Case {
     pub(super) fn shape(&self) -> AttentionShape {
         let [batch, num_heads, num_kv_heads, q_len, kv_len, head_dim] = self.sizes;
@@ -49,7 +53,7 @@ impl Case {
     pub(super) fn options(&self) -> AttentionOptions {
         let window_left = match self.extra {
             Extra::Window(left) => Some(left),
-            Extra::Nothing | Extra::Bias | Extra::Weights => None,
+            _ => None,
         };
         AttentionOptions {
             causal: self.causal,
@@ -60,12 +64,20 @@ impl Case {
     }
 
     pub(super) fn label(&self) -> Label {
+        // Another pass where a comparison by shape would take the case for a plain one.
+        let (extra, pass) = match self.extra {
+            Extra::Nothing => (None, "fwd"),
+            Extra::Window(left) => (Some(format!("window {left}")), "fwd window"),
+            Extra::Bias => (Some("bias".to_owned()), "fwd bias"),
+            Extra::Weights => (Some("weights".to_owned()), "fwd weights"),
+        };
+        let words = self.causal.then(|| "causal".to_owned()).into_iter().chain(extra);
         Label {
             sizes: self.sizes.to_vec(),
             element: self.element,
             causal: self.causal,
-            words: self.words(),
-            pass: self.pass(),
+            words: words.collect::<Vec<_>>().join(", "),
+            pass,
             kernel: self.kernel.map(|kernel| kernel.name()),
             flops: self.flops(),
             bytes: self.bytes(),
@@ -98,7 +110,7 @@ impl Case {
             let last = if self.causal { place.min(kv_len - 1) } else { kv_len - 1 };
             let first = match self.extra {
                 Extra::Window(left) => i64::try_from(left).map_or(0, |left| (place - left).max(0)),
-                Extra::Nothing | Extra::Bias | Extra::Weights => 0,
+                _ => 0,
             };
             u64::try_from(last - first + 1).unwrap_or(0)
         };
@@ -119,46 +131,22 @@ impl Case {
         let each = 4 / u64::from(self.element.per_word());
         let elements = 2 * batch * head_dim * (num_heads * q_len + num_kv_heads * kv_len);
         let matrices = match self.extra {
-            Extra::Nothing | Extra::Window(_) => 0,
             Extra::Bias => 1,
             Extra::Weights => batch * num_heads,
+            Extra::Nothing | Extra::Window(_) => 0,
         };
         elements * each + 4 * matrices * q_len * kv_len
     }
 
-    /// How many weights there are, if they are asked for.
-    pub(super) fn weights(&self) -> Option<usize> {
-        let [batch, num_heads, _, q_len, kv_len, _] = self.sizes;
-        (self.extra == Extra::Weights).then_some(batch * num_heads * q_len * kv_len)
-    }
-
-    /// Of key and value.
-    pub(super) fn kv_elements(&self) -> usize {
+    pub(super) fn workload<'g>(&self, gpu: &'g Gpu, tunes: bool) -> Result<Workload<'g>, Error> {
         let [batch, _, num_kv_heads, _, kv_len, head_dim] = self.sizes;
-        batch * num_kv_heads * kv_len * head_dim
-    }
-
-    /// What hides keys or is added, for people.
-    fn words(&self) -> String {
-        let extra = match self.extra {
-            Extra::Nothing => None,
-            Extra::Window(left) => Some(format!("window {left}")),
-            Extra::Bias => Some("bias".to_owned()),
-            Extra::Weights => Some("weights".to_owned()),
+        let words = (batch * num_kv_heads * kv_len * head_dim) / self.element.per_word() as usize;
+        // A software adapter shares its caches with everything else, and its peers are timed as they are.
+        let copies = match self.is_decode() && !gpu.capabilities().is_software() {
+            true => BEYOND_CACHES.div_ceil(2 * 4 * words).min(64),
+            false => 1,
         };
-        let words: Vec<String> =
-            self.causal.then(|| "causal".to_owned()).into_iter().chain(extra).collect();
-        words.join(", ")
-    }
-
-    /// The name of the pass; another one where a comparison by shape would take the case for a plain one.
-    fn pass(&self) -> &'static str {
-        match self.extra {
-            Extra::Nothing => "fwd",
-            Extra::Window(_) => "fwd window",
-            Extra::Bias => "fwd bias",
-            Extra::Weights => "fwd weights",
-        }
+        Workload::attention(gpu, &self.shape(), &self.options(), self.kernel, copies, tunes)
     }
 }
 
@@ -178,15 +166,12 @@ mod tests {
             for causal in [false, true] {
                 for extra in [Extra::Nothing, Extra::Window(2), Extra::Window(usize::MAX)] {
                     let case = case(q_len, kv_len, causal, extra);
-                    let (left, offset) = match extra {
-                        Extra::Window(2) => (2, kv_len as i64 - q_len as i64),
-                        _ => (99, kv_len as i64 - q_len as i64),
-                    };
+                    let left = if extra == Extra::Window(2) { 2 } else { 99 };
+                    let offset = kv_len as i64 - q_len as i64;
                     let sees =
                         |i: i64, j: i64| (!causal || j <= i + offset) && j >= i + offset - left;
-                    let all =
-                        (0..q_len as i64).flat_map(|i| (0..kv_len as i64).map(move |j| (i, j)));
-                    let expected = all.filter(|&(i, j)| sees(i, j)).count() as u64;
+                    let row = |i| (0..kv_len as i64).filter(|&j| sees(i, j)).count() as u64;
+                    let expected: u64 = (0..q_len as i64).map(row).sum();
                     assert_eq!(case.pairs(), expected, "{case:?}");
                 }
             }
@@ -201,7 +186,6 @@ mod tests {
         assert_eq!(case(5, 7, false, Extra::Bias).bytes(), plain.bytes() + 4 * 5 * 7);
         let weighed = case(5, 7, false, Extra::Weights);
         assert_eq!(weighed.bytes(), plain.bytes() + 4 * 3 * 4 * 5 * 7);
-        assert_eq!((plain.weights(), weighed.weights()), (None, Some(3 * 4 * 5 * 7)));
         assert!(
             case(1, 7, false, Extra::Nothing).is_decode()
                 && !case(16, 7, true, Extra::Bias).is_decode()

@@ -1,10 +1,9 @@
 //! What an adapter can do at most, measured: multiply-adds in registers, and copying from buffer to buffer.
 
 use super::device::Device;
-use super::matrix;
 use super::processor::{self, Processor};
-use super::rate::{REPEATS, compile, dispatch, quickest, threads};
-use wgpu_attention::{Error, wgpu};
+use super::rate::{REPEATS, compile, dispatch, rate, threads};
+use wgpu_attention::{Error, Matrices};
 
 /// Rates of one adapter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,70 +21,77 @@ pub(super) struct Ceilings {
 }
 
 const MULTIPLY_ADD: &str = include_str!("multiply_add.wgsl");
+const MATRIX: &str = include_str!("matrix.wgsl");
 const COPY: &str = include_str!("copy.wgsl");
 
 /// Independent sums, and whether a multiply-add is one function: what suits one driver does not suit another.
 const SHAPES: [(u32, bool); 4] = [(2, true), (4, true), (8, true), (8, false)];
 const TURNS: u32 = 4;
+/// Of a workgroup that multiplies matrices.
+const SUBGROUPS: u32 = 4;
 
 /// Measures them; `step` is told what comes next.
 pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result<Ceilings, Error> {
     let capabilities = *device.gpu.capabilities();
     step("f32 multiply-add");
     let f32 = multiply_add(device, "f32")?;
-    let f16 = if capabilities.shader_f16 {
+    let f16 = capabilities.shader_f16.then(|| {
         step("f16 multiply-add");
-        Some(multiply_add(device, "f16")?)
-    } else {
-        None
-    };
+        multiply_add(device, "f16")
+    });
     step("cooperative matrices");
     // What cannot be measured is no ceiling: the bench goes on without.
-    let matrix = matrix::measure(device).unwrap_or_default();
+    let matrix = matrix(device).unwrap_or_default();
     step("copying");
     let copy = copy(device)?;
     let processor = capabilities.is_software().then(|| {
         step("the processor's own multiply-add");
         processor::measure()
     });
-    Ok(Ceilings { f32, f16, matrix, copy, processor })
+    Ok(Ceilings { f32, f16: f16.transpose()?, matrix, copy, processor })
 }
 
 /// The best rate of any shape. Seen: lavapipe 26, f32 with 2, 4 and 8 vectors 97, 120 and 127 GFLOP/s, fused by neither
 /// way of writing it; f16 21, 21 and 16.
 fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
-    let out = device.storage("sums", 16)?;
     let groups = if device.gpu.capabilities().is_software() { 64 } else { 8192 };
-    let threads = threads(MULTIPLY_ADD);
-    let mut best: f64 = 0.0;
-    for (sums, fused) in SHAPES {
+    let enable = if number == "f16" { "enable f16;\n" } else { "" };
+    let shaders = SHAPES.map(|(sums, fused)| {
         let text = MULTIPLY_ADD
             .replace("alias Number = f32;", &format!("alias Number = {number};"))
             .replace("const SUMS = 4u;", &format!("const SUMS = {sums}u;"))
             .replace("const FUSED = true;", &format!("const FUSED = {fused};"));
-        let enable = if number == "f16" { "enable f16;\n" } else { "" };
-        let pipeline = compile(device, "multiply_add", &format!("{enable}{text}"))?;
-        let rate = quickest(|rounds| run(device, &pipeline, &out, groups, rounds))?;
-        best = best.max(2.0 * 4.0 * f64::from(groups * threads * TURNS * sums) * rate);
-    }
-    Ok(best)
+        (
+            format!("{enable}{text}"),
+            2.0 * 4.0 * f64::from(groups * threads(MULTIPLY_ADD) * TURNS * sums),
+        )
+    });
+    // Sums stay near 1, far from `never` and from numbers that are slow.
+    let [factor, term, never] = [0.9990_f32, 0.001, -1e6].map(f32::to_bits);
+    rate(device, "multiply_add", groups, 16, &shaders, |rounds| [factor, term, never, rounds])
 }
 
-/// Seconds of so many rounds.
-fn run(
-    device: &Device<'_>,
-    pipeline: &wgpu::ComputePipeline,
-    out: &wgpu::Buffer,
-    groups: u32,
-    rounds: u32,
-) -> Result<f64, Error> {
-    // Sums stay near 1, far from `never` and from numbers that are slow.
-    let floats = [0.9990_f32, 0.001, -1e6].map(f32::to_bits);
-    let [factor, term, never] = floats;
-    let params: Vec<u8> =
-        [factor, term, never, rounds].into_iter().flat_map(u32::to_le_bytes).collect();
-    let params = device.upload("rounds", &params)?;
-    dispatch(device, pipeline, [&params, out], groups)
+/// Of cooperative matrices, f16 in and f32 out, if the adapter has them.
+fn matrix(device: &Device<'_>) -> Result<Option<f64>, Error> {
+    let capabilities = device.gpu.capabilities();
+    let Some(Matrices { size, subgroup }) = capabilities.matrices else { return Ok(None) };
+    // Of a subgroup that may have several sizes nobody knows how many make a workgroup.
+    let info = device.gpu.adapter_info();
+    if info.subgroup_min_size != info.subgroup_max_size {
+        return Ok(None);
+    }
+    let threads = subgroup * SUBGROUPS;
+    let groups = if capabilities.is_software() { 16 } else { 4096 };
+    let shaders = [1, 2, 4].map(|sums: u32| {
+        let text = MATRIX
+            .replace("coop_mat8x8", &format!("coop_mat{size}x{size}"))
+            .replace("const SIZE = 8u;", &format!("const SIZE = {size}u;"))
+            .replace("const SUMS = 4u;", &format!("const SUMS = {sums}u;"))
+            .replace("const THREADS = 32u;", &format!("const THREADS = {threads}u;"));
+        (text, 2.0 * f64::from(size).powi(3) * f64::from(groups * SUBGROUPS * sums))
+    });
+    let out = u64::from(4 * size * size) * 4;
+    rate(device, "matrix", groups, out, &shaders, |rounds| [rounds, 0, 0, 0]).map(Some)
 }
 
 /// Bytes read and written a second, at best.
@@ -101,7 +107,7 @@ fn copy(device: &Device<'_>) -> Result<f64, Error> {
         let group = u64::from(each * threads(COPY)) * 16;
         let groups = (size / group).min(capabilities.workgroups_per_axis.into());
         let size = groups * group;
-        let [source, copy] = [device.storage("source", size)?, device.storage("copy", size)?];
+        let [source, copy] = [device.buffer("source", size)?, device.buffer("copy", size)?];
         let mut seconds = f64::INFINITY;
         for _ in 0..2 + REPEATS {
             let groups = u32::try_from(groups).unwrap_or(u32::MAX);

@@ -1,71 +1,34 @@
 //! TFLOP/s over length, as lines.
 
-use super::Row;
+use super::subject::Row;
 use crate::failure::Failure;
-use crate::picture::{self, Drawn};
+use crate::picture::{Drawing, Drawn, Format};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::path::Path;
-use wgpu_attention::ElementType;
-
-/// What a picture's file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Png,
-    Svg,
-}
-
-impl Format {
-    pub(super) fn of(path: &Path) -> Result<Self, Failure> {
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        match extension.as_ref().and_then(|extension| extension.to_str()) {
-            Some("png") => Ok(Self::Png),
-            Some("svg") => Ok(Self::Svg),
-            _ => Err(Failure::input("--plot", "a name that ends in .png or .svg", path.display())),
-        }
-    }
-}
 
 const WIDTH: i32 = 1040;
 const HEIGHT: i32 = 600;
 /// Where the lines are named, right of them.
 const LEGEND: i32 = 250;
 
-/// One line: what its points share, and number of keys with TFLOP/s of each.
-struct Line {
-    element: ElementType,
-    head_dim: usize,
-    /// Heads that share keys and values.
-    group: usize,
-    causal: bool,
-    points: Vec<(f64, f64)>,
+struct Chart<'a> {
+    title: &'a str,
+    lines: Vec<Line>,
 }
 
-impl Line {
-    fn name(&self) -> String {
-        let group = match self.group {
-            1 => String::new(),
-            group => format!(", groups of {group}"),
-        };
-        let causal = if self.causal { ", causal" } else { "" };
-        format!("{}, dim {}{group}{causal}", self.element, self.head_dim)
-    }
+/// Number of keys with TFLOP/s of each, where all else is the same.
+struct Line {
+    /// Element type, head_dim and heads that share keys: of lines that differ in causality alone the same.
+    kind: String,
+    is_causal: bool,
+    points: Vec<(f64, f64)>,
 }
 
 /// The bytes of a picture; none if there is nothing to draw.
 pub(super) fn draw(format: Format, title: &str, rows: &[Row]) -> Result<Option<Vec<u8>>, Failure> {
     let lines = lines(rows);
-    if lines.is_empty() {
-        return Ok(None);
-    }
-    picture::register_fonts()?;
-    let size = (WIDTH.unsigned_abs(), HEIGHT.unsigned_abs());
-    let bytes = match format {
-        Format::Png => picture::to_png(size, |root| draw_on(root, title, &lines))?,
-        Format::Svg => picture::to_svg(size, |root| draw_on(root, title, &lines))?,
-    };
-    Ok(Some(bytes))
+    let chart = (!lines.is_empty()).then_some(Chart { title, lines });
+    chart.map(|chart| format.render(&chart)).transpose()
 }
 
 /// Decoding, layers and what has a window or bias are other things, and have no lengths to compare.
@@ -77,18 +40,16 @@ fn lines(rows: &[Row]) -> Vec<Line> {
         if label.moves || label.pass != "fwd" {
             continue;
         }
-        let key = (label.element, head_dim, heads / kv_heads, label.causal);
         let point = (kv_len as f64, label.flops / measured.times.best().median / 1e12);
-        let same = |line: &&mut Line| (line.element, line.head_dim, line.group, line.causal) == key;
-        match lines.iter_mut().find(same) {
+        let group = match heads / kv_heads {
+            1 => String::new(),
+            group => format!(", groups of {group}"),
+        };
+        let kind = format!("{}, dim {head_dim}{group}", label.element);
+        let is_causal = label.causal;
+        match lines.iter_mut().find(|line| line.kind == kind && line.is_causal == is_causal) {
             Some(line) => line.points.push(point),
-            None => lines.push(Line {
-                element: label.element,
-                head_dim,
-                group: heads / kv_heads,
-                causal: label.causal,
-                points: vec![point],
-            }),
+            None => lines.push(Line { kind, is_causal, points: vec![point] }),
         }
     }
     for line in &mut lines {
@@ -97,70 +58,55 @@ fn lines(rows: &[Row]) -> Vec<Line> {
     lines
 }
 
-fn draw_on<B: DrawingBackend>(
-    root: &DrawingArea<B, Shift>,
-    title: &str,
-    lines: &[Line],
-) -> Drawn<B> {
-    root.fill(&WHITE)?;
-    let points = || lines.iter().flat_map(|line| &line.points);
-    let most = points().fold(0.0, |most: f64, point| most.max(point.1));
-    let mut lengths: Vec<f64> = points().map(|point| point.0).collect();
-    lengths.sort_by(f64::total_cmp);
-    lengths.dedup();
-    // Twice as long is as far to the right everywhere.
-    let (left, right) = (lengths[0].log2(), lengths[lengths.len() - 1].log2());
-    let room = 0.1 * (right - left).max(1.0);
-    let mut chart = ChartBuilder::on(root)
-        .caption(title, ("sans-serif", 20))
-        .margin(16)
-        .margin_right(LEGEND)
-        .x_label_area_size(48)
-        .y_label_area_size(72)
-        .build_cartesian_2d(left - room..right + room, 0.0..most * 1.1)?;
-    chart
-        .configure_mesh()
-        .x_desc("keys")
-        .y_desc("TFLOP/s")
-        .x_labels(0)
-        .label_style(("sans-serif", 16))
-        .bold_line_style(BLACK.mix(0.15))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    for length in ticks(&lengths, |length| chart.backend_coord(&(length.log2(), 0.0)).0) {
-        let (x, y) = chart.backend_coord(&(length.log2(), 0.0));
-        let centered = Pos::new(HPos::Center, VPos::Top);
-        let style = ("sans-serif", 16).into_font().color(&BLACK).pos(centered);
-        root.draw(&PathElement::new([(x, y), (x, y + 5)], BLACK))?;
-        root.draw(&Text::new(format!("{length}"), (x, y + 8), style))?;
+impl Drawing for Chart<'_> {
+    fn size(&self) -> (u32, u32) {
+        (WIDTH.unsigned_abs(), HEIGHT.unsigned_abs())
     }
-    for (place, (line, entry)) in lines.iter().zip(1..).enumerate() {
-        // Lines that differ in causality alone share a colour.
-        let same = |other: &&Line| {
-            (other.element, other.head_dim, other.group)
-                == (line.element, line.head_dim, line.group)
-        };
-        let color = Palette99::pick(lines.iter().position(|other| same(&other)).unwrap_or(place));
-        let style = color.stroke_width(if line.causal { 1 } else { 3 });
-        let places: Vec<_> = line.points.iter().map(|point| (point.0.log2(), point.1)).collect();
-        let dots = places.iter().map(|&place| Circle::new(place, 4, color.filled()));
-        chart.draw_series(dots)?;
-        chart.draw_series(std::iter::once(PathElement::new(places.clone(), style)))?;
-        let (x, y) = (WIDTH - LEGEND + 16, 40 + 22 * entry);
-        root.draw(&PathElement::new([(x, y + 8), (x + 24, y + 8)], style))?;
-        let font = ("sans-serif", 16).into_font();
-        root.draw(&Text::new(line.name(), (x + 32, y), font))?;
-    }
-    Ok(())
-}
 
-/// The lengths whose labels do not run into each other.
-fn ticks(lengths: &[f64], place: impl Fn(f64) -> i32) -> Vec<f64> {
-    let mut kept: Vec<f64> = Vec::new();
-    for &length in lengths {
-        if kept.last().is_none_or(|&last| place(length) - place(last) >= 56) {
-            kept.push(length);
+    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>) -> Drawn<B> {
+        root.fill(&WHITE)?;
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let most = points().fold(0.0, |most: f64, point| most.max(point.1));
+        let mut lengths: Vec<f64> = points().map(|point| point.0).collect();
+        lengths.sort_by(f64::total_cmp);
+        let (first, last) = (lengths[0], lengths[lengths.len() - 1]);
+        let room = (last / first).max(2.0).powf(0.1);
+        // Labels that do not run into each other.
+        let apart = (last / first).powf(0.08);
+        lengths.dedup_by(|length, before| *length <= *before * apart);
+        // Twice as long is as far to the right everywhere.
+        let axis = (first / room..last * room).log_scale().base(2.0).with_key_points(lengths);
+        let mut chart = ChartBuilder::on(root)
+            .caption(self.title, ("sans-serif", 20))
+            .margin(16)
+            .margin_right(LEGEND)
+            .x_label_area_size(48)
+            .y_label_area_size(72)
+            .build_cartesian_2d(axis, 0.0..most * 1.1)?;
+        chart
+            .configure_mesh()
+            .x_desc("keys")
+            .y_desc("TFLOP/s")
+            .x_label_formatter(&|length| format!("{length}"))
+            .label_style(("sans-serif", 16))
+            .disable_x_mesh()
+            .bold_line_style(BLACK.mix(0.15))
+            .light_line_style(TRANSPARENT)
+            .draw()?;
+        for (line, entry) in self.lines.iter().zip(0..) {
+            // Lines that differ in causality alone share a colour.
+            let color =
+                self.lines.iter().position(|other| other.kind == line.kind).unwrap_or_default();
+            let color = Palette99::pick(color);
+            let style = color.stroke_width(if line.is_causal { 1 } else { 3 });
+            let dots = line.points.iter().map(|&point| Circle::new(point, 4, color.filled()));
+            chart.draw_series(dots)?;
+            chart.draw_series([PathElement::new(line.points.clone(), style)])?;
+            let (x, y) = (WIDTH - LEGEND + 16, 62 + 22 * entry);
+            root.draw(&PathElement::new([(x, y + 8), (x + 24, y + 8)], style))?;
+            let name = format!("{}{}", line.kind, if line.is_causal { ", causal" } else { "" });
+            root.draw(&Text::new(name, (x + 32, y), ("sans-serif", 16)))?;
         }
+        Ok(())
     }
-    kept
 }

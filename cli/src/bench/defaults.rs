@@ -54,12 +54,11 @@ pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
         [1, 32, 4, 1, 4096, 128],
     ];
     let all = prompts.chain(grouped).chain(contexts).chain(others);
+    // Keys of the widest element fit a buffer.
+    let key_bytes = |[batch, _, kv_heads, _, kv_len, head_dim]: &Sizes| {
+        [batch, kv_heads, kv_len, head_dim].into_iter().fold(4, |bytes, &size| bytes * size as u64)
+    };
     all.filter(|sizes| key_bytes(sizes) <= capabilities.buffer_size).collect()
-}
-
-/// Of the widest element.
-fn key_bytes([batch, _, kv_heads, _, kv_len, head_dim]: &Sizes) -> u64 {
-    [batch, kv_heads, kv_len, head_dim].into_iter().fold(4, |bytes, &size| bytes * size as u64)
 }
 
 /// Cases that no list of shapes can ask for: a window, a bias, and the weights of kernels that give them.

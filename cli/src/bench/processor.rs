@@ -1,5 +1,7 @@
 //! What the processor itself can do: f32 multiply-adds on all its threads.
 
+use super::rate::quickest;
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -16,30 +18,19 @@ pub(super) struct Processor {
 /// Independent vectors of sums: as many as hide the wait for one another, and as fit the registers.
 const SUMS: usize = 12;
 const LANES: usize = 8;
-const LONG_ENOUGH: f64 = 0.02;
-const REPEATS: usize = 3;
 
 /// The best of a few runs on all threads.
 pub(super) fn measure() -> Processor {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (with, work) = work();
-    let mut rounds = 1 << 16;
-    let mut seconds = run(threads, work, rounds);
-    while seconds < LONG_ENOUGH {
-        rounds *= 2;
-        seconds = run(threads, work, rounds);
-    }
-    for _ in 0..REPEATS {
-        seconds = seconds.min(run(threads, work, rounds));
-    }
-    let flops = 2.0 * (SUMS * LANES * threads) as f64 * rounds as f64;
-    Processor { f32: flops / seconds, threads, with }
+    let Ok(rate) = quickest(|rounds| Ok::<_, Infallible>(run(threads, work, rounds)));
+    Processor { f32: 2.0 * (SUMS * LANES * threads) as f64 * rate, threads, with }
 }
 
-type Work = fn(u64) -> f32;
+type Work = fn(u32) -> f32;
 
 /// Seconds of so many rounds on each thread.
-fn run(threads: usize, work: Work, rounds: u64) -> f64 {
+fn run(threads: usize, work: Work, rounds: u32) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -60,7 +51,7 @@ fn work() -> (&'static str, Work) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn fused(rounds: u64) -> f32 {
+fn fused(rounds: u32) -> f32 {
     use std::arch::x86_64::{_mm256_add_ps, _mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_set1_ps};
     let factor = _mm256_set1_ps(black_box(0.999_999));
     let term = _mm256_set1_ps(black_box(1e-6));
@@ -74,7 +65,7 @@ fn fused(rounds: u64) -> f32 {
 }
 
 /// Whatever the compiler makes of it.
-fn portable(rounds: u64) -> f32 {
+fn portable(rounds: u32) -> f32 {
     let (factor, term) = (black_box(0.999_999), black_box(1e-6));
     let mut sums = [1.0_f32; SUMS * LANES];
     for _ in 0..rounds {

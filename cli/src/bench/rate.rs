@@ -14,10 +14,30 @@ pub(super) fn threads(text: &str) -> u32 {
     declared.and_then(|(count, _)| count.parse().ok()).expect("a count in our own text")
 }
 
-/// Rounds a second at best, from the seconds that some number of rounds takes.
-pub(super) fn quickest(
-    mut seconds_of: impl FnMut(u32) -> Result<f64, Error>,
+/// Operations a second of the best of these shaders, each with its operations a round, which write so many bytes.
+pub(super) fn rate(
+    device: &Device<'_>,
+    name: &str,
+    groups: u32,
+    out: u64,
+    shaders: &[(String, f64)],
+    words: impl Fn(u32) -> [u32; 4],
 ) -> Result<f64, Error> {
+    let (params, out) = (device.buffer("params", 16)?, device.buffer("sums", out)?);
+    let mut best: f64 = 0.0;
+    for (text, operations) in shaders {
+        let pipeline = compile(device, name, text)?;
+        let rounds = quickest(|rounds| {
+            device.gpu.queue().write_buffer(&params, 0, bytemuck::bytes_of(&words(rounds)));
+            dispatch(device, &pipeline, [&params, &out], groups)
+        })?;
+        best = best.max(operations * rounds);
+    }
+    Ok(best)
+}
+
+/// Rounds a second at best, from the seconds that some number of rounds takes.
+pub(super) fn quickest<E>(mut seconds_of: impl FnMut(u32) -> Result<f64, E>) -> Result<f64, E> {
     let mut rounds = 64;
     // The first run compiles, too.
     seconds_of(rounds)?;
@@ -68,11 +88,10 @@ pub(super) fn dispatch(
     buffers: [&wgpu::Buffer; 2],
     groups: u32,
 ) -> Result<f64, Error> {
-    let [first, second] = buffers.map(wgpu::Buffer::as_entire_binding);
-    let entries = [
-        wgpu::BindGroupEntry { binding: 0, resource: first },
-        wgpu::BindGroupEntry { binding: 1, resource: second },
-    ];
+    let entries = [0, 1].map(|at| wgpu::BindGroupEntry {
+        binding: at,
+        resource: buffers[at as usize].as_entire_binding(),
+    });
     let group = device.tried("binding buffers", || {
         device.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
@@ -80,12 +99,12 @@ pub(super) fn dispatch(
             entries: &entries,
         })
     })?;
-    let lap = device.lap(&mut |encoder| {
+    let lap = device.stopwatch.lap(|encoder| {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(pipeline);
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups(groups, 1, 1);
         Ok(())
     })?;
-    Ok(lap.gpu.unwrap_or(lap.host))
+    Ok(lap.best())
 }

@@ -1,7 +1,8 @@
 //! The numbers, for people and for programs, as they come.
 
-use super::trial::{Measured, Tuned};
-use super::{Ceilings, Row};
+use super::ceilings::Ceilings;
+use super::processor::Processor;
+use super::subject::{Measured, Row};
 use crate::stderr;
 use crate::terminal::Paint;
 use serde_json::{Value, json};
@@ -28,107 +29,69 @@ pub(super) struct Report {
 }
 
 /// The columns of a table, and how wide they are; numbers stand right.
-const COLUMNS: [(&str, usize); 11] = [
-    ("B,Hq,Hkv,Sq,Skv,D", 28),
-    ("dtype", 5),
-    ("", 18),
-    ("kernel", 13),
-    ("min ms", 7),
-    ("median", 7),
-    ("p90", 7),
-    ("host ms", 7),
-    ("FLOP/s", 7),
-    ("GB/s", 6),
-    ("%", 5),
-];
+const COLUMNS: &str = "B,Hq,Hkv,Sq,Skv,D|dtype||kernel|min ms|median|p90|host ms|FLOP/s|GB/s|%";
+const WIDTHS: [usize; 11] = [28, 5, 18, 13, 7, 7, 7, 7, 7, 6, 5];
 /// The columns of words.
 const WORDS: usize = 4;
 
 /// The fields of a line of JSON that stand in a line of CSV.
-const FIELDS: [&str; 24] = [
-    "shape",
-    "dtype",
-    "causal",
-    "pass",
-    "kernel",
-    "min_ms",
-    "median_ms",
-    "p90_ms",
-    "gpu_min_ms",
-    "gpu_ms",
-    "gpu_p90_ms",
-    "cpu_ms",
-    "first_ms",
-    "runs",
-    "flops",
-    "bytes",
-    "gflops",
-    "clock",
-    "gbps",
-    "percent",
-    "percent_of",
-    "max_relative",
-    "adapter",
-    "error",
-];
+const FIELDS: &str = "shape,dtype,causal,pass,kernel,min_ms,median_ms,p90_ms,gpu_min_ms,gpu_ms,gpu_p90_ms,\
+    cpu_ms,first_ms,runs,flops,bytes,gflops,clock,gbps,percent,percent_of,max_relative,adapter,error";
 
 impl Report {
     /// The adapter, what it can do at most, and what the columns are.
-    pub(super) fn begin(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn begin(&self, out: &mut dyn Write) -> io::Result<()> {
         match self.form {
             Form::Json => writeln!(out, "{}", self.ceilings_json())?,
-            Form::Csv => writeln!(out, "{}", FIELDS.join(","))?,
+            Form::Csv => writeln!(out, "{FIELDS}")?,
             Form::Table => {
                 writeln!(out, "{}\n\nAt most, measured:", self.adapter)?;
                 self.ceilings(out, "  ")?;
-                let headings = columns(&COLUMNS.map(|(name, _)| name.to_owned()));
+                let headings = columns(&headings());
                 writeln!(out, "\n{}", self.paint.bold(&headings))?;
             }
             Form::Markdown => {
                 writeln!(out, "**{}**\n\nAt most, measured:\n", self.adapter)?;
                 self.ceilings(out, "- ")?;
-                writeln!(out, "\n{}", markdown(&COLUMNS.map(|(name, _)| name.to_owned())))?;
-                let rules = COLUMNS.iter().enumerate();
-                let rules = rules.map(|(at, _)| if at < WORDS { "---" } else { "---:" });
+                writeln!(out, "\n{}", markdown(&headings()))?;
+                let rules = (0..WIDTHS.len()).map(|at| if at < WORDS { "---" } else { "---:" });
                 writeln!(out, "|{}|", rules.collect::<Vec<_>>().join("|"))?;
             }
         }
         out.flush()
     }
 
-    fn ceilings(&self, out: &mut impl Write, bullet: &str) -> io::Result<()> {
+    fn ceilings(&self, out: &mut dyn Write, bullet: &str) -> io::Result<()> {
         let Ceilings { f32, f16, matrix, copy, processor } = &self.ceilings;
-        writeln!(out, "{bullet}f32 multiply-add  {:>7}FLOP/s", rate(*f32))?;
-        if let Some(f16) = f16 {
-            writeln!(out, "{bullet}f16 multiply-add  {:>7}FLOP/s", rate(*f16))?;
-        }
-        if let Some(matrix) = matrix {
-            let how = "cooperative, f16 in and f32 out";
-            writeln!(out, "{bullet}matrices          {:>7}FLOP/s, {how}", rate(*matrix))?;
+        for (name, flops, how) in [
+            ("f32 multiply-add", Some(*f32), ""),
+            ("f16 multiply-add", *f16, ""),
+            ("matrices", *matrix, ", cooperative, f16 in and f32 out"),
+        ] {
+            if let Some(flops) = flops {
+                writeln!(out, "{bullet}{name:<16}  {:>7}FLOP/s{how}", rate(flops))?;
+            }
         }
         writeln!(out, "{bullet}copying           {:>5} GB/s read and written", digits(copy / 1e9))?;
-        let Some(processor) = processor else { return Ok(()) };
+        let Some(Processor { f32: most, threads, with }) = processor else { return Ok(()) };
         let debug =
             if cfg!(debug_assertions) { " (a debug build: it can do far more)" } else { "" };
+        let (rate, percent) = (rate(*most), digits(100.0 * f32 / most));
         writeln!(
             out,
-            "{bullet}The processor itself does {}FLOP/s in f32 on {} threads with {}{debug}; this adapter reaches {} % of it.",
-            rate(processor.f32),
-            processor.threads,
-            processor.with,
-            digits(100.0 * f32 / processor.f32),
+            "{bullet}The processor itself does {rate}FLOP/s in f32 on {threads} threads with {with}{debug}; \
+             this adapter reaches {percent} % of it."
         )
     }
 
     /// One case.
-    pub(super) fn row(&self, out: &mut impl Write, row: &Row) -> io::Result<()> {
+    pub(super) fn row(&self, out: &mut dyn Write, row: &Row) -> io::Result<()> {
         match self.form {
             Form::Json => writeln!(out, "{}", self.to_json(row))?,
             Form::Csv => writeln!(out, "{}", csv(&self.to_json(row)))?,
             Form::Table => {
                 writeln!(out, "{}", columns(&self.cells(row)))?;
-                if let Some(Tuned { tile, gain }) = row.outcome.as_ref().ok().and_then(|m| m.tuned)
-                {
+                if let Some((tile, gain)) = row.outcome.as_ref().ok().and_then(|m| m.tuned) {
                     let words = "the planned tile took";
                     writeln!(out, "  tuned: {tile}; {words} {gain:.2} times as long")?;
                 }
@@ -164,13 +127,13 @@ impl Report {
     }
 
     /// How to read it, and how much was checked.
-    pub(super) fn end(&self, out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    pub(super) fn end(&self, out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
         if matches!(self.form, Form::Json | Form::Csv) {
             return Ok(());
         }
         let checked = rows.iter().filter_map(|row| row.outcome.as_ref().ok());
         let (compared, of) = checked.fold((0, 0), |(compared, of), measured| {
-            (compared + measured.checked.rows, of + measured.checked.of)
+            (compared + measured.compared.rows, of + measured.compared.of)
         });
         writeln!(
             out,
@@ -179,27 +142,27 @@ impl Report {
              where those are faster. With fewer than 16 queries, and of encodings, it is of copying: each tensor once.\n\
              Before a case was timed its result agreed with the f64 reference: {compared} of {of} rows were compared."
         )?;
-        match rows.iter().filter(|row| row.outcome.is_err()).count() {
-            0 => Ok(()),
-            wrong => {
-                let verdict = format!("{wrong} of {} are WRONG.", rows.len());
-                writeln!(out, "{}", self.paint.bad(&verdict))
-            }
+        let wrong = rows.iter().filter(|row| row.outcome.is_err()).count();
+        if wrong > 0 {
+            let verdict = format!("{wrong} of {} are WRONG.", rows.len());
+            writeln!(out, "{}", self.paint.bad(&verdict))?;
         }
+        Ok(())
     }
 
     fn ceilings_json(&self) -> Value {
         let Ceilings { f32, f16, matrix, copy, processor } = &self.ceilings;
+        let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
         json!({
             "peer": "ours",
             "adapter": self.adapter,
             "ceilings": {
                 "f32_gflops": f32 / 1e9,
-                "f16_gflops": f16.map(|rate| rate / 1e9),
-                "matrix_gflops": matrix.map(|rate| rate / 1e9),
+                "f16_gflops": giga(*f16),
+                "matrix_gflops": giga(*matrix),
                 "copy_gbps": copy / 1e9,
-                "processor_f32_gflops": processor.as_ref().map(|processor| processor.f32 / 1e9),
-                "processor_threads": processor.as_ref().map(|processor| processor.threads),
+                "processor_f32_gflops": giga(processor.map(|processor| processor.f32)),
+                "processor_threads": processor.map(|processor| processor.threads),
             },
         })
     }
@@ -225,7 +188,7 @@ impl Report {
                     "gpu_ms": times.gpu.map(|gpu| 1e3 * gpu.median),
                     "gpu_min_ms": times.gpu.map(|gpu| 1e3 * gpu.least),
                     "gpu_p90_ms": times.gpu.map(|gpu| 1e3 * gpu.p90),
-                    "cpu_ms": times.cpu.map(|cpu| 1e3 * cpu),
+                    "cpu_ms": measured.cpu.map(|cpu| 1e3 * cpu),
                     "first_ms": 1e3 * measured.first,
                     "runs": times.runs,
                     "per_run": times.per_run,
@@ -237,11 +200,11 @@ impl Report {
                     "gbps": rates.bytes / 1e9,
                     "percent": rates.percent,
                     "percent_of": rates.percent_of,
-                    "rows_compared": measured.checked.rows,
-                    "rows": measured.checked.of,
-                    "max_relative": measured.checked.max_relative,
-                    "tile": measured.tuned.map(|tuned| tuned.tile.to_string()),
-                    "tile_gain": measured.tuned.map(|tuned| tuned.gain),
+                    "rows_compared": measured.compared.rows,
+                    "rows": measured.compared.of,
+                    "max_relative": measured.compared.max_relative,
+                    "tile": measured.tuned.map(|(tile, _)| tile.to_string()),
+                    "tile_gain": measured.tuned.map(|(_, gain)| gain),
                 })
             }
             Err(why) => json!({ "kernel": label.kernel, "error": why }),
@@ -256,15 +219,13 @@ impl Report {
         let seconds = measured.times.best().median;
         let (flops, bytes) = (row.label.flops / seconds, row.label.bytes as f64 / seconds);
         // Sums are f32 whatever a tensor is stored as; only matrices multiply in f16 and add in f32.
-        let (most, percent_of) = match (row.label.element, self.ceilings.matrix) {
-            (ElementType::F16, Some(rate)) if rate > self.ceilings.f32 => {
-                (rate, "matrix multiply-add")
+        let Ceilings { f32, matrix, copy, .. } = self.ceilings;
+        let (reached, most, percent_of) = match (row.label.moves, row.label.element, matrix) {
+            (true, ..) => (bytes, copy, "copy"),
+            (_, ElementType::F16, Some(matrix)) if matrix > f32 => {
+                (flops, matrix, "matrix multiply-add")
             }
-            _ => (self.ceilings.f32, "f32 multiply-add"),
-        };
-        let (reached, most, percent_of) = match row.label.moves {
-            true => (bytes, self.ceilings.copy, "copy"),
-            false => (flops, most, percent_of),
+            _ => (flops, f32, "f32 multiply-add"),
         };
         Rates { flops, bytes, percent: 100.0 * reached / most, percent_of }
     }
@@ -278,10 +239,14 @@ struct Rates {
     percent_of: &'static str,
 }
 
+fn headings() -> Vec<String> {
+    COLUMNS.split('|').map(str::to_owned).collect()
+}
+
 /// Cells as wide as their columns.
 fn columns(cells: &[String]) -> String {
-    let cells = cells.iter().zip(COLUMNS).enumerate();
-    let padded = cells.map(|(at, (cell, (_, width)))| match at {
+    let cells = cells.iter().zip(WIDTHS).enumerate();
+    let padded = cells.map(|(at, (cell, width))| match at {
         0..WORDS => format!("{cell:<width$}"),
         _ => format!("{cell:>width$}"),
     });
@@ -289,14 +254,14 @@ fn columns(cells: &[String]) -> String {
 }
 
 fn markdown(cells: &[String]) -> String {
-    let empty = std::iter::repeat_n(String::new(), COLUMNS.len().saturating_sub(cells.len()));
+    let empty = std::iter::repeat_n(String::new(), WIDTHS.len().saturating_sub(cells.len()));
     let cells = cells.iter().map(|cell| cell.replace('|', "\\|")).chain(empty);
     format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
 }
 
 /// A line of the fields that a line of JSON has; a shape is one of them, its sizes between commas.
 fn csv(line: &Value) -> String {
-    let field = |name: &&str| match &line[name] {
+    let field = |name: &str| match &line[name] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(sizes) => sizes.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
@@ -306,7 +271,7 @@ fn csv(line: &Value) -> String {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text,
     };
-    FIELDS.iter().map(|name| quoted(field(name))).collect::<Vec<_>>().join(",")
+    FIELDS.split(',').map(|name| quoted(field(name))).collect::<Vec<_>>().join(",")
 }
 
 /// Operations a second, in the unit that leaves digits before the point.
@@ -332,7 +297,7 @@ fn digits(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, csv, digits, markdown, rate};
+    use super::{WIDTHS, csv, digits, markdown, rate};
     use serde_json::json;
 
     #[test]
@@ -354,6 +319,6 @@ mod tests {
         let expected = format!("\"1,2\",,true{}\"say \"\"no\"\", thrice\"", ",".repeat(21));
         assert_eq!(csv(&line), expected);
         let row = markdown(&["a|b".to_owned()]);
-        assert_eq!(row.replace("\\|", "").matches('|').count(), COLUMNS.len() + 1);
+        assert_eq!(row.replace("\\|", "").matches('|').count(), WIDTHS.len() + 1);
     }
 }

@@ -2,61 +2,37 @@
 
 use super::args::{BenchArgs, CausalChoice, Sizes};
 use super::case::{Case, Extra};
-use super::chart::Format;
 use super::defaults;
 use super::report::Form;
 use super::subject::Subject;
-use super::trial::Effort;
-use crate::adapter::DeviceChoice;
+use crate::adapter;
 use crate::failure::Failure;
 use crate::output::OutputFile;
-use wgpu_attention::{Capabilities, ElementType, Kernel};
+use crate::picture::Format;
+use wgpu_attention::{Capabilities, ElementType};
 
 /// What one case may hold in memory, here and on the device.
 const MOST_BYTES: u128 = 4 << 30;
 
-#[derive(Debug)]
-pub(super) struct Request {
-    shapes: Option<Vec<Sizes>>,
-    elements: Vec<ElementType>,
-    causal: CausalChoice,
-    kernel: Option<Kernel>,
-    pub(super) effort: Effort,
-    pub(super) form: Form,
-    pub(super) plot: Option<(Format, OutputFile)>,
-}
-
-impl Request {
-    pub(super) fn new(args: &BenchArgs) -> Result<Self, Failure> {
-        if args.device.device == DeviceChoice::Cpu {
-            let expected = "auto or gpu: bench times kernels";
-            return Err(Failure::input("--device", expected, "cpu"));
-        }
-        let mut elements: Vec<ElementType> =
-            args.dtypes.iter().map(|dtype| dtype.element()).collect();
-        elements.dedup();
-        let mut request = Self {
-            shapes: args.shapes.as_ref().map(|shapes| shapes.0.clone()),
-            elements,
-            causal: args.causal,
-            kernel: args.kernel.0,
-            effort: Effort { seconds: args.seconds, tunes: args.tune },
-            form: match (args.json, args.markdown, args.csv) {
-                (true, ..) => Form::Json,
-                (_, true, _) => Form::Markdown,
-                (.., true) => Form::Csv,
-                _ => Form::Table,
-            },
-            plot: None,
-        };
-        request.validate(args.plot.is_some())?;
-        if let Some(path) = &args.plot {
-            request.plot = Some((Format::of(path)?, OutputFile::create_for("--plot", path)?));
-        }
-        Ok(request)
+impl BenchArgs {
+    /// Refuses what cannot be timed anywhere; gives the file for the picture, if there is to be one.
+    pub(super) fn check(&self) -> Result<Option<(Format, OutputFile)>, Failure> {
+        adapter::require_gpu(&self.device, "bench times kernels")?;
+        self.check_shapes()?;
+        let Some(path) = &self.plot else { return Ok(None) };
+        Ok(Some((Format::of("--plot", path)?, OutputFile::create("--plot", path)?)))
     }
 
-    fn validate(&self, plots: bool) -> Result<(), Failure> {
+    pub(super) fn form(&self) -> Form {
+        match (self.json, self.markdown, self.csv) {
+            (true, ..) => Form::Json,
+            (_, true, _) => Form::Markdown,
+            (.., true) => Form::Csv,
+            _ => Form::Table,
+        }
+    }
+
+    fn check_shapes(&self) -> Result<(), Failure> {
         let Some(shapes) = &self.shapes else { return Ok(()) };
         for sizes in shapes {
             let words = sizes.map(|size| size.to_string()).join(",");
@@ -69,14 +45,12 @@ impl Request {
                 let found = format_args!("{bytes} in f32");
                 return Err(Failure::input(what, "at most 4 GiB of q, k, v and out", found));
             }
-            let elements = [&self.elements[..], &[ElementType::F32]].concat();
-            for case in self.cases_of(*sizes, &elements) {
+            for case in self.cases_of(*sizes, &[&self.dtypes[..], &[ElementType::F32]].concat()) {
                 case.validate().map_err(|error| Failure::Input(format!("{what}: {error}")))?;
             }
         }
-        if plots
-            && shapes.iter().all(|&sizes| self.case(sizes, ElementType::F32, false).is_decode())
-        {
+        let is_decode = |&sizes| self.case(sizes, ElementType::F32, false).is_decode();
+        if self.plot.is_some() && shapes.iter().all(is_decode) {
             return Err(Failure::input("--plot", "a shape of 16 queries or more", "none"));
         }
         Ok(())
@@ -86,7 +60,7 @@ impl Request {
     pub(super) fn subjects(&self, capabilities: &Capabilities) -> Vec<Subject> {
         let cases = self.cases(capabilities).into_iter().map(Subject::Attention);
         let is_default = self.shapes.is_none() && self.kernel.is_none();
-        let takes_f32 = self.elements.is_empty() || self.elements.contains(&ElementType::F32);
+        let takes_f32 = self.dtypes.is_empty() || self.dtypes.contains(&ElementType::F32);
         let layers = match is_default && takes_f32 && self.causal != CausalChoice::Yes {
             true => defaults::layers(capabilities),
             false => Vec::new(),
@@ -95,10 +69,11 @@ impl Request {
     }
 
     fn cases(&self, capabilities: &Capabilities) -> Vec<Case> {
-        let elements = match &self.elements[..] {
-            [] => defaults::elements(capabilities),
-            elements => elements.to_vec(),
-        };
+        let mut elements = self.dtypes.clone();
+        elements.dedup();
+        if elements.is_empty() {
+            elements = defaults::elements(capabilities);
+        }
         if let Some(shapes) = &self.shapes {
             return shapes.iter().flat_map(|&sizes| self.cases_of(sizes, &elements)).collect();
         }
@@ -133,6 +108,31 @@ impl Request {
             // The only query stands beside the last key and sees all: one case, not two.
             (CausalChoice::Both, 1) => &[false],
             (CausalChoice::Both, _) => &[false, true],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BenchArgs, Subject};
+    use clap::{Args as _, Command, FromArgMatches as _};
+    use wgpu_attention::Capabilities;
+
+    #[test]
+    fn layers_are_timed_where_nobody_says_what() {
+        for (flag, expected) in [
+            ("--dtypes=f16,f32", 6),
+            ("--causal=no", 6),
+            ("--shapes=1,2,1,16,40,8", 0),
+            ("--kernel=forward", 0),
+            ("--dtypes=f16", 0),
+            ("--causal=yes", 0),
+        ] {
+            let command = BenchArgs::augment_args(Command::new("bench"));
+            let args = BenchArgs::from_arg_matches(&command.get_matches_from(["bench", flag]));
+            let subjects = args.expect("flags").subjects(&Capabilities::PORTABLE);
+            let layers = subjects.iter().filter(|subject| matches!(subject, Subject::Layer(_)));
+            assert_eq!(layers.count(), expected, "{flag}");
         }
     }
 }

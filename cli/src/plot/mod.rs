@@ -8,45 +8,22 @@ pub(crate) use args::PlotArgs;
 
 use crate::failure::Failure;
 use crate::output::OutputFile;
-use crate::picture::{self, Panel, Picture};
-use crate::tensors::{self, Tensors};
+use crate::picture::{self, Format, Panel, Picture};
+use crate::tensors::{FLOATS, Tensors};
 use crate::terminal::Paint;
 use labels::labels;
-use safetensors::Dtype;
 use select::{Selection, Sizes};
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::Write;
 
 const NOTE: &str =
     "Each row is a query; its cells say how much of its attention goes to each key, in percent.";
 
-type Drawer = fn(&Picture<'_>) -> Result<Vec<u8>, Failure>;
-
-/// A picture, and what the terminal shows of it.
-#[derive(Debug)]
-pub(crate) struct Drawn {
-    file: Vec<u8>,
-    text: String,
-}
-
-/// Draws, shows in the terminal what was drawn, and writes it.
-pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
-    let drawn = draw(args)?;
-    let file = OutputFile::create(&args.out)?;
-    match io::stdout().lock().write_all(drawn.text.as_bytes()).map_err(Failure::from) {
-        // The picture is for someone else.
-        Ok(()) | Err(Failure::ReaderGone) => file.write(&drawn.file),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// Reads, checks everything and draws.
-pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
-    let drawer = drawer(&args.out)?;
-    let bytes = tensors::read(&args.input)?;
-    let tensors = Tensors::parse(&args.input, &bytes)?;
+/// Reads, checks everything, draws, shows in the terminal what was drawn, and writes it.
+pub(crate) fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let format = Format::of("--out", &args.out)?;
+    let tensors = Tensors::read(&args.input)?;
     let tensor = tensors.require("weights")?;
-    tensor.require_dtype(&[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64])?;
+    tensor.require_dtype(&FLOATS)?;
     let sizes = Sizes::new(&tensor, &tensors)?;
     let selection = Selection::new(args, sizes)?;
     picture::check_counts(sizes.queries, sizes.keys, selection.panels().count())?;
@@ -69,15 +46,11 @@ pub(crate) fn draw(args: &PlotArgs) -> Result<Drawn, Failure> {
     };
     let colour = Paint::stdout().is_on();
     let texts: Vec<String> = panels.iter().map(|panel| picture.text(panel, colour)).collect();
-    Ok(Drawn { file: drawer(&picture)?, text: texts.join("\n") })
-}
-
-/// What becomes of a picture in a file of this name.
-fn drawer(path: &Path) -> Result<Drawer, Failure> {
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("png") => Ok(picture::png),
-        Some("svg") => Ok(picture::svg),
-        _ => Err(Failure::input("--out", "a name that ends in .png or .svg", path.display())),
+    let drawn = picture.render(format)?;
+    let file = OutputFile::create("--out", &args.out)?;
+    match out.write_all(texts.join("\n").as_bytes()).map_err(Failure::from) {
+        // The picture is for someone else.
+        Ok(()) | Err(Failure::ReaderGone) => file.write(&drawn),
+        Err(failure) => Err(failure),
     }
 }

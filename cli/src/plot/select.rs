@@ -19,14 +19,12 @@ const ALL: [&str; 4] = ["batch", "heads", "queries", "keys"];
 
 impl Sizes {
     /// Of the file's weights: by what its metadata say of their axes, else the last of all four.
-    pub(super) fn new(tensor: &Tensor<'_>, tensors: &Tensors<'_>) -> Result<Self, Failure> {
-        let found = format!("{:?}", tensor.sizes);
+    pub(super) fn new(tensor: &Tensor<'_>, tensors: &Tensors) -> Result<Self, Failure> {
         let Some(first @ 0..3) = ALL.len().checked_sub(tensor.sizes.len()) else {
-            let expected = "2 to 4 sizes, [batch, heads, queries, keys]";
-            return Err(Failure::input(tensor.name, expected, found));
+            return Err(tensor.refuse("2 to 4 sizes, [batch, heads, queries, keys]"));
         };
         if tensor.sizes.contains(&0) {
-            return Err(Failure::input(tensor.name, "sizes of at least 1", found));
+            return Err(tensor.refuse("sizes of at least 1"));
         }
         let axes = match tensors.strings(AXES)? {
             None => ALL[first..].iter().map(|&axis| axis.to_owned()).collect(),
@@ -37,7 +35,7 @@ impl Sizes {
                 return Err(Failure::input(what, expected, format_args!("{axes:?}")));
             }
         };
-        let size = |axis| axes.iter().zip(&tensor.sizes).find(|(own, _)| *own == axis);
+        let size = |axis| axes.iter().zip(tensor.sizes).find(|(own, _)| *own == axis);
         let [batch, heads, queries, keys] = ALL.map(|axis| size(axis).map_or(1, |(_, &size)| size));
         let is_mean = tensors.text(HEADS) == Some(MEAN) && heads == 1;
         Ok(Self { batch, heads: (!is_mean).then_some(heads), queries, keys })

@@ -1,9 +1,10 @@
 //! The flags of `run`.
 
 use crate::adapter::DeviceArgs;
-use crate::values::heads;
+use crate::values::{choice, heads, one_of};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use wgpu_attention::Align;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -43,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = window, allow_hyphen_values = true)]
     pub(crate) window_right: Option<Window>,
     /// Which key stands beside which query
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = choice(ALIGNS), default_value = "auto")]
     pub(crate) align: AlignChoice,
     /// F*tanh(score/F); 0 = off
     #[arg(long, value_name = "F", value_parser = softcap, allow_hyphen_values = true)]
@@ -52,8 +53,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) pad_mask: bool,
     /// More outputs
-    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
-    pub(crate) emit: Vec<Emit>,
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = one_of(EMITS))]
+    pub(crate) emit: Vec<&'static str>,
     /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k on; with `--layout thd`
     /// from 0 on in each sequence
     #[arg(long, value_enum, value_name = "PAIRS")]
@@ -78,55 +79,27 @@ pub(crate) enum LayoutChoice {
     Thd,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AlignChoice {
-    #[default]
-    Auto,
-    TopLeft,
-    BottomRight,
-}
+/// `auto` is none. (A bare `Option` would read to clap as an optional flag.)
+type AlignChoice = Option<Align>;
+const ALIGNS: [(&str, AlignChoice); 3] = [
+    ("auto", None),
+    ("top-left", Some(Align::TopLeft)),
+    ("bottom-right", Some(Align::BottomRight)),
+];
 
-/// An output besides `out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Emit {
-    Lse,
-    Weights,
-    Qk,
-    QkSoftcap,
-    QkBias,
-    PresentK,
-    PresentV,
-}
+/// Outputs besides `out`.
+const EMITS: [&str; 7] =
+    ["lse", "weights", "qk", "qk_softcap", "qk_bias", "present_k", "present_v"];
 
-impl Emit {
-    /// Its name on the command line and in the file.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Lse => "lse",
-            Self::Weights => "weights",
-            Self::Qk => "qk",
-            Self::QkSoftcap => "qk_softcap",
-            Self::QkBias => "qk_bias",
-            Self::PresentK => "present_k",
-            Self::PresentV => "present_v",
-        }
-    }
-}
-
-/// One side of a window; `None` is open. (A bare `Option` would read to clap as an optional flag.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window(pub(crate) Option<usize>);
+/// One side of a window; `None` is open.
+type Window = Option<usize>;
 
 /// Any finite number; one that f32 cannot hold becomes the nearest that it can.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
 fn finite(text: &str) -> Result<f32, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => {
-            Ok(number.clamp(f32::MIN.into(), f32::MAX.into()) as f32)
-        }
-        _ => Err("expected a finite number".to_owned()),
-    }
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    let number = number.ok_or("expected a finite number")?;
+    Ok(number.clamp(f32::MIN.into(), f32::MAX.into()) as f32)
 }
 
 fn softcap(text: &str) -> Result<f32, String> {
@@ -140,9 +113,9 @@ fn softcap(text: &str) -> Result<f32, String> {
 
 fn window(text: &str) -> Result<Window, String> {
     match text.parse::<i128>() {
-        Ok(-1) => Ok(Window(None)),
+        Ok(-1) => Ok(None),
         // No sequence is longer than what usize counts, so a wider window is no different.
-        Ok(keys @ 0..) => Ok(Window(Some(usize::try_from(keys).unwrap_or(usize::MAX)))),
+        Ok(keys @ 0..) => Ok(Some(usize::try_from(keys).unwrap_or(usize::MAX))),
         _ => Err("expected an integer, at least -1 (= open)".to_owned()),
     }
 }

@@ -1,19 +1,15 @@
 //! From tensors and flags to one attention call, everything checked.
 
-use super::args::{AlignChoice, Emit, RunArgs};
-use super::lengths::{cu_seqlens, kv_lens};
-use super::mask::Mask;
+use super::args::RunArgs;
+use super::optional::{Mask, alibi, cu_seqlens, kv_lens, segments};
 use super::rope::Rope;
-use super::segments::segments;
-use super::sequence::{Sequence, Vectors};
-use super::sizes::{Order, Sizes, compare, compare_past};
+use super::vectors::{Order, Sequence, Sizes, Vectors};
 use crate::adapter::Machine;
 use crate::failure::Failure;
-use crate::tensors::{FLOATS, Tensor, Tensors};
+use crate::tensors::{Tensors, require_alike, require_equal};
 use safetensors::Dtype;
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem,
-    SegmentLayout,
+    Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem, SegmentLayout,
 };
 
 /// One attention call: what the library is asked, the elements it reads, and the sizes of its answers.
@@ -23,7 +19,7 @@ pub(super) struct Request<T> {
     pub(super) options: AttentionOptions,
     pub(super) out_sizes: Vec<usize>,
     /// The other outputs and their sizes, each once.
-    pub(super) emits: Vec<(Emit, Vec<usize>)>,
+    pub(super) emits: Vec<(&'static str, Vec<usize>)>,
     rope: Option<Rope>,
     query: Vec<T>,
     /// All keys, the cached ones included.
@@ -39,36 +35,37 @@ pub(super) struct Request<T> {
 
 impl<T: Element> Request<T> {
     /// Checks flags and tensors against each other; the library finds nothing left to refuse.
-    pub(super) fn new(args: &RunArgs, tensors: &Tensors<'_>) -> Result<Self, Failure> {
+    pub(super) fn new(args: &RunArgs, tensors: &Tensors) -> Result<Self, Failure> {
         let [order, kv_order] = Order::new(args)?;
         let (q, k, v) = vectors(tensors, [order, kv_order])?;
-        let batch = compare(q.sizes, k.new.sizes, v.new.sizes)?;
-        if let (Some(past_k), Some(past_v)) = (&k.past, &v.past) {
-            compare_past([past_k.sizes, k.new.sizes], [past_v.sizes, v.new.sizes], batch)?;
-        }
+        let batch = common_batch(q.sizes, &k, &v)?;
         let (query, key, value) = (q.sizes, k.sizes(), v.sizes());
         let scores_mask = |tensor| Mask::new(tensor, key.len, args.pad_mask);
         let mask = tensors.get("mask").map(scores_mask);
-        let bias = bias(tensors, q.tensor.dtype)?.map(scores_mask);
-        let slopes = tensors.get("alibi_slopes");
-        let sinks = sinks(tensors, query.heads)?;
-        let lens = tensors.get("kv_len");
+        let mut accepted = vec![Dtype::F32, q.tensor.dtype];
+        accepted.dedup();
+        let bias = tensors.get("bias");
+        bias.map_or(Ok(()), |bias| bias.require_dtype(&accepted))?;
+        let bias = bias.map(scores_mask);
+        let sinks = tensors.find("sinks", &[Dtype::F32], &[&[query.heads]])?;
         let cu_seqlens = cu_seqlens(tensors, order)?;
         let segments = segments(tensors, order, batch, [query.len, key.len])?;
-        if let (Some(_), Some(past)) = (&lens, &k.past) {
-            let expected = format!("none, as there is {}", past.tensor.name);
-            return Err(Failure::input("kv_len", expected, "a tensor"));
+        let has_lens = tensors.get("kv_len").is_some();
+        if has_lens && k.past.is_some() {
+            return Err(Failure::input("kv_len", "none, as there is past_k", "a tensor"));
         }
 
         let out = Sizes { batch, heads: query.heads, len: query.len, dim: value.dim };
         let sequences =
             cu_seqlens.as_ref().map_or(batch, |starts| starts.query.len().saturating_sub(1));
+        let kv_lens = kv_lens(tensors, batch, key.len)?;
+        let slopes = alibi(tensors, out.heads, sequences)?;
         let asked = |emit| args.emit.contains(&emit).then_some(Layout::Bhsd);
         let shape = AttentionShape {
             num_kv_heads: key.heads,
             kv_len: key.len,
             cu_seqlens,
-            kv_lens: lens.as_ref().map(|lens| kv_lens(lens, batch, key.len)).transpose()?,
+            kv_lens,
             value_dim: value.dim,
             element: T::TYPE,
             query: order.layout(query, batch),
@@ -77,20 +74,20 @@ impl<T: Element> Request<T> {
             out: order.layout(out, batch),
             mask: mask.as_ref().map(Mask::layout).transpose()?,
             bias: bias.as_ref().map(Mask::layout).transpose()?,
-            alibi: slopes.as_ref().map(|slopes| alibi(slopes, out.heads, sequences)).transpose()?,
+            alibi: slopes.map(|(layout, _)| layout),
             segments: segments.as_ref().map(|_| SegmentLayout::PerSide),
             sinks: sinks.is_some(),
-            lse: asked(Emit::Lse),
-            weights: asked(Emit::Weights),
-            raw_scores: asked(Emit::Qk),
-            capped_scores: asked(Emit::QkSoftcap),
-            masked_scores: asked(Emit::QkBias),
+            lse: asked("lse"),
+            weights: asked("weights"),
+            raw_scores: asked("qk"),
+            capped_scores: asked("qk_softcap"),
+            masked_scores: asked("qk_bias"),
             ..AttentionShape::new(batch, query.heads, query.len, query.dim)
         };
         let auto = match &k.past {
             // Longer than i64 counts is longer than the library takes.
             Some(past) => Align::Offset(i64::try_from(past.sizes.len).unwrap_or(i64::MAX)),
-            None if lens.is_some() => Align::BottomRight,
+            None if has_lens => Align::BottomRight,
             None => Align::TopLeft,
         };
         let options = options(args, auto);
@@ -114,7 +111,7 @@ impl<T: Element> Request<T> {
             value: v.elements()?,
             mask: mask.map(|mask| mask.bools()).transpose()?,
             bias: bias.map(|bias| bias.floats()).transpose()?,
-            alibi_slopes: slopes.map(|slopes| slopes.floats()).transpose()?,
+            alibi_slopes: slopes.map(|(_, slopes)| slopes.floats()).transpose()?,
             segments,
             sinks: sinks.map(|sinks| sinks.floats()).transpose()?,
             shape,
@@ -132,11 +129,6 @@ impl<T: Element> Request<T> {
         }
     }
 
-    /// The sizes of all outputs.
-    pub(super) fn sizes(&self) -> impl Iterator<Item = &Vec<usize>> {
-        std::iter::once(&self.out_sizes).chain(self.emits.iter().map(|(_, sizes)| sizes))
-    }
-
     pub(super) fn inputs(&self) -> Inputs<'_, T> {
         Inputs {
             query: &self.query,
@@ -146,42 +138,60 @@ impl<T: Element> Request<T> {
             bias: self.bias.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             segments: self.segments.as_deref(),
-            lens: None,
-            pages: None,
             sinks: self.sinks.as_deref(),
+            ..Inputs::default()
         }
     }
 }
 
 /// q, and k and v with what is cached of them: of one element type.
-fn vectors<'a>(
-    tensors: &Tensors<'a>,
+fn vectors(
+    tensors: &Tensors,
     [q_order, kv_order]: [Order; 2],
-) -> Result<(Vectors<'a>, Sequence<'a>, Sequence<'a>), Failure> {
+) -> Result<(Vectors<'_>, Sequence<'_>, Sequence<'_>), Failure> {
     let [q, k, v] = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
     let past = tensors.pair(["past_k", "past_v"])?;
-    q.require_dtype(&FLOATS)?;
-    for other in [&k, &v].into_iter().chain(past.iter().flatten()) {
-        other.require_dtype(&[q.dtype])?;
-    }
+    require_alike(&[&[q, k, v], past.as_slice().as_flattened()].concat())?;
     let (past_k, past_v) = past.map(|[k, v]| (k, v)).unzip();
-    let sequence = |past: Option<Tensor<'a>>, new| {
-        // A cache lies the same way whatever the layout.
-        let past = past.map(|past| Vectors::new(past, Order::Bhsd)).transpose()?;
-        Ok::<_, Failure>(Sequence { new: Vectors::new(new, kv_order)?, past })
-    };
-    Ok((Vectors::new(q, q_order)?, sequence(past_k, k)?, sequence(past_v, v)?))
+    let q = Vectors::new(q, q_order)?;
+    Ok((q, Sequence::new(past_k, k, kv_order)?, Sequence::new(past_v, v, kv_order)?))
 }
 
-/// The bias: F32, or as q is.
-fn bias<'a>(tensors: &Tensors<'a>, dtype: Dtype) -> Result<Option<Tensor<'a>>, Failure> {
-    let bias = tensors.get("bias");
-    if let Some(bias) = &bias {
-        let mut accepted = vec![Dtype::F32, dtype];
-        accepted.dedup();
-        bias.require_dtype(&accepted)?;
+/// The batch that all have in common, of sizes that belong together.
+fn common_batch(q: Sizes, k: &Sequence<'_>, v: &Sequence<'_>) -> Result<usize, Failure> {
+    let (key, value) = (k.new.sizes, v.new.sizes);
+    require_equal(&[
+        ("head_dim of k (as of q)", q.dim, key.dim),
+        ("heads of v (as of k)", key.heads, value.heads),
+        ("len of v (as of k)", key.len, value.len),
+    ])?;
+    if !q.heads.is_multiple_of(key.heads) {
+        let expected = format_args!("a divisor of the {} heads of q", q.heads);
+        return Err(Failure::input("heads of k", expected, key.heads));
     }
-    Ok(bias)
+    let common = |batch: usize, what, found: usize| match (batch, found) {
+        (1, found) => Ok(found),
+        (batch, found) if [1, batch].contains(&found) => Ok(batch),
+        _ => Err(Failure::input(what, format_args!("1 or {batch}"), found)),
+    };
+    let batch = common(common(q.batch, "batch of k", key.batch)?, "batch of v", value.batch)?;
+    if let (Some(past_k), Some(past_v)) = (&k.past, &v.past) {
+        let (past_k, past_v) = (past_k.sizes, past_v.sizes);
+        require_equal(&[
+            ("heads of past_k (as of k)", key.heads, past_k.heads),
+            ("heads of past_v (as of v)", value.heads, past_v.heads),
+            ("head_dim of past_k (as of k)", key.dim, past_k.dim),
+            ("value_dim of past_v (as of v)", value.dim, past_v.dim),
+            ("len of past_v (as of past_k)", past_k.len, past_v.len),
+        ])?;
+        for (what, found) in [("batch of past_k", past_k.batch), ("batch of past_v", past_v.batch)]
+        {
+            if ![1, batch].contains(&found) {
+                return Err(Failure::input(what, format_args!("1 or {batch}"), found));
+            }
+        }
+    }
+    Ok(batch)
 }
 
 /// Each output that is asked for, once, with its sizes: as out, it has the leading sizes that `rank` leaves.
@@ -190,50 +200,28 @@ fn emits(
     out: Sizes,
     [k, v]: [&Sequence<'_>; 2],
     rank: usize,
-) -> Result<Vec<(Emit, Vec<usize>)>, Failure> {
-    let present = |emit: Emit, sequence: &Sequence<'_>| match &sequence.past {
+) -> Result<Vec<(&'static str, Vec<usize>)>, Failure> {
+    let present = |emit: &str, sequence: &Sequence<'_>| match &sequence.past {
         Some(past) => Ok(Order::Bhsd.write(sequence.sizes(), rank.max(past.tensor.sizes.len()))),
         None => {
-            let what = format_args!("--emit {}", emit.name());
+            let what = format_args!("--emit {emit}");
             Err(Failure::input(what, "tensors past_k and past_v", "none"))
         }
     };
-    let mut emits: Vec<(Emit, Vec<usize>)> = Vec::new();
+    let lse = vec![out.batch, out.heads, out.len].split_off(4 - rank);
+    let mut emits: Vec<(&str, Vec<usize>)> = Vec::new();
     for &emit in &args.emit {
+        let sizes = match emit {
+            "present_k" => present(emit, k)?,
+            "present_v" => present(emit, v)?,
+            "lse" => lse.clone(),
+            _ => [&lse[..], &[k.sizes().len]].concat(),
+        };
         if emits.iter().all(|(earlier, _)| *earlier != emit) {
-            let sizes = match emit {
-                Emit::PresentK => present(emit, k)?,
-                Emit::PresentV => present(emit, v)?,
-                Emit::Lse => vec![out.batch, out.heads, out.len].split_off(4 - rank),
-                _ => vec![out.batch, out.heads, out.len, k.sizes().len].split_off(4 - rank),
-            };
             emits.push((emit, sizes));
         }
     }
     Ok(emits)
-}
-
-fn alibi(slopes: &Tensor<'_>, num_heads: usize, batch: usize) -> Result<AlibiLayout, Failure> {
-    slopes.require_dtype(&[Dtype::F32])?;
-    match slopes.sizes.as_slice() {
-        [heads] if *heads == num_heads => Ok(AlibiLayout::PerHead),
-        found if found == [batch, num_heads] => Ok(AlibiLayout::PerBatchAndHead),
-        found => {
-            let expected = format!("[{num_heads}] or [{batch}, {num_heads}]");
-            Err(Failure::input(slopes.name, expected, format_args!("{found:?}")))
-        }
-    }
-}
-
-/// A logit for each head of q, if the file has them.
-fn sinks<'a>(tensors: &Tensors<'a>, num_heads: usize) -> Result<Option<Tensor<'a>>, Failure> {
-    let Some(sinks) = tensors.get("sinks") else { return Ok(None) };
-    sinks.require_dtype(&[Dtype::F32])?;
-    if sinks.sizes != [num_heads] {
-        let found = format!("{:?}", sinks.sizes);
-        return Err(Failure::input(sinks.name, format_args!("[{num_heads}]"), found));
-    }
-    Ok(Some(sinks))
 }
 
 /// `auto` is what `--align auto` comes to.
@@ -242,13 +230,9 @@ fn options(args: &RunArgs, auto: Align) -> AttentionOptions {
         scale: args.scale,
         softcap: args.softcap.filter(|&softcap| softcap != 0.0),
         causal: args.causal,
-        window_left: args.window_left.and_then(|window| window.0),
+        window_left: args.window_left.flatten(),
         window_keeps: 0,
-        window_right: args.window_right.and_then(|window| window.0),
-        align: match args.align {
-            AlignChoice::Auto => auto,
-            AlignChoice::TopLeft => Align::TopLeft,
-            AlignChoice::BottomRight => Align::BottomRight,
-        },
+        window_right: args.window_right.flatten(),
+        align: args.align.unwrap_or(auto),
     }
 }

@@ -1,8 +1,7 @@
 //! `--rope`: q and the new k are rotated before they attend.
 
 use super::args::RopeChoice;
-use super::sequence::{Sequence, Vectors};
-use super::sizes::Sizes;
+use super::vectors::{Sequence, Sizes, Vectors};
 use crate::adapter::Machine;
 use crate::failure::Failure;
 use crate::rope::table;
@@ -30,7 +29,7 @@ impl Rope {
     /// Of a call whose sizes belong together. Sequences without padding each begin at position 0.
     pub(super) fn new(
         choice: RopeChoice,
-        tensors: &Tensors<'_>,
+        tensors: &Tensors,
         q: &Vectors<'_>,
         k: &Sequence<'_>,
         starts: Option<&CuSeqlens>,
@@ -38,43 +37,41 @@ impl Rope {
         let Some([cos, sin]) = tensors.pair(["cos", "sin"])? else {
             return Err(Failure::input("--rope", "tensors cos and sin", "none"));
         };
-        let refuse = |expected: String| {
-            Err(Failure::input("cos", expected, format_args!("{:?}", cos.sizes)))
-        };
         let past = k.past.as_ref().map_or(0, |past| past.sizes.len);
         let longest = match starts {
-            Some(CuSeqlens { query, key }) => [query, key].map(|starts| longest(starts)),
+            Some(CuSeqlens { query, key }) => {
+                [query, key].map(|starts| lens(starts).max().unwrap_or_default())
+            }
             None => [q.sizes.len, k.new.sizes.len],
         };
         let needed = past.saturating_add(longest[0].max(longest[1]));
         let dim = q.sizes.dim;
-        let (rows, width) = match cos.sizes.as_slice() {
-            &[rows, width] if (1..=dim / 2).contains(&width) => (rows, width),
-            _ => return refuse(format!("[positions, R/2] of an R from 2 to {dim}")),
+        let (rows, width) = match *cos.sizes {
+            [rows, width] if (1..=dim / 2).contains(&width) => (rows, width),
+            _ => return Err(cos.refuse(format_args!("[positions, R/2] of an R from 2 to {dim}"))),
         };
         if rows < needed {
-            return refuse(format!("at least {needed} rows, one for each position"));
+            return Err(cos.refuse(format_args!("at least {needed} rows, one for each position")));
         }
-        let shape = |sizes: Sizes, layout: Layout, starts: Option<&Vec<usize>>| RotaryShape {
-            rotary_dim: 2 * width,
-            pairs: match choice {
-                RopeChoice::Half => RotaryPairs::Half,
-                RopeChoice::Interleaved => RotaryPairs::Interleaved,
+        let side = |(sizes, x): (Sizes, Layout), starts: Option<&Vec<usize>>| Rotated {
+            shape: RotaryShape {
+                rotary_dim: 2 * width,
+                pairs: match choice {
+                    RopeChoice::Half => RotaryPairs::Half,
+                    RopeChoice::Interleaved => RotaryPairs::Interleaved,
+                },
+                rows: match starts {
+                    Some(_) => TableRows::Named { rows },
+                    None => TableRows::From { start: past, rows },
+                },
+                x,
+                out: None,
+                ..RotaryShape::new(sizes.batch, sizes.heads, sizes.len, sizes.dim)
             },
-            rows: match starts {
-                Some(_) => TableRows::Named { rows },
-                None => TableRows::From { start: past, rows },
-            },
-            x: layout,
-            out: None,
-            ..RotaryShape::new(sizes.batch, sizes.heads, sizes.len, sizes.dim)
-        };
-        let side = |(sizes, layout), starts: Option<&Vec<usize>>| Rotated {
-            shape: shape(sizes, layout, starts),
             positions: starts.map(|starts| positions(starts)),
         };
         Ok(Self {
-            table: table(&cos, &sin)?,
+            table: table(cos, sin)?,
             query: side((q.sizes, q.layout()), starts.map(|starts| &starts.query)),
             key: side(k.new_rows(), starts.map(|starts| &starts.key)),
         })
@@ -99,13 +96,12 @@ impl Rope {
     }
 }
 
-/// The length of the longest of sequences without padding.
-fn longest(starts: &[usize]) -> usize {
-    starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+/// The lengths of sequences without padding.
+fn lens(starts: &[usize]) -> impl Iterator<Item = usize> {
+    starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
 }
 
 /// Where each token stands in its own sequence.
 fn positions(starts: &[usize]) -> Vec<u32> {
-    let lens = starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
-    lens.flat_map(|len| 0..u32::try_from(len).unwrap_or(u32::MAX)).collect()
+    lens(starts).flat_map(|len| 0..u32::try_from(len).unwrap_or(u32::MAX)).collect()
 }

@@ -95,6 +95,9 @@ fn names_that_no_row_has_are_refused_with_those_that_there_are() {
         (["--only", "length"], "--only: expected one of \"head_dim 1\", "),
         (["--kernel", "forwards"], "--kernel: expected one of \"forward\", "),
         (["--kernel", ""], "--kernel: expected one of "),
+        (["--kernel", "forw"], "--kernel: expected one of "),
+        (["--kernel", "forward,"], "--kernel: expected one of "),
+        (["--kernel", "Forward"], "--kernel: expected one of "),
         (["--seconds", "0"], "expected a number above 0"),
         (["--seconds", "soon"], "expected a number above 0"),
     ] {
@@ -104,6 +107,11 @@ fn names_that_no_row_has_are_refused_with_those_that_there_are() {
     folder.refuses(&[&check[..], &["--quick", "--only=head_dim 72"]].concat(), &["--only"]);
     let ended = folder.tool(&[&check[..], &["--only=head_dim 72"]].concat());
     assert_eq!(ended.code, Some(3), "{ended:?}");
+    // A kernel under all limits, and under some.
+    for kernel in ["--kernel=forward", "--kernel=forward-wide, cut"] {
+        let ended = folder.tool(&[&check[..], &[kernel]].concat());
+        assert_eq!(ended.code, Some(3), "{kernel}: {ended:?}");
+    }
 }
 
 #[test]

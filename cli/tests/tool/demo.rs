@@ -35,6 +35,57 @@ fn the_cpu_shows_heads_and_draws_them_without_a_word_on_stderr() {
     assert_shows_heads(&folder, &ended, "heads.png");
 }
 
+/// The cells of each head's rows, of three characters each.
+fn heads(stdout: &str) -> Vec<Vec<Vec<String>>> {
+    let cells = |line: &str| -> Vec<String> {
+        let cells: Vec<char> = line.chars().skip(4).collect();
+        cells.chunks(4).map(|cell| cell[1..].iter().collect()).collect()
+    };
+    let lines: Vec<&str> = stdout.lines().collect();
+    let titles = (0..lines.len()).filter(|&at| lines[at].contains(" (query"));
+    titles.map(|at| lines[at + 2..at + 13].iter().map(|line| cells(line)).collect()).collect()
+}
+
+#[test]
+fn each_head_looks_at_what_it_is_built_to_look_at() {
+    let ended = Folder::new().tool(&["demo", "--device=cpu"]);
+    let words: Vec<&str> = "the cat saw the dog and the dog saw the cat".split(' ').collect();
+    let [before, copies, even] = &heads(&ended.stdout)[..] else { panic!("{ended:?}") };
+    // An even share of so many words; a half and a quarter lie between two shades.
+    let shades = |count: usize| match count {
+        1 => &["███"][..],
+        2 => &["▓▓▓", "▒▒▒"],
+        3 => &["▒▒▒"],
+        4 => &["▒▒▒", "░░░"],
+        _ => &["░░░"],
+    };
+    let mut copied = 0;
+    for i in 0..words.len() {
+        let earlier: Vec<usize> = (0..i).filter(|&j| words[j] == words[i]).collect();
+        copied += usize::from(!earlier.is_empty());
+        let looked = if earlier.is_empty() { vec![i] } else { earlier };
+        for j in 0..words.len() {
+            let is_hidden = j > i;
+            for (head, targets) in [
+                (before, vec![i.saturating_sub(1)]),
+                (copies, looked.clone()),
+                (even, (0..=i).collect()),
+            ] {
+                let cell = head[i][j].as_str();
+                let expected = if is_hidden {
+                    &[" · "][..]
+                } else if targets.contains(&j) {
+                    shades(targets.len())
+                } else {
+                    &["   "]
+                };
+                assert!(expected.contains(&cell), "{i} at {j}: {}", ended.stdout);
+            }
+        }
+    }
+    assert!(copied > 3, "a sentence with repeated words");
+}
+
 #[test]
 fn without_an_adapter_one_line_says_that_the_cpu_takes_over() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
 //! Files made to break their reader: taken or refused by the tool itself, as a process. Thousands more are
-//! tried inside it, in `src/fuzz`.
+//! tried inside it, in `tests/fuzz`.
 
 use crate::support::{Folder, Tensor};
 use std::path::Path;

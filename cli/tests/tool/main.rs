@@ -18,3 +18,4 @@ mod sinks;
 mod support;
 #[cfg(unix)]
 mod terminal;
+mod wrong;

@@ -238,6 +238,35 @@ fn what_is_not_finite_stands_out_and_what_is_no_weight_does_no_harm() {
 }
 
 #[test]
+fn many_cells_are_shown_in_blocks_by_the_largest_weight() {
+    let len = 100;
+    let causal = |i: usize| if i % len <= i / len { 1.0 } else { 0.0 };
+    let mut weights: Vec<f32> = (0..len * len).map(causal).collect();
+    // In blocks of 3 queries and 2 keys, what is no number comes before any other, first or last.
+    weights[6 * len] = f32::NAN;
+    weights[11 * len + 1] = f32::NAN;
+    let folder = Folder::with(&[Tensor::f32("weights", &[len, len], &weights)]);
+    let stdout = plot(&folder, &["--out", "out.png"]);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 1 + 34 + 1, "{stdout}");
+    assert_eq!(lines[1], format!("{}{}", "█".repeat(2), "·".repeat(48)));
+    assert_eq!(lines[34], "█".repeat(50));
+    assert_eq!(lines[35], "(the largest of every 3 queries x 2 keys)");
+    assert!([lines[3], lines[4]].iter().all(|line| line.starts_with("!█")), "{stdout}");
+}
+
+#[test]
+fn labels_are_one_line_of_limited_length() {
+    let folder = Folder::with(&[causal(&[4, 4])]);
+    let (fits, long) = ("x".repeat(24), "é".repeat(25));
+    let tokens = format!("a\u{1b}[31m\u{ffff} {fits} {long} b");
+    plot(&folder, &["--out=out.svg", "--tokens", &tokens]);
+    let (texts, _) = svg(&folder, "out.svg", HIDDEN);
+    let long = format!("{}…", "é".repeat(23));
+    assert_eq!(texts[1..5], ["a\u{fffd}[31m\u{fffd}", &fits, &long, "b"]);
+}
+
+#[test]
 fn every_type_of_floats_is_drawn_alike() {
     let weights = Tensor::f32("weights", &[2, 2], &[1.0, 0.0, 0.5, 0.5]);
     let mut pictures = Vec::new();

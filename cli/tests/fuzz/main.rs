@@ -5,9 +5,6 @@
 mod calls;
 mod files;
 
-use crate::args::{self, Command};
-use crate::failure::Failure;
-use crate::{dispatch, plot, stderr};
 use proptest::test_runner::{Config, RngSeed};
 use safetensors::SafeTensors;
 use std::ffi::OsString;
@@ -29,7 +26,7 @@ fn run(bytes: &[u8], flags: &[String]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out.safetensors");
     let words = words("run", bytes, &folder, &out, flags);
-    let done = succeeds(args::parse(&words).and_then(dispatch), flags);
+    let done = succeeds(&words);
     if done {
         let written = std::fs::read(&out).expect("an output");
         SafeTensors::deserialize(&written).expect("safetensors");
@@ -38,15 +35,12 @@ fn run(bytes: &[u8], flags: &[String]) -> bool {
     done
 }
 
-/// As [`run`]; what would be written and shown is drawn only.
+/// As [`run`], of weights to be drawn.
 fn plot(bytes: &[u8], flags: &[String]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let words = words("plot", bytes, &folder, &folder.path().join("out.svg"), flags);
-    let drawn = args::parse(&words).and_then(|command| match command {
-        Command::Plot(args) => plot::draw(&args).map(|_| ()),
-        command => panic!("{command:?}"),
-    });
-    succeeds(drawn, flags)
+    let done = succeeds(&words("plot", bytes, &folder, &folder.path().join("out.svg"), flags));
+    assert_eq!(names(&folder), 1 + usize::from(done), "{flags:?}: leftovers");
+    done
 }
 
 /// A command line, and the file that it reads.
@@ -66,11 +60,13 @@ fn words(
 }
 
 /// Whether it was done; if not, it must have been refused as bad input is.
-fn succeeds(ended: Result<(), Failure>, flags: &[String]) -> bool {
-    let Err(failure) = ended else { return true };
-    let message = stderr::one_line(failure.message().unwrap_or_default());
-    assert_eq!(failure.exit_code(), 2, "{flags:?}: {message}");
-    assert!(!message.is_empty(), "{flags:?}: refused without a word");
+fn succeeds(words: &[OsString]) -> bool {
+    let Err(failure) = wgpu_attention_cli::run(words, None, &mut std::io::sink()) else {
+        return true;
+    };
+    let message = failure.message().unwrap_or_default();
+    assert_eq!(failure.exit_code(), 2, "{words:?}: {message}");
+    assert!(!message.trim().is_empty(), "{words:?}: refused without a word");
     false
 }
 
