@@ -7,14 +7,15 @@
 // Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; running maximum and sum as in
 // Milakov and Gimelshein 2018, arXiv 1805.02867.
 
-alias Stored = f32;
-alias StoredOut = f32;
+alias Value = f32;
+alias Out = f32;
+alias WV = f32;
 
 @group(0) @binding(1) var<storage, read> query: array<f32>;
 @group(0) @binding(2) var<storage, read> key: array<f32>;
-@group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
-@group(0) @binding(5) var<storage, read> w_v: array<Stored>;
+@group(0) @binding(3) var<storage, read> value: array<Value>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
+@group(0) @binding(5) var<storage, read> w_v: array<WV>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<u32>;
 

@@ -7,12 +7,12 @@
 // 2402.05099, section 3.1.
 
 const THREADS = 64u;
-alias Stored = f32;
-alias StoredOut = f32;
+alias PartialOut = f32;
+alias Out = f32;
 
-@group(0) @binding(12) var<storage, read> partial_out: array<Stored>;
+@group(0) @binding(12) var<storage, read> partial_out: array<PartialOut>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 

@@ -17,15 +17,17 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-alias Stored = f32;
-alias StoredOut = f32;
+alias Query = f32;
+alias Key = f32;
+alias Value = f32;
+alias Out = f32;
 
 var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 
-@group(0) @binding(1) var<storage, read> query: array<Stored>;
-@group(0) @binding(2) var<storage, read> key: array<Stored>;
-@group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(1) var<storage, read> query: array<Query>;
+@group(0) @binding(2) var<storage, read> key: array<Key>;
+@group(0) @binding(3) var<storage, read> value: array<Value>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;

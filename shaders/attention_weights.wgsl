@@ -20,16 +20,17 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-alias Stored = f32;
-alias StoredOut = f32;
+alias Query = f32;
+alias Key = f32;
+alias Weights = f32;
 
-@group(0) @binding(1) var<storage, read> query: array<Stored>;
-@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(1) var<storage, read> query: array<Query>;
+@group(0) @binding(2) var<storage, read> key: array<Key>;
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
-@group(0) @binding(9) var<storage, read_write> weights: array<StoredOut>;
+@group(0) @binding(9) var<storage, read_write> weights: array<Weights>;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
 // use params, rows, row_block, tile, visibility, transform, softmax_state, finish, queries

@@ -3,7 +3,7 @@
 const THREADS = 64u;
 
 struct Params {
-    // Of x, and of out.
+    // First elements in x and in out.
     first: u32,
     first_out: u32,
     count: u32,

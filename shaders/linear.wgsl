@@ -9,14 +9,16 @@ const THREADS = 64u;
 const ROWS_EACH = 2u;
 const COLUMNS = 16u;
 const HAS_BIAS = false;
-alias Stored = f32;
-alias StoredOut = f32;
+alias X = f32;
+alias Weight = f32;
+alias Bias = f32;
+alias Out = f32;
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read> weight: array<Stored>;
-@group(0) @binding(3) var<storage, read> bias: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(1) var<storage, read> x: array<X>;
+@group(0) @binding(2) var<storage, read> weight: array<Weight>;
+@group(0) @binding(3) var<storage, read> bias: array<Bias>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 
 // Mirrored by `LinearParams` in src/plan/linear.rs.
 struct Params {

@@ -2,9 +2,10 @@
 // that no row wrote. It empties its input for the next call.
 
 const THREADS = 64u;
+alias Out = u32;
 
 @group(0) @binding(4) var<storage, read_write> unpacked: array<u32>;
-@group(0) @binding(10) var<storage, read_write> out: array<u32>;
+@group(0) @binding(10) var<storage, read_write> out: array<Out>;
 
 // use params, pairs
 

@@ -10,11 +10,11 @@ const FROM_LENS = false;
 // positions are lengths, the one that it counts to.
 const TO_PLACE = false;
 const THREADS = 64u;
-alias Stored = f32;
-alias StoredOut = f32;
+alias X = f32;
+alias Out = f32;
 
-@group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(1) var<storage, read> x: array<X>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 @group(0) @binding(6) var<storage, read> table: array<f32>;
 @group(0) @binding(8) var<storage, read> positions: array<u32>;
 

@@ -17,10 +17,11 @@ const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
 const HAS_BIAS = false;
 const HAS_ALIBI = false;
-alias Stored = f32;
+alias Query = f32;
+alias Key = f32;
 
-@group(0) @binding(1) var<storage, read> query: array<Stored>;
-@group(0) @binding(2) var<storage, read> key: array<Stored>;
+@group(0) @binding(1) var<storage, read> query: array<Query>;
+@group(0) @binding(2) var<storage, read> key: array<Key>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;

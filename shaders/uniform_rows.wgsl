@@ -3,11 +3,11 @@
 // empty row.
 
 const THREADS = 64u;
-alias Stored = f32;
-alias StoredOut = f32;
+alias Value = f32;
+alias Out = f32;
 
-@group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(3) var<storage, read> value: array<Value>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 @group(0) @binding(5) var<storage, read> lse: array<u32>;
 @group(0) @binding(9) var<storage, read_write> weights: array<f32>;
 

@@ -14,11 +14,11 @@ const THREADS = 64u;
 const ROWS_EACH = 2u;
 const KEYS = 32u;
 const HAS_BIAS = false;
-alias Stored = f32;
-alias StoredOut = f32;
+alias Value = f32;
+alias Out = f32;
 
-@group(0) @binding(3) var<storage, read> value: array<Stored>;
-@group(0) @binding(4) var<storage, read_write> out: array<StoredOut>;
+@group(0) @binding(3) var<storage, read> value: array<Value>;
+@group(0) @binding(4) var<storage, read_write> out: array<Out>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;

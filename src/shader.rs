@@ -4,7 +4,7 @@
 //! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
 //! `load(key)` is the part `load`, as `key` is stored, with its `tensor` renamed to `key`.
 
-use crate::plan::{Access, Constant, Entry, Storage, Variant};
+use crate::plan::{Access, Constant, Entry, Storage, Stored, Variant};
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
@@ -39,13 +39,13 @@ fn binding(line: &'static str) -> Option<Binding> {
     Some(Binding { number: number.parse().ok()?, name, access })
 }
 
-/// The files of shared parts: stem and text.
 macro_rules! parts {
     ($($stem:literal)*) => {
         &[$(($stem, include_str!(concat!("../shaders/shared/", $stem, ".wgsl")))),*]
     };
 }
 
+/// The files of shared parts: stem and text.
 const PARTS: &[(&str, &str)] = parts! {
     "columns" "finish" "finite" "key_bits" "key_products" "lanes" "load_f16" "load_f16x4"
     "load_f32" "load_f32x4" "load_words" "locate_lens" "locate_ragged" "locate_same"
@@ -65,20 +65,17 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
         }
         ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
         ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
-        ("locate", _) if element(variant, "aux").is_some() => "locate_lens".to_owned(),
+        ("locate", _) if bindings(variant.entry).iter().any(|binding| binding.name == "aux") => {
+            "locate_lens".to_owned()
+        }
         ("locate", _) => "locate_same".to_owned(),
-        // What is stored as words is of one type.
-        ("pairs", _) if [variant.storage, variant.out].contains(&Storage::Bf16Words) => {
+        // Tensors that are stored as words are all of one type.
+        ("pairs", _) if variant.storage.values().any(|&storage| storage == Storage::Bf16Words) => {
             "pairs_bf16".to_owned()
         }
         ("pairs", _) => "pairs_f16".to_owned(),
         ("load" | "store", Some(tensor)) => {
-            let storage = match element(variant, tensor)? {
-                "Stored" => variant.storage,
-                "StoredOut" => variant.out,
-                _ => Storage::F32,
-            };
-            match storage {
+            match variant.storage.get(tensor).copied().unwrap_or(Storage::F32) {
                 Storage::F16Words | Storage::Bf16Words => format!("{name}_words"),
                 // Nothing reads it but pack.wgsl, in its own way.
                 Storage::Unpacked if name == "load" => "load_words".to_owned(),
@@ -97,12 +94,6 @@ fn is_on(variant: &Variant, flag: &str) -> bool {
     variant.constants.get(flag) == Some(&Constant::Flag(true))
 }
 
-/// What the shader says that the elements of a tensor are.
-fn element(variant: &Variant, tensor: &str) -> Option<&'static str> {
-    let (_, declared) = variant.entry.text().split_once(&format!("> {tensor}: array<"))?;
-    declared.split_once('>').map(|(element, _)| element)
-}
-
 /// The whole text of a variant, ready for a compiler.
 ///
 /// # Panics
@@ -111,10 +102,8 @@ fn element(variant: &Variant, tensor: &str) -> Option<&'static str> {
 #[must_use]
 pub fn assemble(variant: &Variant) -> String {
     let mut text = variant.entry.text().to_owned();
-    for (alias, storage) in [("alias Stored", variant.storage), ("alias StoredOut", variant.out)] {
-        if text.contains(&format!("{alias} = ")) {
-            set(&mut text, alias, storage.alias());
-        }
+    for Stored { name, alias, .. } in variant.entry.stored() {
+        set(&mut text, &format!("alias {alias}"), variant.storage[name].alias());
     }
     if let Some(Constant::Count(size)) = variant.constants.get("MATRIX_SIZE") {
         for (alias, kind) in [("Left", "f16, A"), ("Right", "f16, B"), ("Sums", "f32, C")] {
@@ -130,7 +119,7 @@ pub fn assemble(variant: &Variant) -> String {
     if needs_matrices {
         text.insert_str(0, "enable wgpu_cooperative_matrix;\n");
     }
-    let stores_f16 = [variant.storage, variant.out].iter().any(|storage| storage.needs_f16());
+    let stores_f16 = variant.storage.values().any(|storage| storage.needs_f16());
     if stores_f16 || needs_matrices {
         text.insert_str(0, "enable f16;\n");
     }

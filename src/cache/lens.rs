@@ -31,12 +31,7 @@ pub(crate) fn cache_lens(
     let params = CacheLensParams { first: batches.start, count, kept, added, capacity };
     let groups = count.div_ceil(THREADS);
     let most = capabilities.workgroups_per_axis;
-    let variant = Variant {
-        entry: Entry::CacheLens,
-        storage: Storage::F32,
-        out: Storage::F32,
-        constants: [].into(),
-    };
+    let variant = Variant::new(Entry::CacheLens, [Storage::F32; 2], []);
     let lens = View { batch: 1, column: 1, extent: batch, exact: true, ..View::default() };
     let mut bindings = Bindings::new(capabilities);
     bindings.bind("lens", Tensor::Lens, 1, lens);

@@ -209,7 +209,7 @@ impl Part for AdditivePart<'_> {
         params.out = bindings.bind_out(Tensor::Out, per_word, self.of_queries(0, s.value_dim), out);
         let batches = narrow(self.batches.len());
         let grid = [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), batches];
-        let variant = Variant { entry: Entry::AdditiveForward, storage, out, constants: [].into() };
+        let variant = Variant::new(Entry::AdditiveForward, [storage, out], []);
         let forward = bindings.dispatch(variant, &params, grid);
         let bound = forward.find(Tensor::Weights).copied();
         let softmax = bound.map(|bound| Dispatch {

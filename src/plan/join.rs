@@ -56,8 +56,7 @@ impl Part for Join {
             first_out: bindings.bind("out", Tensor::Joined, 1, view(*first)).offset,
             count: end - start,
         };
-        let storage = Storage::F32;
-        let variant = Variant { entry: Entry::Join, storage, out: storage, constants: [].into() };
+        let variant = Variant::new(Entry::Join, [Storage::F32; 2], []);
         let (groups, most) = (params.count.div_ceil(THREADS), capabilities.workgroups_per_axis);
         vec![bindings.dispatch(variant, &params, [groups.min(most), groups.div_ceil(most), 1])]
     }

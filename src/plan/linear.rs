@@ -100,18 +100,13 @@ impl Part for LinearProblem {
         let (storage, out) = storages(self, capabilities);
         let rows = self.batch.saturating_mul(self.len);
         let Tile { threads, rows_each, columns } = Tile::new(rows, capabilities);
-        let variant = Variant {
-            entry: Entry::Linear,
-            storage,
-            out,
-            constants: [
-                ("THREADS", Constant::Count(threads)),
-                ("ROWS_EACH", Constant::Count(rows_each)),
-                ("COLUMNS", Constant::Count(columns)),
-                ("HAS_BIAS", Constant::Flag(self.bias.is_some())),
-            ]
-            .into(),
-        };
+        let constants = [
+            ("THREADS", Constant::Count(threads)),
+            ("ROWS_EACH", Constant::Count(rows_each)),
+            ("COLUMNS", Constant::Count(columns)),
+            ("HAS_BIAS", Constant::Flag(self.bias.is_some())),
+        ];
+        let variant = Variant::new(Entry::Linear, [storage, out], constants);
         let per_word = self.element.per_word();
         let mut bindings = Bindings::new(capabilities);
         let x = bindings.bind("x", Tensor::X, per_word, self.x);

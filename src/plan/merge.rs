@@ -48,8 +48,7 @@ impl Part for MergeProblem {
         let by_four = self.value_dim.is_multiple_of(4) && starts_on(&self.partial_out, 4);
         let storage = of(self.element, by_four, capabilities);
         let out = storage::writing(storage, !self.value_dim.is_multiple_of(2));
-        let variant =
-            Variant { entry: Entry::AttentionCombine, storage, out, constants: [].into() };
+        let variant = Variant::new(Entry::AttentionCombine, [storage, out], []);
         let per_word = self.element.per_word();
         let mut bindings = Bindings::new(capabilities);
         let params = Params {

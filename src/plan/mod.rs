@@ -38,6 +38,7 @@ pub use tiles::{ForwardTile, Tiles};
 pub use tokens::{PositionalPlan, RotaryPlan, TokenParams};
 pub use tuning::Tuning;
 pub(crate) use tuning::candidates;
+pub(crate) use variant::Stored;
 pub use variant::{Access, Constant, Entry, Variant};
 pub use window::Window;
 

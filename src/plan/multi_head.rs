@@ -228,9 +228,7 @@ impl Part for HeadMean {
 
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let part = &self.0;
-        let storage = Storage::F32;
-        let entry = Entry::HeadMean;
-        let variant = Variant { entry, storage, out: storage, constants: [].into() };
+        let variant = Variant::new(Entry::HeadMean, [Storage::F32; 2], []);
         let mut call = Call::new(part, capabilities).writes_own_out(Tensor::Weights, part.out());
         if let Some(view) = part.view(Tensor::Weights) {
             call = call.matrix((Tensor::HeadWeights, view));

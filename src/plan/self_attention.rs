@@ -123,10 +123,8 @@ impl Part for UniformRows {
 
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let part = &self.problem;
-        let (storage, out) =
-            (storage::input(part, capabilities), storage::output(part, capabilities));
-        let entry = Entry::UniformRows;
-        let variant = Variant { entry, storage, out, constants: [].into() };
+        let (read, out) = (storage::input(part, capabilities), storage::output(part, capabilities));
+        let variant = Variant::new(Entry::UniformRows, [read, out], []);
         let mut call = Call::new(part, capabilities).reads(&[Tensor::Value]).writes_out(out).lse();
         if let Some(view) = part.view(Tensor::Weights) {
             call = call.matrix((Tensor::Weights, view));

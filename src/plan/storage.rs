@@ -23,7 +23,7 @@ pub enum Storage {
 }
 
 impl Storage {
-    /// What `alias Stored` becomes.
+    /// What the alias of a tensor's elements becomes.
     #[must_use]
     pub fn alias(self) -> &'static str {
         match self {

@@ -102,12 +102,8 @@ impl Part for TokenProblem {
             ("FROM_LENS", self.from_lens.is_some()),
         ];
         let constants = own.into_iter().chain(flags);
-        let variant = Variant {
-            entry,
-            storage,
-            out,
-            constants: constants.map(|(name, on)| (name, Constant::Flag(on))).collect(),
-        };
+        let constants = constants.map(|(name, on)| (name, Constant::Flag(on)));
+        let variant = Variant::new(entry, [storage, out], constants);
 
         let mut params = params(self);
         let mut bindings = Bindings::new(capabilities);

@@ -3,6 +3,7 @@
 use super::storage::Storage;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// Every shader: its entry, the name of its entry point and file, what it is for.
 macro_rules! entries {
@@ -65,6 +66,16 @@ pub enum Access {
 }
 
 impl Entry {
+    /// The tensors that may be stored in several ways.
+    pub(crate) fn stored(self) -> &'static [Stored] {
+        static ALL: OnceLock<Vec<Vec<Stored>>> = OnceLock::new();
+        let all = ALL.get_or_init(|| {
+            let of_file = |entry: Self| entry.text().lines().filter_map(Stored::declared).collect();
+            Self::ALL.into_iter().map(of_file).collect()
+        });
+        &all[self as usize]
+    }
+
     /// The default of one of its counts, read from its text as the library is compiled, so that it stands nowhere else.
     pub(crate) const fn count(self, name: &str) -> u32 {
         count(self.text(), name)
@@ -93,6 +104,23 @@ pub(crate) const fn count(text: &str, name: &str) -> u32 {
         at += 1;
     }
     count
+}
+
+/// A tensor whose elements are an alias in its shader's text.
+pub(crate) struct Stored {
+    pub(crate) name: &'static str,
+    pub(crate) alias: &'static str,
+    is_written: bool,
+}
+
+impl Stored {
+    /// What a line such as `@group(0) @binding(2) var<storage, read> key: array<Key>;` declares.
+    fn declared(line: &'static str) -> Option<Self> {
+        let (access, rest) = line.split_once("var<storage, ")?.1.split_once("> ")?;
+        let (name, rest) = rest.split_once(": array<")?;
+        let alias = rest.strip_suffix(">;").filter(|of| of.starts_with(char::is_uppercase))?;
+        Some(Self { name, alias, is_written: access == "read_write" })
+    }
 }
 
 /// Whether `word` stands in the text there.
@@ -128,15 +156,24 @@ impl fmt::Display for Constant {
 pub struct Variant {
     /// Which shader.
     pub entry: Entry,
-    /// How query, key and value are stored.
-    pub storage: Storage,
-    /// How out is stored.
-    pub out: Storage,
+    /// How tensors are stored, by the shader's names.
+    pub storage: BTreeMap<&'static str, Storage>,
     /// The constants that the host sets; others keep their default.
     pub constants: BTreeMap<&'static str, Constant>,
 }
 
 impl Variant {
+    /// A shader that reads tensors stored in one way and writes them in another.
+    pub fn new(
+        entry: Entry,
+        [read, written]: [Storage; 2],
+        constants: impl IntoIterator<Item = (&'static str, Constant)>,
+    ) -> Self {
+        let storage = |stored: &Stored| if stored.is_written { written } else { read };
+        let storage = entry.stored().iter().map(|stored| (stored.name, storage(stored))).collect();
+        Self { entry, storage, constants: constants.into_iter().collect() }
+    }
+
     /// Whether it reads a table of sequences that differ.
     #[must_use]
     pub fn is_ragged(&self) -> bool {
@@ -145,11 +182,19 @@ impl Variant {
 }
 
 impl fmt::Display for Variant {
-    /// A name that spells the variant: the counts, then the flags that are on.
+    /// A name that spells the variant: how its first tensor is stored, and those that differ from it; the counts, then
+    /// the flags that are on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.entry.name(), self.storage.name())?;
-        if self.out != self.storage {
-            write!(f, "/out={}", self.out.name())?;
+        write!(f, "{}", self.entry.name())?;
+        let mut first = None;
+        for Stored { name, .. } in self.entry.stored() {
+            let storage = self.storage[name];
+            match first {
+                None => write!(f, "/{}", storage.name())?,
+                Some(first) if first != storage => write!(f, "/{name}={}", storage.name())?,
+                Some(_) => {}
+            }
+            first = first.or(Some(storage));
         }
         for (name, constant) in &self.constants {
             let name = name.to_lowercase();

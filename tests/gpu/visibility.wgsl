@@ -1,6 +1,7 @@
-// The parts of the shaders that decide which keys a row sees, alone: each workgroup goes through the tiles of a few
-// queries as the kernels do, and writes what each query sees of a tile, and how often the tile came.
-// After it stand params, view, sequence, locate_ragged, rows, key_bits, mask_bits and visibility.
+// Runs the parts of the shaders that decide which keys a row sees, alone. Each workgroup goes through
+// the tiles of a few queries as the kernels do. It writes which keys of a tile each query sees, and how
+// often the tile came.
+// The host appends params, view, sequence, locate_ragged, rows, key_bits, mask_bits and visibility.
 
 const KEYS = 32u;
 // Queries of a workgroup, and tiles of a query in `found`.
@@ -8,12 +9,12 @@ const QUERIES = 8u;
 const TILES = 8u;
 const HAS_BIAS = false;
 
-struct Found {
+struct SeenTile {
     bits: atomic<u32>,
     times: atomic<u32>,
 }
 
-@group(0) @binding(1) var<storage, read_write> found: array<Found>;
+@group(0) @binding(1) var<storage, read_write> found: array<SeenTile>;
 @group(0) @binding(6) var<storage, read> mask: array<u32>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;

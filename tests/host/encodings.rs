@@ -61,7 +61,7 @@ pub(crate) fn variants() -> Vec<Variant> {
         variant.entry == Entry::Rotary
             && names.iter().any(|name| variant.constants.get(name) == on)
             && variant.constants.get("IN_PLACE") != on
-            && variant.out != Storage::Unpacked
+            && variant.storage["out"] != Storage::Unpacked
     };
     let to_place = |variant: &Variant| {
         let mut constants = variant.constants.clone();
@@ -71,8 +71,7 @@ pub(crate) fn variants() -> Vec<Variant> {
     let appending: Vec<Variant> = variants.iter().filter(is_placed).map(to_place).collect();
     assert!(!appending.is_empty());
     variants.extend(appending);
-    let [storage, out] = [Storage::F32; 2];
-    variants.push(Variant { entry: Entry::CacheLens, storage, out, constants: [].into() });
+    variants.push(Variant::new(Entry::CacheLens, [Storage::F32; 2], []));
     variants
 }
 

@@ -92,11 +92,11 @@ fn weights_are_a_second_pass_over_the_keys() {
         let found: [Vec<Tensor>; 2] = [lse_bound(&plan, 0), lse_bound(&plan, 1)];
         assert_eq!(found, [vec![Tensor::Sums], expected]);
         // 70 keys are no multiple of the four that are stored at once.
-        assert_eq!(plan.dispatches()[1].variant.out, Storage::F32);
+        assert_eq!(plan.dispatches()[1].variant.storage["weights"], Storage::F32);
     }
     let even = AttentionShape { weights: asked, kv_len: 72, ..ordinary() };
     let plan = planned(&even, &PORTABLE).unwrap();
-    assert_eq!(plan.dispatches()[1].variant.out, Storage::F32x4);
+    assert_eq!(plan.dispatches()[1].variant.storage["weights"], Storage::F32x4);
     let wide = AttentionShape { weights: asked, value_dim: 129, ..ordinary() };
     assert_eq!(planned(&wide, &PORTABLE).unwrap().kernel, Kernel::ThreeStage);
 }

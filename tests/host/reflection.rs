@@ -158,23 +158,20 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
                 panic!("{variant}: {name} is no array");
             };
-            let storage = match name {
-                "x" | "out" if variant.entry == Entry::Join => Storage::Unpacked,
-                // Projected.
-                "query" | "key" if variant.entry == Entry::AdditiveForward => Storage::F32,
-                "query" | "key" | "value" | "x" | "weight" | "w_v" | "partial_out" => {
-                    variant.storage
-                }
-                "bias" if variant.entry == Entry::Linear => variant.storage,
-                "out" => variant.out,
-                "weights" if variant.entry == Entry::AttentionWeights => variant.out,
-                "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" | "lens" => {
+            let storage = match (variant.storage.get(name), name) {
+                (Some(storage), _) => *storage,
+                (None, "x" | "out") if variant.entry == Entry::Join => Storage::Unpacked,
+                (
+                    None,
+                    "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" | "lens",
+                ) => Storage::Unpacked,
+                (None, "weights")
+                    if ["softmax", "additive_forward", "scores"]
+                        .contains(&variant.entry.name()) =>
+                {
                     Storage::Unpacked
                 }
-                "weights" if variant.entry == Entry::Softmax => Storage::Unpacked,
-                "weights" if variant.entry == Entry::AdditiveForward => Storage::Unpacked,
-                "weights" if variant.entry == Entry::Scores => Storage::Unpacked,
-                _ => Storage::F32,
+                (None, _) => Storage::F32,
             };
             let (expected_stride, expected_scalar) = match storage {
                 Storage::F32 => (4, naga::Scalar::F32),

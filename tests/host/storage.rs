@@ -10,7 +10,9 @@ use wgpu_attention::{
 fn four_elements_at_a_time_need_every_row_to_start_on_a_multiple_of_four() {
     let storage = |shape: &AttentionShape| {
         let plan = planned(shape, &PORTABLE).unwrap();
-        plan.dispatches()[0].variant.storage
+        let storage = &plan.dispatches()[0].variant.storage;
+        assert!(storage.values().all(|other| *other == storage["query"]), "{storage:?}");
+        storage["query"]
     };
     let good = Strides { offset: 4, batch: 100_000, head: 25_000, row: 68 };
     let with = |strides| AttentionShape { query: Layout::Strided(strides), ..ordinary() };
@@ -74,8 +76,9 @@ fn only_a_device_with_f16_gets_shaders_with_f16() {
         let shape = AttentionShape { element, ..AttentionShape::new(1, 2, 9, dim) };
         let device = Capabilities { shader_f16, ..PORTABLE };
         let variant = planned(&shape, &device).unwrap().dispatches()[0].variant.clone();
-        assert_eq!((variant.storage, variant.out), (expected, expected), "{element}, {dim}");
-        assert_eq!(variant.storage.needs_f16(), element == ElementType::F16 && shader_f16);
+        let names = ["query", "key", "value", "out"];
+        assert_eq!(variant.storage, names.map(|name| (name, expected)).into(), "{element}, {dim}");
+        assert_eq!(expected.needs_f16(), element == ElementType::F16 && shader_f16);
     }
 }
 

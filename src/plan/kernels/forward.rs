@@ -75,8 +75,7 @@ fn combine(
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let written = storage::output(part, capabilities);
-    let variant =
-        Variant { entry: Entry::AttentionCombine, storage, out: written, constants: [].into() };
+    let variant = Variant::new(Entry::AttentionCombine, [storage, written], []);
     let vectors = part.q_len.saturating_mul(part.value_dim.div_ceil(4));
     let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
     let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
@@ -115,14 +114,9 @@ fn over_keys(
     let without_keys = (part.kv_len == 0).then(|| part.of_rows());
     let part = without_keys.as_ref().unwrap_or(part);
     let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
-    let constants =
-        tiles.constants(part).into_iter().chain([ragged]).chain(score_constants(part)).collect();
-    let variant = Variant {
-        entry: tiles.entry(),
-        storage: storage::input(part, capabilities),
-        out,
-        constants,
-    };
+    let constants = tiles.constants(part).into_iter().chain([ragged]).chain(score_constants(part));
+    let read = storage::input(part, capabilities);
+    let variant = Variant::new(tiles.entry(), [read, out], constants);
     let mut grid = output_grid(part, tiles.size());
     grid[1] = grid[1].saturating_mul(splits);
     let call = Call::new(part, capabilities)

@@ -62,12 +62,9 @@ fn scores(
     hidden: Hidden,
     capabilities: &Capabilities,
 ) -> Dispatch {
-    let variant = Variant {
-        entry: Entry::Scores,
-        storage: storage::input(part, capabilities),
-        out: storage::input(part, capabilities),
-        constants: tiles.score_constants().into_iter().chain(score_constants(part)).collect(),
-    };
+    let constants = tiles.score_constants().into_iter().chain(score_constants(part));
+    let read = storage::input(part, capabilities);
+    let variant = Variant::new(Entry::Scores, [read; 2], constants);
     let grid = [
         row_tiles(part, tiles.size()),
         part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
@@ -92,12 +89,8 @@ fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities)
 
 /// From scores of which the hidden ones are marked to weights, in place.
 pub(in crate::plan) fn softmax_variant(capabilities: &Capabilities) -> Variant {
-    Variant {
-        entry: Entry::Softmax,
-        storage: Storage::F32,
-        out: Storage::F32,
-        constants: [("THREADS", Constant::Count(softmax_threads(capabilities)))].into(),
-    }
+    let threads = Constant::Count(softmax_threads(capabilities));
+    Variant::new(Entry::Softmax, [Storage::F32; 2], [("THREADS", threads)])
 }
 
 fn weighted_sum(
@@ -107,16 +100,9 @@ fn weighted_sum(
     capabilities: &Capabilities,
 ) -> Vec<Dispatch> {
     let (storage, out) = (storage::input(part, capabilities), storage::output(part, capabilities));
-    let variant = Variant {
-        entry: Entry::WeightedSum,
-        storage,
-        out,
-        constants: tiles
-            .sum_constants()
-            .into_iter()
-            .chain([("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias)))])
-            .collect(),
-    };
+    let has_bias = ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias)));
+    let constants = tiles.sum_constants().into_iter().chain([has_bias]);
+    let variant = Variant::new(Entry::WeightedSum, [storage, out], constants);
     // What slopes add is in the weights.
     let part = &part.without(&[Tensor::AlibiSlopes]);
     let call = Call::new(part, capabilities)

@@ -17,17 +17,14 @@ pub(in crate::plan) fn weights(
 ) -> Option<Dispatch> {
     let view = part.view(Tensor::Weights).filter(|_| part.stores_weights())?;
     let by_four = part.kv_len.is_multiple_of(4) && storage::starts_on(&view, 4);
-    let variant = Variant {
-        entry: Entry::AttentionWeights,
-        storage: storage::input(part, capabilities),
-        out: if by_four { Storage::F32x4 } else { Storage::F32 },
-        constants: tiles
-            .weights_constants(part)
-            .into_iter()
-            .chain([("RAGGED", Constant::Flag(part.is_ragged()))])
-            .chain(score_constants(part))
-            .collect(),
-    };
+    let written = if by_four { Storage::F32x4 } else { Storage::F32 };
+    let constants = tiles
+        .weights_constants(part)
+        .into_iter()
+        .chain([("RAGGED", Constant::Flag(part.is_ragged()))])
+        .chain(score_constants(part));
+    let read = storage::input(part, capabilities);
+    let variant = Variant::new(Entry::AttentionWeights, [read, written], constants);
     let splits = tiles.weights_splits(part, capabilities);
     let grid =
         [row_tiles(part, tiles.size()), part.num_kv_heads.saturating_mul(splits), part.batch];
