@@ -1,7 +1,10 @@
 //! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these further.
 
 use super::contiguous::KvCache;
-use super::store::{CacheTokens, Copy, NewRows};
+use super::lens::LenChange;
+use super::ranges::{check_capacity, to_u32};
+use super::rows::Target;
+use super::tokens::CacheTokens;
 use crate::call::Call;
 use crate::error::Error;
 use crate::ops::AttentionBuffers;
@@ -75,37 +78,36 @@ impl KvCache {
     /// keys have been appended.
     ///
     /// # Errors
-    /// As [`KvCache::append`], room aside; [`Error::Invalid`] if sequences should take different numbers of tokens, or if rows, or
+    /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take different numbers of tokens, or if rows, or
     /// halves of a rotation, are of odd length and of 16 bits; [`Error::Unsupported`] if a head of a sequence is larger than a
     /// binding.
     pub fn bind_append(&self, tokens: &CacheTokens<'_>) -> Result<CacheStep, Error> {
         if tokens.lens.is_some() {
             return Err(Error::invalid("lens", "none, as all sequences take as many", "some"));
         }
-        let mut copies = Vec::new();
         let lens = Some(&self.lens_buffer);
-        for NewRows { rows, view, x, out } in self.store.given(self.lens.len(), tokens, lens)? {
-            let problem = self.store.problem.append_behind(rows, view, tokens.len)?;
-            let program = self.store.plan(problem)?;
+        let sizes = [self.lens.len(), tokens.len];
+        let mut work = Vec::new();
+        for new in self.store.new_rows(sizes, tokens, lens)? {
+            let problem = new.rows.append_to(new.view, sizes, Target::BehindLens)?;
+            let program = self.store.program(problem)?;
             if program.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
-                return Err(Error::invalid(rows.argument(), expected, "an odd one"));
+                return Err(Error::invalid(new.rows.name, expected, "an odd one"));
             }
-            let positions = Some(self.lens_buffer.clone());
-            copies.push(Copy { program, x: x.clone(), out: out.clone(), positions });
+            work.push(new.work(program, lens));
         }
-        let added = u32::try_from(tokens.len).unwrap_or(u32::MAX);
-        let further = [self.change_lens(0..self.store.problem.batch(), [1, added])];
-        let change = Some(self.changed(&further));
-        let call = self.store.bind("append step to cache", &copies, change)?;
+        let all = 0..to_u32(self.lens.len());
+        work.push(self.change_lens(all, LenChange::Add(to_u32(tokens.len))));
+        let call = self.store.bind("append step to cache", &work)?;
         Ok(CacheStep { call, len: tokens.len, lens: self.lens_buffer.clone() })
     }
 
     /// Records the new tokens of a step into `encoder`, behind those that each sequence holds: nothing is planned or created.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a sequence has no room for them, or for a step of another cache. Nothing is recorded then, and the
-    /// cache is as it was.
+    /// [`Error::Invalid`] if a sequence has no capacity for them, or for a step of another cache. Nothing is recorded then, and
+    /// the cache is as it was.
     pub fn append_step(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -114,9 +116,7 @@ impl KvCache {
         if step.lens != self.lens_buffer {
             return Err(Error::invalid("step", "one of this cache", "that of another"));
         }
-        for (sequence, &held) in self.lens.iter().enumerate() {
-            self.store.problem.check_room("step", sequence, held, step.len)?;
-        }
+        check_capacity("step", &self.lens, self.capacity(), &vec![step.len; self.lens.len()])?;
         step.call.encode(encoder);
         self.lens.iter_mut().for_each(|len| *len += step.len);
         Ok(())
