@@ -11,6 +11,7 @@ mod multi_head;
 mod rotary;
 mod row;
 mod self_attention;
+mod shared;
 pub mod stages;
 
 pub use additive::additive;

@@ -16,7 +16,8 @@
 //! # Ok::<(), wgpu_attention::Error>(())
 //! ```
 
-use super::row::{Row, place, row_count};
+use super::row::{Row, row_count};
+use super::shared;
 use crate::error::Error;
 use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
 use crate::tensor::Given;
@@ -103,9 +104,9 @@ pub fn softmax(
     let mut lse = Vec::with_capacity(row_count(problem));
     for (n, row) in Row::all(problem, inputs).enumerate() {
         let scores = &masked_scores[n * kv_len..][..kv_len];
-        let visible: Vec<bool> = scores.iter().map(|score| *score != f32::NEG_INFINITY).collect();
-        let scores: Vec<f64> = scores.iter().copied().map(f64::from).collect();
-        let row = row.softmax(&scores, &visible);
+        let score = |&score: &f32| (score != f32::NEG_INFINITY).then_some(f64::from(score));
+        let scores: Vec<Option<f64>> = scores.iter().map(score).collect();
+        let row = shared::softmax(&scores, row.sink());
         weights.extend(row.weights.into_iter().map(f32::from_f64));
         lse.push(f32::from_f64(row.lse));
     }
@@ -129,22 +130,18 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
     let found = if exact { value.len() } else { value.len().min(needed) };
     check_len("value", found, needed)?;
     let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
-    let mut out = vec![0.0; row_count(problem) * value_dim];
+    let view = problem.out();
+    let mut out = vec![0.0; view.extent as usize];
     let inputs = Inputs { value, ..Inputs::default() };
-    let rows = Row::all(problem, &inputs);
-    for (n, (row, out)) in rows.zip(out.chunks_exact_mut(value_dim)).enumerate() {
+    for (n, row) in Row::all(problem, &inputs).enumerate() {
+        let out = &mut out[row.place(&view)..][..value_dim];
         for (j, &weight) in weights[n * kv_len..][..kv_len].iter().enumerate() {
             if weight != 0.0 {
-                for (out, value) in out.iter_mut().zip(row.value(j)) {
-                    *out += weight * value;
-                }
+                out.iter_mut().zip(row.value(j)).for_each(|(out, value)| *out += weight * value);
             }
         }
     }
-    let view = problem.out();
-    let mut placed = vec![0.0; view.extent as usize];
-    place(out, problem, &view, value_dim, &mut placed);
-    Ok(placed)
+    Ok(out)
 }
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
