@@ -2,15 +2,16 @@
 
 use crate::error::Error;
 
-/// Lists the fields of [`Capabilities`] once: of each its type, the value that every device has, how a device is asked for it
-/// (of its adapter's info, features and limits, here named), and which of two values is the lesser.
+/// Lists the fields of [`Capabilities`] once: of each its type, the value that every device has,
+/// how a device is asked for it (of its adapter's info, features and limits, here named), and which
+/// of two values is the lesser.
 macro_rules! capabilities {
     (|$info:ident, $features:ident, $limits:ident| $(
         $(#[$doc:meta])*
         $field:ident: $type:ty = { $portable:expr, $ask:expr, $lesser:expr }
     )*) => {
-        /// The features and limits of a device that a plan depends on; plain data, so that every choice can
-        /// be tested on any machine.
+        /// The features and limits of a device that a plan depends on; plain data, so that every
+        /// choice can be tested on any machine.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub struct Capabilities {
             $($(#[$doc])* pub $field: $type,)*
@@ -78,21 +79,22 @@ capabilities! { |info, features, limits|
     shader_f16: bool = { false, features.contains(wgpu::Features::SHADER_F16), bool::min }
     /// Subgroup operations.
     subgroups: bool = { false, features.contains(wgpu::Features::SUBGROUP), bool::min }
-    /// Cooperative matrices. A device does not say which it has, so only [`Gpu::open`](crate::Gpu::open) knows of
-    /// them by itself; for a device of yours, ask its adapter with [`Matrices::of`].
+    /// Cooperative matrices. A device does not say which it has, so only
+    /// [`Gpu::open`](crate::Gpu::open) knows of them by itself; for a device of yours, ask its
+    /// adapter with [`Matrices::of`].
     matrices: Option<Matrices> = { None, None, if_same }
     /// Timestamp queries.
     timestamps: bool = { false, features.contains(wgpu::Features::TIMESTAMP_QUERY), bool::min }
-    /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes seconds is
-    /// stopped by an operating system's watchdog. 2^36 unless you choose, with
+    /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes
+    /// seconds is stopped by an operating system's watchdog. 2^36 unless you choose, with
     /// [`Attention::with_capabilities`](crate::Attention::with_capabilities) or
     /// [`Gpu::masked`](crate::Gpu::masked).
     dispatch_work: u64 = { DISPATCH_WORK, DISPATCH_WORK, u64::min }
-    /// Processors of a software adapter: workgroups are chosen so that each of them has work. 0 of a GPU, which does
-    /// not tell how many it has.
+    /// Processors of a software adapter: workgroups are chosen so that each of them has work. 0 of
+    /// a GPU, which does not tell how many it has.
     processors: u32 = { 0, processors_of(info), u32::min }
-    /// Turns that the loops of one invocation take together, at most: Mesa's software driver before version 25 stops
-    /// them at 65,535, without a word. `u32::MAX` elsewhere.
+    /// Turns that the loops of one invocation take together, at most: Mesa's software driver before
+    /// version 25 stops them at 65,535, without a word. `u32::MAX` elsewhere.
     loop_turns: u32 = { u32::MAX, if stops_loops(info) { 65_535 } else { u32::MAX }, u32::min }
 }
 
@@ -111,7 +113,7 @@ pub struct Matrices {
 }
 
 impl Matrices {
-    /// What a device has to be opened with to use them, together with
+    /// The features to open a device with, together with
     /// [`ExperimentalFeatures::enabled`](wgpu::ExperimentalFeatures::enabled).
     pub const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
         .union(wgpu::Features::SUBGROUP)
@@ -149,19 +151,20 @@ pub(crate) const HIGHEST_BINDING: u32 = 13;
 const DISPATCH_WORK: u64 = 1 << 36;
 
 impl Capabilities {
-    /// What a device was opened with.
+    /// The capabilities that a device was opened with.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
         Self::new(&device.adapter_info(), device.features(), &device.limits())
     }
 
-    /// As much of it as `device` has.
+    /// The part of them that `device` has.
     pub(crate) fn granted(&self, device: &wgpu::Device) -> Self {
         let matrices = self.matrices.filter(|_| device.features().contains(Matrices::FEATURES));
         self.masked(&Self { matrices, ..Self::of(device) })
     }
 
-    /// Refuses a device on which no shader's bindings fit: only one that was opened with less than WebGPU's defaults.
+    /// Refuses a device on which no shader's bindings fit: only one that was opened with less than
+    /// WebGPU's defaults.
     pub(crate) fn check_bindings(&self) -> Result<(), Error> {
         for (what, expected, found) in [
             ("storage buffers per shader stage", 8, self.storage_buffers),
@@ -184,14 +187,15 @@ impl Capabilities {
     }
 }
 
-/// Whether the driver is Mesa's llvmpipe from before version 25: 22.3 stops long loops, 25.0 does not.
+/// Whether the driver is Mesa's llvmpipe from before version 25: 22.3 stops long loops, 25.0 does
+/// not.
 fn stops_loops(info: &wgpu::AdapterInfo) -> bool {
     let version = info.driver_info.split_once("Mesa ").map_or("", |(_, rest)| rest);
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     info.device_type == wgpu::DeviceType::Cpu && major.is_some_and(|major| major < 25)
 }
 
-/// Of this machine, for a software adapter.
+/// The number of processors of this machine, for a software adapter.
 fn processors_of(info: &wgpu::AdapterInfo) -> u32 {
     if info.device_type != wgpu::DeviceType::Cpu {
         return 0;
@@ -224,7 +228,7 @@ impl Default for GpuOptions {
 pub struct AdapterSummary {
     /// Name, backend, driver, kind.
     pub info: wgpu::AdapterInfo,
-    /// What a device opened on it could do.
+    /// The capabilities of a device opened on it.
     pub capabilities: Capabilities,
 }
 
@@ -271,8 +275,8 @@ pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
     if known.matrices.is_some() {
         let with_matrices = wgpu::DeviceDescriptor {
             required_features: descriptor.required_features | Matrices::FEATURES,
-            // SAFETY: the feature may have bugs that are undefined behaviour. Only attention_forward_matrix.wgsl
-            // uses it, within its own arrays of workgroup memory.
+            // SAFETY: the feature may have bugs that are undefined behaviour. Only
+            // attention_forward_matrix.wgsl uses it, within its own arrays of workgroup memory.
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..descriptor.clone()
         };
@@ -343,7 +347,7 @@ fn wanted(options: &GpuOptions) -> String {
     format!("{kind}{}{}", name.unwrap_or_default(), backends.unwrap_or_default())
 }
 
-/// What there is if one asks for nothing in particular, for the error message.
+/// The names of all adapters, for the error message.
 async fn others(options: &GpuOptions) -> String {
     if *options == GpuOptions::default() {
         return "none".to_owned();

@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 /// Keys and values of the tokens so far, of fixed capacity, in two buffers that are allocated once.
 ///
-/// `append` records new tokens into your encoder, behind those that each sequence holds; attention over the cache is
-/// [`Attention`](crate::Attention) with [`KvCache::shape`] and [`KvCache::buffers`]. With
-/// [`Align::BottomRight`](crate::Align) the last query of a sequence stands beside its last key; the default,
-/// [`Align::TopLeft`](crate::Align), is refused where it would hide the past from it:
+/// `append` records new tokens into your encoder, behind those that each sequence holds; attention
+/// over the cache is [`Attention`](crate::Attention) with [`KvCache::shape`] and
+/// [`KvCache::buffers`]. With [`Align::BottomRight`](crate::Align) the last query of a sequence
+/// stands beside its last key; the default, [`Align::TopLeft`](crate::Align), is refused where it
+/// would hide the past from it:
 ///
 /// ```no_run
 /// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, KvCache, wgpu};
@@ -35,13 +36,16 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`]. Sequences that are to outgrow any capacity
-/// under a window belong in a [`PagedKvCache`](crate::PagedKvCache), which gives back what the window leaves behind.
+/// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
+/// Sequences that are to outgrow any capacity under a window belong in a
+/// [`PagedKvCache`](crate::PagedKvCache), which gives back what the window leaves behind.
 ///
-/// Lengths count what has been recorded: whoever drops an encoder takes its tokens back with [`KvCache::truncate`]. They are held
-/// twice, here and, in the order of what is recorded, on the GPU: [`KvCache::lens_buffer`].
+/// Lengths count what has been recorded. An application that drops an encoder takes the encoder's
+/// tokens back with [`KvCache::truncate`]. Lengths are kept twice: on the host, and in
+/// [`KvCache::lens_buffer`] on the GPU, where they change in the order in which commands run.
 ///
-/// Once its device is lost a cache has lost what it held, whatever its lengths say: what it records is then errors, or nothing.
+/// A cache whose device is lost has lost its tokens, whatever its lengths say. It then records
+/// nothing, or returns errors.
 #[derive(Debug)]
 pub struct KvCache {
     pub(super) store: CacheStore,
@@ -70,12 +74,13 @@ impl KvCache {
         self.store.shape.capacity
     }
 
-    /// Records new tokens into `encoder`, behind those that each sequence holds. What reads the cache later in the same
-    /// encoder sees them.
+    /// Records new tokens into `encoder`, behind those that each sequence holds. Commands that are
+    /// recorded later, into the same encoder too, see them.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for more tokens than a sequence has capacity for, and for a buffer that is too small, the cache's own or
-    /// without the STORAGE usage. Nothing is recorded then, and the cache is as it was.
+    /// [`Error::Invalid`] for more tokens than a sequence has capacity for, and for a buffer that
+    /// is too small, the cache's own or without the STORAGE usage. Nothing is recorded then, and
+    /// the cache is as it was.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -122,10 +127,12 @@ impl KvCache {
         Ok(())
     }
 
-    /// Records into `encoder` that sequence `to` becomes a copy of the first `len` tokens of `from`.
+    /// Records into `encoder` that sequence `to` becomes a copy of the first `len` tokens of
+    /// `from`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there are no such sequences, or `from` holds fewer; the cache is as it was then.
+    /// [`Error::Invalid`] if there are no such sequences, or `from` holds fewer; the cache is as it
+    /// was then.
     pub fn fork(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -158,7 +165,7 @@ impl KvCache {
         check_prefix(len, held)
     }
 
-    /// What changes the lengths of some sequences on the GPU.
+    /// Work that changes the lengths of some sequences on the GPU.
     pub(super) fn change_lens(&self, sequences: Range<u32>, change: LenChange) -> Work {
         let CacheStore { shape, context, .. } = &self.store;
         change_lens(&self.lens_buffer, shape, &context.capabilities, sequences, change)

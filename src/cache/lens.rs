@@ -23,16 +23,17 @@ pub struct CacheLensParams {
 
 const THREADS: u32 = Entry::CacheLens.count("THREADS");
 
-/// What becomes of a sequence's length.
+/// A change of a sequence's length.
 #[derive(Clone, Copy)]
 pub(super) enum LenChange {
-    /// It is this.
+    /// The length is this.
     Set(u32),
-    /// It grows by so much.
+    /// The length grows by this.
     Add(u32),
 }
 
-/// What changes the lengths of some of the sequences of a cache, which `lens` holds.
+/// Work that changes the lengths of some of the sequences of a cache; the buffer `lens` holds all
+/// of them.
 pub(super) fn change_lens(
     lens: &wgpu::Buffer,
     shape: &KvCacheShape,

@@ -11,11 +11,13 @@ use crate::plan::Variant;
 use crate::problem::{AttentionShape, PagedKeys, PresentKeys};
 use std::sync::Arc;
 
-/// Keys and values of any number of sequences in pages of one pool, which are taken as sequences grow and freed as they leave.
+/// Keys and values of any number of sequences, in pages of one pool. A sequence takes pages as it
+/// grows, and frees them as it leaves.
 ///
-/// Sequences that begin alike share pages: [`PagedKvCache::fork`] copies nothing, and the first to write into a page that another
-/// still reads gets a copy of its own. `append` records new tokens into your encoder; attention reads the pages where they
-/// lie, for the sequences of a [`PagedBatch`]:
+/// Sequences that begin alike share pages: [`PagedKvCache::fork`] copies nothing, and the first to
+/// write into a page that another still reads gets a copy of its own. `append` records new tokens
+/// into your encoder; attention reads the pages where they lie, for the sequences of a
+/// [`PagedBatch`]:
 ///
 /// ```no_run
 /// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, PagedKvCache, PagedSequence, wgpu};
@@ -32,8 +34,9 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// Lengths count what has been recorded, so encoders have to be submitted in the order in which they were recorded; whoever drops
-/// one removes the sequences whose tokens it held.
+/// Lengths count what has been recorded, so encoders have to be submitted in the order in which
+/// they were recorded. An application that drops an encoder removes the sequences that the encoder
+/// appended to.
 ///
 /// All pages of one head have to fit into a binding of the device.
 ///
@@ -45,8 +48,8 @@ pub struct PagedKvCache {
     pool: PagePool,
 }
 
-/// Some sequences of a [`PagedKvCache`] as they are now, in an order of the caller's, for attention recorded into the encoder
-/// that it was made for: what [`PagedKvCache::batch`] returns.
+/// Some sequences of a [`PagedKvCache`] as they are now, in an order of the caller's, for attention
+/// recorded into the encoder that it was made for: what [`PagedKvCache::batch`] returns.
 ///
 /// ```no_run
 /// # use wgpu_attention::{Attention, Error, PagedKvCache, PagedSequence, wgpu};
@@ -96,10 +99,12 @@ impl PagedKvCache {
         self.pool.remove(sequence)
     }
 
-    /// A new sequence that begins with the first `len` tokens of `from` and shares their pages. Nothing is recorded.
+    /// A new sequence that begins with the first `len` tokens of `from` and shares their pages.
+    /// Nothing is recorded.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cache does not hold `from`, or `from` fewer tokens, or not all of the last page of these.
+    /// [`Error::Invalid`] if the cache does not hold `from`, if `from` has fewer tokens, or if the
+    /// prefix ends between evicted tokens.
     pub fn fork(&mut self, from: PagedSequence, len: usize) -> Result<PagedSequence, Error> {
         self.pool.fork(from, len)
     }
@@ -107,15 +112,18 @@ impl PagedKvCache {
     /// Forgets all but the first `len` tokens of a sequence. Nothing is recorded.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cache does not hold it, or it fewer tokens, or not all of the last page of these.
+    /// [`Error::Invalid`] if the cache does not hold the sequence, if it has fewer tokens, or if
+    /// the prefix ends between evicted tokens.
     pub fn truncate(&mut self, sequence: PagedSequence, len: usize) -> Result<(), Error> {
         self.pool.truncate(sequence, len)
     }
 
-    /// Frees the pages that hold none of the first `present.first` and the last `present.last` tokens of a sequence, which may then go on
-    /// for ever in a pool of few pages. Its length stays what it is, and so do the places of its tokens. Attention has to look at no
-    /// others: through [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) and
-    /// [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps), which planning checks. Nothing is recorded.
+    /// Frees the pages between the first `present.first` and the last `present.last` tokens of a
+    /// sequence, so that it can go on for ever in a pool of few pages. Its length and the places of
+    /// its tokens stay. Attention must look at no evicted token: planning checks that
+    /// [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) and
+    /// [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps) see to that.
+    /// Nothing is recorded.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the cache does not hold it.
@@ -148,15 +156,17 @@ impl PagedKvCache {
         self.pool.free.len()
     }
 
-    /// Records new tokens into `encoder`, behind those that each of these sequences holds; `tokens` are
-    /// `[sequences, num_kv_heads, len, dim]`. Two dispatches, for keys and for values; eight more, mostly, for a copy of a page that
-    /// others read too. Rows of 16 bits and odd length, and such halves of a rotation, take two for each sequence and each jump between
-    /// its pages.
+    /// Records new tokens into `encoder`, behind those that each of these sequences holds; `tokens`
+    /// are `[sequences, num_kv_heads, len, dim]`. This takes two dispatches, one for keys and one
+    /// for values, and four or more for each page that is copied first because other sequences read
+    /// it too. Rows of 16 bits and odd length, and such halves of a rotation, take dispatches of
+    /// their own for each sequence and each jump between its pages.
     ///
     /// # Errors
-    /// [`Error::Full`] if the pool has too few free pages, [`Error::Invalid`] for a sequence that the cache does not hold or that is given
-    /// twice, for more tokens than a sequence may have, and for a buffer that is too small, the cache's own or without the STORAGE
-    /// usage. Nothing is recorded then, and the cache is as it was.
+    /// [`Error::Full`] if the pool has too few free pages, [`Error::Invalid`] for a sequence that
+    /// the cache does not hold or that is given twice, for more tokens than a sequence may have,
+    /// and for a buffer that is too small, the cache's own or without the STORAGE usage. Nothing is
+    /// recorded then, and the cache is as it was.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -173,13 +183,15 @@ impl PagedKvCache {
         Ok(())
     }
 
-    /// These sequences as they are now, for attention that is recorded into `encoder`. A sequence may be given twice.
+    /// These sequences as they are now, for attention that is recorded into `encoder`. A sequence
+    /// may be given twice.
     ///
-    /// The table of their pages is uploaded to a buffer that no other batch writes until the encoder's work is done; buffers are used
-    /// again, so that steps of one size make none.
+    /// The table of their pages is uploaded to a buffer that no other batch writes until the
+    /// encoder's work is done; buffers are used again, so that steps of one size make none.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a sequence that the cache does not hold, [`Error::Device`] if there is no room for the table.
+    /// [`Error::Invalid`] for a sequence that the cache does not hold, [`Error::Device`] if there
+    /// is no memory for the table.
     pub fn batch(
         &self,
         encoder: &mut wgpu::CommandEncoder,

@@ -1,18 +1,20 @@
-//! Which pages of a pool each sequence holds, decided on the host: allocation, sharing, and what has to be copied first.
+//! Which pages of a pool each sequence holds, decided on the host: allocation, sharing, and what
+//! has to be copied first.
 
 use super::ranges::{AppendRange, CopyRange, SequenceRow, check_prefix, new_counts, to_u32};
 use super::shape::PagedCacheShape;
 use crate::error::Error;
 use crate::problem::{PresentKeys, length};
 use std::collections::BTreeMap;
-use std::iter::repeat;
 use std::ops::Range;
 
-/// A sequence of a [`PagedKvCache`](crate::PagedKvCache), of the one that made it and no other; once removed it names none.
+/// A sequence of a [`PagedKvCache`](crate::PagedKvCache), of the one that made it and no other;
+/// once removed it names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PagedSequence(u64);
 
-/// The pages of a pool and who holds them. A page is written only by the one sequence that holds it.
+/// The pages of a pool and who holds them. A page is written only by the one sequence that holds
+/// it.
 #[derive(Clone, Debug)]
 pub struct PagePool {
     page_len: usize,
@@ -26,7 +28,8 @@ pub struct PagePool {
     next: u64,
 }
 
-/// What a sequence holds: as many pages as its tokens fill or begin, but for those that have been evicted.
+/// What a sequence holds: as many pages as its tokens fill or begin, but for those that have been
+/// evicted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeldPages {
     /// Its tokens.
@@ -37,7 +40,8 @@ pub struct HeldPages {
     gone: Range<usize>,
 }
 
-/// What has to be done for new tokens, of a pool that does not know of them yet.
+/// The pages and copies that new tokens need; the pool has them once it is given to
+/// [`PagePool::commit`].
 #[derive(Debug, Default, PartialEq)]
 pub struct PoolGrowth {
     /// Pages that others hold too, as far as they are filled: copied before anything is written.
@@ -157,7 +161,8 @@ impl PagePool {
         }
     }
 
-    /// What new tokens need: `len` for each sequence, or `lens` of them.
+    /// Pages and copies for `len` new tokens of each sequence, or `lens` of them; the pool stays as
+    /// it is.
     pub fn grow(
         &self,
         sequences: &[PagedSequence],
@@ -168,8 +173,7 @@ impl PagePool {
         let held_lens: Vec<usize> = held.iter().map(|held| held.len).collect();
         let counts = new_counts(&held_lens, self.longest, len, lens)?;
         let mut growth = PoolGrowth::default();
-        // Where pages run out, how many are needed is all there is to say, and any page will do.
-        let mut free = self.free.iter().rev().copied().chain(repeat(0));
+        let mut free = self.free.iter().rev().copied();
         for (at, (&sequence, count)) in sequences.iter().zip(counts).enumerate() {
             if sequences[..at].contains(&sequence) {
                 return Err(Error::invalid("sequences", "each sequence once", "one twice"));
@@ -182,18 +186,22 @@ impl PagePool {
             // Nobody may write what another reads.
             let begun = held.len % self.page_len;
             let last = held.pages.last().copied().flatten().filter(|_| begun > 0);
-            if let Some(shared) = last.filter(|&page| self.shares(page, &growth)) {
-                let own = free.next();
-                let [from, to] = [shared, own.unwrap_or_default()].map(|page| self.row(page, 0));
-                growth.copies.push(CopyRange { from, to, count: to_u32(begun) });
-                growth.given_up.push(shared);
-                growth.taken += 1;
-                held.pages.pop();
-                held.pages.push(own);
-            }
+            let shared = last.filter(|&page| self.shares(page, &growth));
             let new = end.div_ceil(self.page_len) - held.pages.len();
+            growth.taken += new + usize::from(shared.is_some());
+            growth.given_up.extend(shared);
+            // Without enough pages there is nothing to say but how many are needed.
+            if growth.taken > self.free.len() {
+                continue;
+            }
+            if let Some(shared) = shared {
+                held.pages.pop();
+                held.pages.extend(free.next().map(Some));
+                let to = self.row(held.page(held.pages.len() - 1), 0);
+                let copy = CopyRange { from: self.row(shared, 0), to, count: to_u32(begun) };
+                growth.copies.push(copy);
+            }
             held.pages.extend(free.by_ref().take(new).map(Some));
-            growth.taken += new;
             self.append(at, len - count, end, &held, &mut growth.appends);
             held.len = end;
             growth.grown.push((sequence, held));
@@ -210,7 +218,8 @@ impl PagePool {
         self.holders[page as usize] as usize > 1 + given_up
     }
 
-    /// Ranges for the tokens from `first` on of the new ones of a sequence, up to `end` of the sequence's own.
+    /// Ranges for the tokens from `first` on of the new ones of a sequence, up to `end` of the
+    /// sequence's own.
     fn append(
         &self,
         at: usize,
@@ -239,12 +248,12 @@ impl PagePool {
         }
     }
 
-    /// A row of a page, as the pool counts.
+    /// A row of a page among all rows of the pool.
     fn row(&self, page: u32, row: usize) -> SequenceRow {
         SequenceRow { sequence: 0, row: to_u32(page as usize * self.page_len + row) }
     }
 
-    /// Makes it so.
+    /// Takes the pages of a growth.
     pub fn commit(&mut self, growth: PoolGrowth) {
         let taken = self.free.split_off(self.free.len() - growth.taken);
         taken.into_iter().for_each(|page| self.holders[page as usize] += 1);
@@ -252,8 +261,8 @@ impl PagePool {
         self.sequences.extend(growth.grown);
     }
 
-    /// The pages of these sequences, `[sequences, pages of the longest]`, and which keys all of them still have, if pages of any
-    /// have been evicted.
+    /// The pages of these sequences, `[sequences, pages of the longest]`, and which keys all of
+    /// them still have, if pages of any have been evicted.
     pub fn table(
         &self,
         sequences: &[PagedSequence],
@@ -282,7 +291,7 @@ impl HeldPages {
         self.pages.get(number).copied().flatten().unwrap_or_default()
     }
 
-    /// What has gone of the first `len` tokens, none of which stands alone before or in it.
+    /// The evicted range of the first `len` tokens; these must not end within it.
     fn gone_before(&self, len: usize) -> Result<Range<usize>, Error> {
         check_prefix(len, self.len)?;
         let Range { start, end } = self.gone;

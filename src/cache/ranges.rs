@@ -84,8 +84,8 @@ impl AppendRange {
     }
 }
 
-/// How many of `len` new tokens each sequence takes, all or `lens`, of a cache whose sequences hold so many and up to
-/// `capacity`.
+/// How many of `len` new tokens each sequence takes, all or `lens`, of a cache whose sequences hold
+/// so many and up to `capacity`.
 pub(super) fn new_counts(
     held: &[usize],
     capacity: usize,
@@ -136,8 +136,8 @@ pub(super) fn check_prefix(len: usize, held: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// For each of `len` tokens of each of `batch` sequences its place in its sequence and the row of the cache that it goes into;
-/// no row for those that are in no range.
+/// For each of `len` tokens of each of `batch` sequences its place in its sequence and the row of
+/// the cache that it goes into; no row for those that are in no range.
 pub(super) fn places([batch, len]: [usize; 2], ranges: &[AppendRange]) -> Vec<u32> {
     let mut places = vec![[0, u32::MAX]; batch * len];
     for AppendRange { sequences, first_token, count, to, position } in ranges {

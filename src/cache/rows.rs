@@ -13,11 +13,12 @@ pub(super) struct CachedRows {
     /// `key` or `value`.
     pub(super) name: &'static str,
     pub(super) buffer: wgpu::Buffer,
-    /// All rows of all sequences, as if tokens went into all of them: out is `[batch, num_kv_heads, capacity, dim]`.
+    /// All rows of all sequences, as if tokens went into all of them: out is `[batch, num_kv_heads,
+    /// capacity, dim]`.
     all: TokenProblem,
 }
 
-/// What a buffer says of new tokens.
+/// A buffer's answer to where new tokens go.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
     /// How many tokens each sequence holds, behind which they go.

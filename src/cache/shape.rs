@@ -32,14 +32,14 @@ pub struct KvCacheShape {
     pub head_dim: usize,
     /// Length of a value vector.
     pub value_dim: usize,
-    /// What keys and values are stored as. In 16 bits, rows of odd length, and halves of odd length in a rotation, share
-    /// words and take longer to append.
+    /// The type of stored keys and values. In 16 bits, rows of odd length, and halves of odd length
+    /// in a rotation, share words and take longer to append.
     pub element: ElementType,
 }
 
 impl Default for KvCacheShape {
-    /// One sequence in f32. The other sizes are 0: `num_kv_heads`, `head_dim` and `value_dim` are refused as long as they
-    /// are, and a sequence of no capacity takes no token.
+    /// One sequence in f32. The other sizes are 0: `num_kv_heads`, `head_dim` and `value_dim` are
+    /// refused as long as they are, and a sequence of no capacity takes no token.
     fn default() -> Self {
         let element = ElementType::F32;
         Self { batch: 1, num_kv_heads: 0, capacity: 0, head_dim: 0, value_dim: 0, element }
@@ -60,9 +60,10 @@ impl KvCacheShape {
     }
 }
 
-/// Sizes of a [`PagedKvCache`](crate::PagedKvCache): keys `[num_kv_heads, pages, page_len, head_dim]`, values
-/// `[num_kv_heads, pages, page_len, value_dim]`. A head's pages lie together, so that a pool too large for a binding can be
-/// read a few heads at a time; see [`PagedKeys`](crate::PagedKeys) for other orders.
+/// Sizes of a [`PagedKvCache`](crate::PagedKvCache): keys `[num_kv_heads, pages, page_len,
+/// head_dim]`, values `[num_kv_heads, pages, page_len, value_dim]`. A head's pages lie together, so
+/// that a pool too large for a binding can be read a few heads at a time; see
+/// [`PagedKeys`](crate::PagedKeys) for other orders.
 ///
 /// ```
 /// use wgpu_attention::PagedCacheShape;
@@ -92,13 +93,14 @@ pub struct PagedCacheShape {
     pub head_dim: usize,
     /// Length of a value vector.
     pub value_dim: usize,
-    /// What keys and values are stored as, as [`KvCacheShape::element`].
+    /// The type of stored keys and values, as [`KvCacheShape::element`].
     pub element: ElementType,
 }
 
 impl Default for PagedCacheShape {
-    /// Pages of 16 tokens in f32, all of which one sequence may have. The other sizes are 0: `num_kv_heads`, `head_dim` and
-    /// `value_dim` are refused as long as they are, and a pool of no pages takes no token.
+    /// Pages of 16 tokens in f32, all of which one sequence may have. The other sizes are 0:
+    /// `num_kv_heads`, `head_dim` and `value_dim` are refused as long as they are, and a pool of no
+    /// pages takes no token.
     fn default() -> Self {
         Self {
             num_kv_heads: 0,
@@ -131,8 +133,8 @@ impl PagedCacheShape {
         shape.check().map(|()| shape)
     }
 
-    /// Refuses a pool of which a device's bindings do not hold one head's pages: attention reads it a head at a time at
-    /// least.
+    /// Refuses a pool of which a device's bindings do not hold one head's pages: attention reads it
+    /// a head at a time at least.
     pub(super) fn check_binding(&self, capabilities: &Capabilities) -> Result<(), Error> {
         let (most, alignment) = (capabilities.binding_size, capabilities.storage_alignment.into());
         let row = self.head_dim.max(self.value_dim) as u64;
@@ -158,7 +160,8 @@ impl PagedCacheShape {
     }
 }
 
-/// How new keys are rotated on their way into a cache: by the row of the table that is their place in their sequence.
+/// How new keys are rotated on their way into a cache. The row of the table is the key's place in
+/// its sequence.
 ///
 /// ```
 /// use wgpu_attention::{CacheRotary, RotaryPairs, RotaryTable};
@@ -171,7 +174,8 @@ impl PagedCacheShape {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CacheRotary<'a> {
-    /// `[capacity or more, rotary_dim / 2]`: a row for each place, as [`RotaryTable`](crate::RotaryTable) makes.
+    /// `[capacity or more, rotary_dim / 2]`: a row for each place, as
+    /// [`RotaryTable`](crate::RotaryTable) makes.
     pub cos: &'a [f32],
     /// As `cos`.
     pub sin: &'a [f32],
@@ -182,7 +186,7 @@ pub struct CacheRotary<'a> {
 }
 
 impl CacheRotary<'_> {
-    /// What is done to keys of `head_dim` columns in sequences of up to `longest` tokens.
+    /// The encoding of keys of `head_dim` columns in sequences of up to `longest` tokens.
     pub(super) fn encoding(&self, head_dim: usize, longest: usize) -> Result<Encoding, Error> {
         let Self { cos, sin, rotary_dim, pairs } = *self;
         if rotary_dim == 0 || rotary_dim % 2 == 1 || rotary_dim > head_dim {

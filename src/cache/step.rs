@@ -1,4 +1,5 @@
-//! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these further.
+//! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these
+//! further.
 
 use super::contiguous::KvCache;
 use super::lens::LenChange;
@@ -10,26 +11,51 @@ use crate::error::Error;
 use crate::ops::AttentionBuffers;
 use crate::problem::AttentionShape;
 
-/// New tokens bound to their buffers, of which [`KvCache::append_step`] records as many again for each sequence: what
-/// [`KvCache::bind_append`] returns.
+/// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each
+/// [`KvCache::append_step`] records as many of them again for every sequence.
+///
+/// Attention over the cache is bound beside it, and both are recorded for each token:
+///
+/// ```no_run
+/// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
+/// # fn steps(attention: &Attention, cache: &mut KvCache, device: &wgpu::Device, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
+/// # let [query, key, value, out] = buffers;
+/// # let num_heads = 8;
+/// let append = cache.bind_append(&CacheTokens::new(key, value, 1))?;
+/// let plan = attention.plan(&cache.step_shape(num_heads, 1))?;
+/// let attend = attention.bind(&plan, &cache.step_buffers(query, out))?;
+/// for _ in 0..100 {
+///     let mut encoder = device.create_command_encoder(&Default::default());
+///     // ... the layers that write query, key and value ...
+///     cache.append_step(&mut encoder, &append)?;
+///     attend.encode(&mut encoder);
+///     // ... and what reads out; submit.
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Queries are rotated at the same places by [`Rotary`](crate::Rotary) with
+/// [`TableRows::Last`](crate::TableRows::Last), after the keys have been appended.
 #[derive(Debug)]
 pub struct CacheStep {
     call: Call,
     len: usize,
-    /// Which cache it belongs to.
+    /// The lengths of the cache that it belongs to.
     lens: wgpu::Buffer,
 }
 
 impl KvCache {
-    /// The lengths of the sequences, u32 `[batch]`, as they are once what has been recorded so far has run. It may be read and
-    /// copied from.
+    /// The lengths of the sequences, u32 `[batch]`, as they are once what has been recorded so far
+    /// has run. It may be read and copied from.
     #[must_use]
     pub fn lens_buffer(&self) -> &wgpu::Buffer {
         &self.lens_buffer
     }
 
-    /// As [`KvCache::shape`], for a call that is bound once and recorded as sequences grow: how many keys there are it finds in
-    /// [`KvCache::lens_buffer`] when it runs. `kv_len` is the capacity.
+    /// As [`KvCache::shape`], for a call that is bound once and recorded as sequences grow: it
+    /// reads the number of keys from [`KvCache::lens_buffer`] when it runs. `kv_len` is the
+    /// capacity.
     #[must_use]
     pub fn step_shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
         AttentionShape {
@@ -50,37 +76,15 @@ impl KvCache {
         AttentionBuffers { lens: Some(&self.lens_buffer), ..self.buffers(query, out) }
     }
 
-    /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. What the buffers hold then counts, not what
-    /// they hold now.
+    /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. The buffers
+    /// are read when the step runs, not now.
     ///
-    /// Attention over the cache is bound beside it, and both are recorded for each token:
-    ///
-    /// ```no_run
-    /// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
-    /// # fn steps(attention: &Attention, cache: &mut KvCache, device: &wgpu::Device, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
-    /// # let [query, key, value, out] = buffers;
-    /// # let num_heads = 8;
-    /// let append = cache.bind_append(&CacheTokens::new(key, value, 1))?;
-    /// let plan = attention.plan(&cache.step_shape(num_heads, 1))?;
-    /// let attend = attention.bind(&plan, &cache.step_buffers(query, out))?;
-    /// for _ in 0..100 {
-    ///     let mut encoder = device.create_command_encoder(&Default::default());
-    ///     // ... the layers that write query, key and value ...
-    ///     cache.append_step(&mut encoder, &append)?;
-    ///     attend.encode(&mut encoder);
-    ///     // ... and what reads out; submit.
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Queries are rotated at the same places by [`Rotary`](crate::Rotary) with [`TableRows::Last`](crate::TableRows::Last), after the
-    /// keys have been appended.
+    /// See [`CacheStep`] for a loop of steps.
     ///
     /// # Errors
-    /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take different numbers of tokens, or if rows, or
-    /// halves of a rotation, are of odd length and of 16 bits; [`Error::Unsupported`] if a head of a sequence is larger than a
-    /// binding.
+    /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take
+    /// different numbers of tokens, or if rows, or halves of a rotation, are of odd length and of
+    /// 16 bits; [`Error::Unsupported`] if a head of a sequence is larger than a binding.
     pub fn bind_append(&self, tokens: &CacheTokens<'_>) -> Result<CacheStep, Error> {
         if tokens.lens.is_some() {
             return Err(Error::invalid("lens", "none, as all sequences take as many", "some"));
@@ -103,11 +107,12 @@ impl KvCache {
         Ok(CacheStep { call, len: tokens.len, lens: self.lens_buffer.clone() })
     }
 
-    /// Records the new tokens of a step into `encoder`, behind those that each sequence holds: nothing is planned or created.
+    /// Records the new tokens of a step into `encoder`, behind those that each sequence holds:
+    /// nothing is planned or created.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a sequence has no capacity for them, or for a step of another cache. Nothing is recorded then, and
-    /// the cache is as it was.
+    /// [`Error::Invalid`] if a sequence has no capacity for them, or for a step of another cache.
+    /// Nothing is recorded then, and the cache is as it was.
     pub fn append_step(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,

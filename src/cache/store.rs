@@ -1,4 +1,5 @@
-//! What both caches have: buffers of keys and of values, and what is recorded into an encoder for them.
+//! The part that both caches share: buffers of keys and of values, and the work that is recorded
+//! for them.
 
 use super::ranges::{AppendRange, CopyRange, places};
 use super::rows::{CachedRows, Target};
@@ -50,7 +51,8 @@ impl Work {
 }
 
 impl NewRows<'_> {
-    /// A program by which they go into the cache, with the buffer that says where if the plan does not.
+    /// A program by which they go into the cache, with the buffer that says where if the plan does
+    /// not.
     pub(super) fn work(&self, program: Program, positions: Option<&wgpu::Buffer>) -> Work {
         let [x, out] = [self.buffer, &self.rows.buffer].map(Some);
         let buffers = [(Tensor::X, x), (Tensor::Out, out), (Tensor::Positions, positions)];
@@ -109,7 +111,8 @@ impl CacheStore {
         }
     }
 
-    /// Compiles what contiguous new tokens need; and the variant that changes lengths, if they are on the GPU too.
+    /// Compiles the pipelines for contiguous new tokens, and the variant that changes lengths, if
+    /// these are on the GPU too.
     pub(super) async fn prepare(&self, lens: Option<Variant>) -> Result<(), Error> {
         let may_be_several = self.shape.batch > 1 || lens.is_none();
         let mut variants = Vec::from_iter(lens);
@@ -127,7 +130,8 @@ impl CacheStore {
         self.context.pipelines.prepare(&variants).await
     }
 
-    /// New tokens `[sequences, len]`, with buffers that fit and are none of the cache's own, `lens` among these.
+    /// New tokens `[sequences, len]`, with buffers that fit and are none of the cache's own, `lens`
+    /// among these.
     pub(super) fn new_rows<'a>(
         &'a self,
         sizes: [usize; 2],
@@ -151,8 +155,8 @@ impl CacheStore {
         ])
     }
 
-    /// What appends the new tokens that `ranges` name. A table says where those of several ranges go, unless rows share
-    /// words: then each range has a program of its own.
+    /// Work that appends the new tokens that `ranges` name. A table says where those of several
+    /// ranges go, unless rows share words: then each range has a program of its own.
     pub(super) fn append(
         &self,
         encoder: &wgpu::CommandEncoder,
@@ -186,8 +190,8 @@ impl CacheStore {
         Ok(work)
     }
 
-    /// What copies rows within the cache. One dispatch cannot read and write one buffer through two bindings, so rows are
-    /// copied aside, and back.
+    /// Work that copies rows within the cache. One dispatch cannot read and write one buffer
+    /// through two bindings, so rows are copied aside, and back.
     pub(super) fn copy(&self, copies: &[CopyRange]) -> Result<Vec<Work>, Error> {
         let mut problems = Vec::new();
         for copy in copies {
@@ -239,17 +243,17 @@ impl CacheStore {
     }
 }
 
-/// What both caches offer of their store.
+/// The methods of both caches that only look at their store.
 macro_rules! of_store {
     ($cache:ident, $shape:ident, $dims:literal) => {
         impl $cache {
-            /// An empty cache on your device, with pipelines of its own: those of one [`Gpu`](crate::Gpu) share them.
-            /// With `rotary`, new keys are rotated on their way in.
+            /// An empty cache on your device, with pipelines of its own: those of one
+            /// [`Gpu`](crate::Gpu) share them. With `rotary`, new keys are rotated on their way in.
             ///
             /// # Errors
             /// [`Error::Invalid`](crate::Error::Invalid) for a shape or table that cannot be;
-            /// [`Error::Unsupported`](crate::Error::Unsupported) or [`Error::Device`](crate::Error::Device) if the device has no
-            /// memory for it.
+            /// [`Error::Unsupported`](crate::Error::Unsupported) or
+            /// [`Error::Device`](crate::Error::Device) if the device has no memory for it.
             pub fn new(
                 device: &wgpu::Device,
                 queue: &wgpu::Queue,
@@ -272,20 +276,22 @@ macro_rules! of_store {
                 &self.store.value.buffer
             }
 
-            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::Rotary) turns queries by the same.
+            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::Rotary) turns
+            /// queries by the same.
             #[must_use]
             pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
                 self.store.rotary()
             }
 
-            /// What has been made on this cache's device so far, its own buffers aside.
+            /// Pipelines, uniform slots and workspace made on this cache's device so far, without
+            /// the cache's own buffers.
             #[must_use]
             pub fn footprint(&self) -> crate::Footprint {
                 self.store.context.footprint()
             }
 
-            /// Compiles what contiguous new tokens need now rather than at the first `append`, and reports what the shader
-            /// compiler says.
+            /// Compiles the pipelines for contiguous new tokens now rather than at the first
+            /// `append`, and reports what the shader compiler says.
             ///
             /// # Errors
             /// [`Error::Shader`](crate::Error::Shader).
@@ -304,7 +310,7 @@ macro_rules! of_store {
     };
 }
 
-/// What attention needs of sequences of a cache.
+/// The methods by which attention reads sequences of a cache.
 macro_rules! read_by_attention {
     ($read:ident) => {
         impl $read {
@@ -321,8 +327,9 @@ macro_rules! read_by_attention {
                 super::ranges::positions(&self.lens, q_len)
             }
 
-            /// Attention of `q_len` queries to what the sequences hold now; change any field but those of keys and values from
-            /// there. `kv_len` is the longest sequence, `kv_lens` are given if they differ. Causality, windows and ALiBi need
+            /// Attention of `q_len` queries to what the sequences hold now; change any field but
+            /// those of keys and values from there. `kv_len` is the longest sequence, `kv_lens` are
+            /// given if they differ. Causality, windows and ALiBi need
             /// [`Align::BottomRight`](crate::Align).
             #[must_use]
             pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {

@@ -1,7 +1,7 @@
 //! Tables of pages and places on their way to the GPU, in buffers that are used again.
 //!
-//! As with uniform slots, a buffer that some encoder refers to must not be written before the GPU is done with it: a lease
-//! holds it until then.
+//! As with uniform slots, a buffer that some encoder refers to must not be written before the GPU
+//! is done with it: a lease holds it until then.
 
 use super::ranges::to_u32;
 use crate::buffer::create;
@@ -39,8 +39,8 @@ impl Tables {
         let index = match fitting.map(|at| free.swap_remove(at)) {
             Some(index) => index,
             None => {
-                // Twice as long as asked for at most, so that growing sequences rarely need another; it takes the place of one
-                // that has become too small.
+                // Twice as long as asked for at most, so that growing sequences rarely need
+                // another; it takes the place of one that has become too small.
                 let size = size.next_power_of_two().max(LEAST);
                 let usage = wgpu::BufferUsages::STORAGE
                     | wgpu::BufferUsages::COPY_DST

@@ -23,18 +23,21 @@ use crate::problem::Layout;
 /// tokens of sequence b        [ -  -  t0 t1 t2]               [k0 k1 k2  -  -]
 /// ```
 ///
-/// - [`CacheTokens::lens`] takes the **last** tokens of each sequence. Padding stands before them, so that the last of the
-///   `q_len = len` queries of a step is the newest token of every sequence. Queries of padding give rows of out that mean
-///   nothing.
-/// - [`AttentionShape::kv_lens`](crate::AttentionShape::kv_lens) takes the **first** keys of each sequence. In a cache, rows
-///   behind them are free. With [`Align::BottomRight`](crate::Align) the last query stands beside the last of these keys.
+/// - [`CacheTokens::lens`] takes the **last** tokens of each sequence. Padding stands before them,
+///   so that the last of the `q_len = len` queries of a step is the newest token of every sequence.
+///   Queries of padding give rows of out that mean nothing.
+/// - [`AttentionShape::kv_lens`](crate::AttentionShape::kv_lens) takes the **first** keys of each
+///   sequence. In a cache, rows behind them are free. With [`Align::BottomRight`](crate::Align) the
+///   last query stands beside the last of these keys.
 ///
-/// [`KvCache::shape`](crate::KvCache::shape) and [`PagedBatch::shape`](crate::PagedBatch::shape) set `kv_lens` to what the
-/// cache holds. Prompts that are padded behind their tokens are appended one at a time: `len` is the prompt's own, `lens` is 0
-/// for the others, and the layouts have the strides of the padded tensors.
+/// [`KvCache::shape`](crate::KvCache::shape) and [`PagedBatch::shape`](crate::PagedBatch::shape)
+/// set `kv_lens` to what the cache holds. Prompts that are padded behind their tokens are appended
+/// one at a time: `len` is the prompt's own, `lens` is 0 for the others, and the layouts have the
+/// strides of the padded tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheTokens<'a> {
-    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the cache rotates.
+    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the
+    /// cache rotates.
     pub key: &'a wgpu::Buffer,
     /// `[batch, num_kv_heads, len, value_dim]`, as key.
     pub value: &'a wgpu::Buffer,
@@ -44,8 +47,8 @@ pub struct CacheTokens<'a> {
     pub value_layout: Layout,
     /// Tokens per sequence.
     pub len: usize,
-    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last ones: see
-    /// [two paddings](CacheTokens#two-paddings).
+    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last
+    /// ones: see [two paddings](CacheTokens#two-paddings).
     pub lens: Option<&'a [usize]>,
 }
 

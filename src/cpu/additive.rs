@@ -4,10 +4,11 @@ use super::shared::{add_scaled, map, project, softmax, wide};
 use crate::error::Error;
 use crate::problem::{AdditiveInputs, AdditiveOutputs, AdditiveProblem, AdditiveShape, Element};
 
-/// Additive attention in f64: `e_ij = w_v . tanh(W_q query_i + W_k key_j + b)`, a softmax over the visible keys, and the
-/// weighted sum of the values.
+/// Additive attention in f64: `e_ij = w_v . tanh(W_q query_i + W_k key_j + b)`, a softmax over the
+/// visible keys, and the weighted sum of the values.
 ///
-/// A row that sees no key has out 0 and weights 0; a hidden key adds nothing, whatever it and its value hold.
+/// A row that sees no key has out 0 and weights 0; a hidden key adds nothing, whatever it and its
+/// value hold.
 ///
 /// ```
 /// use wgpu_attention::{AdditiveInputs, AdditiveShape, cpu};

@@ -1,7 +1,7 @@
 //! The definition of attention, in f64.
 
 use super::row::Row;
-use super::shared::{Softmax, add_scaled, map, softmax};
+use super::shared::{Softmax, add_scaled, map};
 use crate::error::Error;
 use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
 use crate::tensor::Tensor;
@@ -9,25 +9,26 @@ use std::ops::{Index, IndexMut};
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
-/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the weighted
-/// sum of the values. Of the shape's optional outputs it gives those that are asked for, each of the length
-/// its layout reaches; elements that a strided layout skips are 0.
+/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the
+/// weighted sum of the values. It gives the optional outputs that the shape asks for, each of the
+/// length its layout reaches; elements that a strided layout skips are 0.
 ///
 /// - query: `[batch, num_heads, q_len, head_dim]`
 /// - key: `[batch, num_kv_heads, kv_len, head_dim]`
 /// - value: `[batch, num_kv_heads, kv_len, value_dim]`
 /// - out: `[batch, num_heads, q_len, value_dim]`
 ///
-/// What is easily guessed wrong:
+/// Details that are easily guessed wrong:
 ///
-/// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0 and
-///   its masked score `-inf` in every row. Raw and capped scores come before the masks and are there for
-///   hidden keys too.
-/// - A row that sees no key has out 0, weights 0 and lse `-inf`, unless the shape has something that joins whole rows.
-/// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its lse
-///   to NaN.
-/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which its
-///   value is multiplied by; a row that sees no other is NaN, not empty.
+/// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0
+///   and its masked score `-inf` in every row. Raw and capped scores come before the masks and are
+///   there for hidden keys too.
+/// - A row that sees no key has out 0, weights 0 and lse `-inf`, unless the shape has something
+///   that joins whole rows.
+/// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its
+///   lse to NaN.
+/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which
+///   its value is multiplied by; a row that sees no other is NaN, not empty.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
@@ -41,9 +42,9 @@ use std::ops::{Index, IndexMut};
 /// # Ok::<(), wgpu_attention::Error>(())
 /// ```
 ///
-/// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.1; softcap as in
-/// Gemma 2, arXiv 2408.00118; linear biases: Press et al., arXiv 2108.12409; grouped heads: Ainslie et al.,
-/// arXiv 2305.13245.
+/// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.1; softcap as
+/// in Gemma 2, arXiv 2408.00118; linear biases: Press et al., arXiv 2108.12409; grouped heads:
+/// Ainslie et al., arXiv 2305.13245.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout, option or slice that cannot be used.
@@ -54,7 +55,7 @@ pub fn attention<T: Element>(
 ) -> Result<Outputs<f64>, Error> {
     let problem = Problem::new(shape, options)?;
     inputs.validate(&problem)?;
-    // What a buffer says when a GPU's call runs is known here.
+    // Lengths that a GPU reads from a buffer when the call runs are known here.
     let problem = Problem::new(&shape.with_lens(inputs.lens), options)?;
     let widened = inputs.widen();
     let inputs = &widened.inputs(inputs);
@@ -148,7 +149,7 @@ fn attend(problem: &Problem, row: Row<'_>) -> ByOutput<Option<Vec<f64>>> {
         problem.view(tensor).map(|_| vec![0.0; problem.columns(tensor) as usize])
     });
     let scores = scores(problem, row, &mut outputs);
-    let Softmax { weights, lse } = softmax(&scores, row.sink());
+    let Softmax { weights, lse } = row.softmax(&scores);
     if let Some(out) = &mut outputs[Tensor::Out] {
         for (j, weight) in weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
             add_scaled(out, *weight, row.value(j));

@@ -4,7 +4,8 @@ use super::shared::{add_scaled, softmax, wide};
 use crate::error::Error;
 use crate::problem::{Element, MergeInputs, MergeProblem, MergeShape, Outputs};
 
-/// Merges out and lse over parts of the keys: out weighed by `exp(lse)`, lse the log of their sum. Gives both.
+/// Merges out and lse over parts of the keys: out weighed by `exp(lse)`, lse the log of their sum.
+/// Gives both.
 ///
 /// A part whose lse is `-inf` is left out; where all are, out is 0 and lse `-inf`.
 ///

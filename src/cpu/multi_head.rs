@@ -7,11 +7,13 @@ use crate::problem::{
     MultiHeadWeights, Problem,
 };
 
-/// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation mode.
+/// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation
+/// mode.
 ///
-/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the layer has them, each
-/// head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results, side by side, are projected again. A row
-/// that sees no key has weights 0, and the bias of the last projection for out (PyTorch gives NaN).
+/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the
+/// layer has them, each head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results,
+/// side by side, are projected again. A row that sees no key has weights 0, and the bias of the
+/// last projection for out (PyTorch gives NaN).
 ///
 /// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 ///
@@ -95,7 +97,8 @@ fn row(shape: &MultiHeadShape, b: usize, i: usize, len: usize) -> usize {
     if shape.batch_first { b * len + i } else { i * shape.batch + b }
 }
 
-/// What the masks add to a score, or nothing if they hide it. The rows that the layer adds are seen by all.
+/// The sum that the masks add to a score, or none if they hide it. Every query sees the rows that
+/// the layer adds.
 fn added(
     problem: &Problem,
     shape: &MultiHeadShape,

@@ -9,7 +9,8 @@ use crate::problem::{
 
 /// Rotates pairs of columns: `a cos - b sin` and `a sin + b cos`, in f64.
 ///
-/// Gives what stands in out, or in x if that is rotated in place; elements that out's layout skips are 0.
+/// Gives what stands in out, or in x if that is rotated in place; elements that out's layout skips
+/// are 0.
 ///
 /// ```
 /// use wgpu_attention::{RotaryInputs, RotaryShape, cpu};
@@ -47,7 +48,8 @@ pub fn rotary<T: Element>(
 
 /// Adds a row of the table to each token, or writes it if there is no x, in f64.
 ///
-/// Gives what stands in out, or in x if that is added to in place; elements that out's layout skips are 0.
+/// Gives what stands in out, or in x if that is added to in place; elements that out's layout skips
+/// are 0.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout or slice that cannot be used.
@@ -64,7 +66,8 @@ pub fn positional<T: Element>(
     }))
 }
 
-/// Each token, or zeros if there is no x, changed by `change`, which is given the place of its row in the table.
+/// Each token, or zeros if there is no x, changed by `change`, which is given the place of its row
+/// in the table.
 fn encode<T: Element>(
     problem: &TokenProblem,
     x: &[T],

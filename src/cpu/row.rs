@@ -1,6 +1,6 @@
 //! One query of one head: what it reads, and which keys it sees.
 
-use super::shared::indices;
+use super::shared::{Softmax, indices, softmax};
 use crate::problem::{Inputs, Problem, View};
 use crate::tensor::Tensor;
 
@@ -78,7 +78,7 @@ impl<'a> Row<'a> {
         self.element(self.inputs.mask, Tensor::Mask, j)
     }
 
-    /// What is added to the score of key `j`.
+    /// The bias of key `j`.
     pub(super) fn bias(&self, j: usize) -> Option<f32> {
         self.element(self.inputs.bias, Tensor::Bias, j)
     }
@@ -94,10 +94,15 @@ impl<'a> Row<'a> {
     }
 
     /// The sink of this head; none if it is `-inf`, which adds nothing.
-    pub(super) fn sink(&self) -> Option<f64> {
+    fn sink(&self) -> Option<f64> {
         let view = self.problem.view(Tensor::Sinks)?;
         let sink = self.inputs.sinks?[view.index(0, self.head, 0, 0)];
         (sink != f32::NEG_INFINITY).then_some(sink.into())
+    }
+
+    /// The softmax of the row's scores, none where a key is hidden, and of what joins the whole row.
+    pub(super) fn softmax(&self, scores: &[Option<f64>]) -> Softmax {
+        softmax(scores, self.sink())
     }
 
     /// `|i + offset - j|`.

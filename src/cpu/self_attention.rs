@@ -7,14 +7,15 @@ use crate::problem::{
 };
 use crate::tensor::Tensor;
 
-/// What a score becomes where the mask says no, before the scale.
+/// A masked score, before the scale.
 const MASKED: f64 = -1e20;
 
 /// A `SelfAttention` module by its definition, in f64.
 ///
-/// Each head's part of values, keys and queries is multiplied with a matrix that all heads share; where the mask says
-/// no, the score becomes -1e20; scores are scaled, and softmax, the weighted sum and `fc_out` follow. So a row that is
-/// wholly masked weighs all its keys alike. A masked key of any other row adds nothing, whatever its value holds.
+/// Each head's part of values, keys and queries is multiplied with a matrix that all heads share;
+/// where the mask says no, the score becomes -1e20; scores are scaled, and softmax, the weighted
+/// sum and `fc_out` follow. So a row that is wholly masked weighs all its keys alike. A masked key
+/// of any other row adds nothing, whatever its value holds.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size or slice that cannot be used.

@@ -1,4 +1,4 @@
-//! What the definitions share, in f64.
+//! Arithmetic that several definitions share, in f64.
 
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ pub(super) struct Softmax {
     pub(super) lse: f64,
 }
 
-/// What a row's scores become: none where a key is hidden, with a sink if there is one.
+/// The softmax of a row's scores, none where a key is hidden, with a sink if there is one.
 pub(super) fn softmax(scores: &[Option<f64>], sink: Option<f64>) -> Softmax {
     // NaN passes `max` by, and comes back through the exponentials.
     let max = scores.iter().copied().flatten().chain(sink).fold(f64::NEG_INFINITY, f64::max);

@@ -10,11 +10,15 @@ const PAGE_LEN: usize = 16;
 const PAGES: usize = 12;
 
 fn pool() -> PagePool {
+    pool_of(100)
+}
+
+fn pool_of(longest: usize) -> PagePool {
     let shape = PagedCacheShape {
         num_kv_heads: 1,
         pages: PAGES,
         page_len: PAGE_LEN,
-        longest: Some(100),
+        longest: Some(longest),
         head_dim: 4,
         value_dim: 4,
         ..PagedCacheShape::default()
@@ -239,6 +243,17 @@ fn a_full_pool_says_what_it_lacks_and_stays_as_it_was() {
     pool.remove(third).unwrap();
     assert_eq!(pool.sequences, held);
     check_counts(&pool);
+}
+
+/// Whatever is asked for, nothing is made of pages that are not there.
+#[test]
+fn a_pool_refuses_a_billion_tokens_at_once() {
+    let mut pool = pool_of(1 << 30);
+    let sequence = pool.add();
+    let before = std::time::Instant::now();
+    let refused = pool.grow(&[sequence], 1 << 30, None).unwrap_err();
+    assert_eq!(refused, Error::Full { needed: (1 << 30) / PAGE_LEN, free: PAGES });
+    assert!(before.elapsed().as_millis() < 500);
 }
 
 #[test]
