@@ -78,7 +78,13 @@ impl Times {
 
     /// A step that is bound once, each time from as many tokens.
     fn bound(&self, len: usize, capacity: usize) -> Result<Step<'_>, Box<dyn Error>> {
-        let shape = KvCacheShape::new(1, KV_HEADS, capacity, HEAD_DIM);
+        let shape = KvCacheShape {
+            num_kv_heads: KV_HEADS,
+            capacity,
+            head_dim: HEAD_DIM,
+            value_dim: HEAD_DIM,
+            ..KvCacheShape::default()
+        };
         let mut cache = self.gpu.kv_cache(&shape, None)?;
         let [query, out] = [NUM_HEADS; 2].map(|rows| self.buffer(rows));
         let [key, value] = [KV_HEADS; 2].map(|rows| self.buffer(rows));
@@ -106,7 +112,14 @@ impl Times {
     /// A step that is planned anew, as sequences come and go, each time from as many tokens.
     fn in_pages(&self, len: usize, sequences: usize) -> Result<Step<'_>, Box<dyn Error>> {
         let pages = sequences * (len / 64 + 1);
-        let shape = PagedCacheShape::new(KV_HEADS, 64, pages, HEAD_DIM);
+        let shape = PagedCacheShape {
+            num_kv_heads: KV_HEADS,
+            pages,
+            page_len: 64,
+            head_dim: HEAD_DIM,
+            value_dim: HEAD_DIM,
+            ..PagedCacheShape::default()
+        };
         let mut cache = self.gpu.paged_kv_cache(&shape, None)?;
         let all: Vec<_> = (0..sequences).map(|_| cache.add()).collect();
         let [query, out] = [sequences * NUM_HEADS; 2].map(|rows| self.buffer(rows));

@@ -25,7 +25,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options =
         AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
     let attention = gpu.operator(&options)?;
-    let mut cache = gpu.kv_cache(&KvCacheShape::new(1, NUM_KV_HEADS, LEN, HEAD_DIM), None)?;
+    let shape = KvCacheShape {
+        num_kv_heads: NUM_KV_HEADS,
+        capacity: LEN,
+        head_dim: HEAD_DIM,
+        value_dim: HEAD_DIM,
+        ..Default::default()
+    };
+    let mut cache = gpu.kv_cache(&shape, None)?;
     let mut stepwise = vec![0.0; query.len()];
     let mut place = |start: usize, len: usize, found: &[f32]| {
         for (head, rows) in found.chunks(len * HEAD_DIM).enumerate() {

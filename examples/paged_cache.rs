@@ -16,8 +16,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options =
         AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
     let attention = gpu.operator(&options)?;
-    // Room for 512 tokens in all: 32 pages of 16.
-    let shape = PagedCacheShape::new(NUM_KV_HEADS, 16, 32, HEAD_DIM);
+    // A capacity of 512 tokens in all: 32 pages of 16.
+    let shape = PagedCacheShape {
+        num_kv_heads: NUM_KV_HEADS,
+        pages: 32,
+        page_len: 16,
+        head_dim: HEAD_DIM,
+        value_dim: HEAD_DIM,
+        ..Default::default()
+    };
     let mut cache = gpu.paged_kv_cache(&shape, None)?;
     // Here tokens come from the host; in a model, from the projections before.
     let wave = |count: usize, step: f32| {

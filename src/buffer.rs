@@ -35,7 +35,7 @@ impl<'a> From<wgpu::BufferSlice<'a>> for BufferRange<'a> {
 pub(crate) struct Parameters(Vec<(Tensor, wgpu::Buffer)>);
 
 impl Parameters {
-    /// Those that there are, each with its name.
+    /// Uploads the parameters that are given, each with its name.
     pub(crate) fn upload(
         device: &wgpu::Device,
         given: &[(Tensor, &'static str, Option<&[f32]>)],
@@ -54,7 +54,8 @@ impl Parameters {
     }
 }
 
-/// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size that can be bound.
+/// A storage buffer holding `data`, which can be downloaded again; an empty one still has a size
+/// that can be bound.
 pub(crate) fn upload(
     device: &wgpu::Device,
     label: &'static str,
@@ -88,8 +89,8 @@ pub(crate) fn output(
     create(device, label, padded(bytes), usage, false)
 }
 
-/// Submits, and maps copies of `buffers`, all with one wait. On native the wait blocks, as nothing else would poll the
-/// device.
+/// Submits, and maps copies of `buffers`, all with one wait. On native the wait blocks, as nothing
+/// else would poll the device.
 pub(crate) async fn download(
     device: &wgpu::Device,
     queue: &wgpu::Queue,

@@ -2,52 +2,105 @@
 
 use crate::error::Error;
 
-/// The features and limits of a device that a plan depends on; plain data, so that every choice can
-/// be tested on any machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Capabilities {
+/// Lists the fields of [`Capabilities`] once: of each its type, the value that every device has,
+/// how a device is asked for it (of its adapter's info, features and limits, here named), and which
+/// of two values is the lesser.
+macro_rules! capabilities {
+    (|$info:ident, $features:ident, $limits:ident| $(
+        $(#[$doc:meta])*
+        $field:ident: $type:ty = { $portable:expr, $ask:expr, $lesser:expr }
+    )*) => {
+        /// The features and limits of a device that a plan depends on; plain data, so that every
+        /// choice can be tested on any machine.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct Capabilities {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Capabilities {
+            /// Core WebGPU's defaults: what every conforming browser and adapter has.
+            pub const PORTABLE: Self = Self { $($field: $portable,)* };
+
+            /// Reads features and limits, which do not tell of matrices.
+            #[must_use]
+            pub fn new(
+                $info: &wgpu::AdapterInfo,
+                $features: wgpu::Features,
+                $limits: &wgpu::Limits,
+            ) -> Self {
+                Self { $($field: $ask,)* }
+            }
+
+            /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
+            #[must_use]
+            pub fn masked(&self, other: &Self) -> Self {
+                Self { $($field: $lesser(self.$field, other.$field),)* }
+            }
+        }
+    };
+}
+
+capabilities! { |info, features, limits|
     /// Bytes of workgroup memory; wgpu itself does not check it.
-    pub workgroup_memory: u32,
+    workgroup_memory: u32 = { 16 << 10, limits.max_compute_workgroup_storage_size, u32::min }
     /// Invocations in a workgroup, in all and along x.
-    pub workgroup_invocations: u32,
+    workgroup_invocations: u32 = {
+        256,
+        limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        u32::min
+    }
     /// Workgroups along one axis of a dispatch.
-    pub workgroups_per_axis: u32,
+    workgroups_per_axis: u32 = {
+        65_535, limits.max_compute_workgroups_per_dimension, u32::min
+    }
     /// Bytes one storage binding may span.
-    pub binding_size: u64,
+    binding_size: u64 = { 128 << 20, limits.max_storage_buffer_binding_size, u64::min }
     /// Bytes of one buffer.
-    pub buffer_size: u64,
+    buffer_size: u64 = { 256 << 20, limits.max_buffer_size, u64::min }
     /// Storage buffers bound in one stage.
-    pub storage_buffers: u32,
+    storage_buffers: u32 = { 8, limits.max_storage_buffers_per_shader_stage, u32::min }
     /// Bytes one uniform binding may span.
-    pub uniform_binding_size: u32,
+    uniform_binding_size: u32 = {
+        64 << 10,
+        u32::try_from(limits.max_uniform_buffer_binding_size).unwrap_or(u32::MAX),
+        u32::min
+    }
     /// Uniform buffers with dynamic offsets in one pipeline layout.
-    pub dynamic_uniform_buffers: u32,
+    dynamic_uniform_buffers: u32 = {
+        8, limits.max_dynamic_uniform_buffers_per_pipeline_layout, u32::min
+    }
     /// Bindings of one group; their numbers are below it.
-    pub bindings_per_group: u32,
+    bindings_per_group: u32 = { 1000, limits.max_bindings_per_bind_group, u32::min }
     /// Alignment of a storage binding's offset, in bytes.
-    pub storage_alignment: u32,
+    storage_alignment: u32 = { 256, limits.min_storage_buffer_offset_alignment, u32::max }
     /// Alignment of a dynamic uniform offset, in bytes.
-    pub uniform_alignment: u32,
+    uniform_alignment: u32 = { 256, limits.min_uniform_buffer_offset_alignment, u32::max }
     /// 16-bit floats in shaders.
-    pub shader_f16: bool,
+    shader_f16: bool = { false, features.contains(wgpu::Features::SHADER_F16), bool::min }
     /// Subgroup operations.
-    pub subgroups: bool,
-    /// Cooperative matrices. A device does not say which it has, so only [`Gpu::open`](crate::Gpu::open) knows of
-    /// them by itself; for a device of yours, ask its adapter with [`Matrices::of`].
-    pub matrices: Option<Matrices>,
+    subgroups: bool = { false, features.contains(wgpu::Features::SUBGROUP), bool::min }
+    /// Cooperative matrices. A device does not say which it has, so only
+    /// [`Gpu::open`](crate::Gpu::open) knows of them by itself; for a device of yours, ask its
+    /// adapter with [`Matrices::of`].
+    matrices: Option<Matrices> = { None, None, if_same }
     /// Timestamp queries.
-    pub timestamps: bool,
-    /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes seconds is
-    /// stopped by an operating system's watchdog. 2^36 unless you choose, with
+    timestamps: bool = { false, features.contains(wgpu::Features::TIMESTAMP_QUERY), bool::min }
+    /// Multiply-adds of one dispatch: no limit that a device reports, but a dispatch that takes
+    /// seconds is stopped by an operating system's watchdog. 2^36 unless you choose, with
     /// [`Attention::with_capabilities`](crate::Attention::with_capabilities) or
     /// [`Gpu::masked`](crate::Gpu::masked).
-    pub dispatch_work: u64,
-    /// Processors of a CPU that plays the GPU: what does not fit its registers is still in its nearest cache. 0 of a
-    /// GPU, which does not tell how many it has.
-    pub processors: u32,
-    /// Turns that the loops of one invocation take together, at most: Mesa's software driver before version 25 stops
-    /// them at 65,535, without a word. `u32::MAX` elsewhere.
-    pub loop_turns: u32,
+    dispatch_work: u64 = { DISPATCH_WORK, DISPATCH_WORK, u64::min }
+    /// Processors of a software adapter: workgroups are chosen so that each of them has work. 0 of
+    /// a GPU, which does not tell how many it has.
+    processors: u32 = { 0, processors_of(info), u32::min }
+    /// Turns that the loops of one invocation take together, at most: Mesa's software driver before
+    /// version 25 stops them at 65,535, without a word. `u32::MAX` elsewhere.
+    loop_turns: u32 = { u32::MAX, if stops_loops(info) { 65_535 } else { u32::MAX }, u32::min }
+}
+
+/// The matrices that both have, if they are the same.
+fn if_same(one: Option<Matrices>, other: Option<Matrices>) -> Option<Matrices> {
+    one.filter(|_| one == other)
 }
 
 /// Square matrices that a subgroup multiplies together, f16 in and f32 out.
@@ -60,7 +113,7 @@ pub struct Matrices {
 }
 
 impl Matrices {
-    /// What a device has to be opened with to use them, together with
+    /// The features to open a device with, together with
     /// [`ExperimentalFeatures::enabled`](wgpu::ExperimentalFeatures::enabled).
     pub const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
         .union(wgpu::Features::SUBGROUP)
@@ -98,69 +151,20 @@ pub(crate) const HIGHEST_BINDING: u32 = 13;
 const DISPATCH_WORK: u64 = 1 << 36;
 
 impl Capabilities {
-    /// Core WebGPU's defaults: what every conforming browser and adapter has.
-    pub const PORTABLE: Self = Self {
-        workgroup_memory: 16 << 10,
-        workgroup_invocations: 256,
-        workgroups_per_axis: 65_535,
-        binding_size: 128 << 20,
-        buffer_size: 256 << 20,
-        storage_buffers: 8,
-        uniform_binding_size: 64 << 10,
-        dynamic_uniform_buffers: 8,
-        bindings_per_group: 1000,
-        storage_alignment: 256,
-        uniform_alignment: 256,
-        shader_f16: false,
-        subgroups: false,
-        matrices: None,
-        timestamps: false,
-        dispatch_work: DISPATCH_WORK,
-        processors: 0,
-        loop_turns: u32::MAX,
-    };
-
-    /// Reads features and limits, which do not tell of matrices.
-    #[must_use]
-    pub fn new(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
-        Self {
-            workgroup_memory: limits.max_compute_workgroup_storage_size,
-            workgroup_invocations: limits
-                .max_compute_invocations_per_workgroup
-                .min(limits.max_compute_workgroup_size_x),
-            workgroups_per_axis: limits.max_compute_workgroups_per_dimension,
-            binding_size: limits.max_storage_buffer_binding_size,
-            buffer_size: limits.max_buffer_size,
-            storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            uniform_binding_size: u32::try_from(limits.max_uniform_buffer_binding_size)
-                .unwrap_or(u32::MAX),
-            dynamic_uniform_buffers: limits.max_dynamic_uniform_buffers_per_pipeline_layout,
-            bindings_per_group: limits.max_bindings_per_bind_group,
-            storage_alignment: limits.min_storage_buffer_offset_alignment,
-            uniform_alignment: limits.min_uniform_buffer_offset_alignment,
-            shader_f16: features.contains(wgpu::Features::SHADER_F16),
-            subgroups: features.contains(wgpu::Features::SUBGROUP),
-            matrices: None,
-            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            dispatch_work: DISPATCH_WORK,
-            processors: if info.device_type == wgpu::DeviceType::Cpu { processors() } else { 0 },
-            loop_turns: if stops_loops(info) { 65_535 } else { u32::MAX },
-        }
-    }
-
-    /// What a device was opened with.
+    /// The capabilities that a device was opened with.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
         Self::new(&device.adapter_info(), device.features(), &device.limits())
     }
 
-    /// As much of it as `device` has.
+    /// The part of them that `device` has.
     pub(crate) fn granted(&self, device: &wgpu::Device) -> Self {
         let matrices = self.matrices.filter(|_| device.features().contains(Matrices::FEATURES));
         self.masked(&Self { matrices, ..Self::of(device) })
     }
 
-    /// Refuses a device on which no shader's bindings fit: only one that was opened with less than WebGPU's defaults.
+    /// Refuses a device on which no shader's bindings fit: only one that was opened with less than
+    /// WebGPU's defaults.
     pub(crate) fn check_bindings(&self) -> Result<(), Error> {
         for (what, expected, found) in [
             ("storage buffers per shader stage", 8, self.storage_buffers),
@@ -176,49 +180,26 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Whether a CPU plays the GPU.
+    /// Whether it is a software adapter, which runs shaders on the CPU.
     #[must_use]
     pub fn is_software(&self) -> bool {
         self.processors > 0
     }
-
-    /// The lesser of both in every respect: how a lower tier is tested on a better adapter.
-    #[must_use]
-    pub fn masked(&self, other: &Self) -> Self {
-        Self {
-            workgroup_memory: self.workgroup_memory.min(other.workgroup_memory),
-            workgroup_invocations: self.workgroup_invocations.min(other.workgroup_invocations),
-            workgroups_per_axis: self.workgroups_per_axis.min(other.workgroups_per_axis),
-            binding_size: self.binding_size.min(other.binding_size),
-            buffer_size: self.buffer_size.min(other.buffer_size),
-            storage_buffers: self.storage_buffers.min(other.storage_buffers),
-            uniform_binding_size: self.uniform_binding_size.min(other.uniform_binding_size),
-            dynamic_uniform_buffers: self
-                .dynamic_uniform_buffers
-                .min(other.dynamic_uniform_buffers),
-            bindings_per_group: self.bindings_per_group.min(other.bindings_per_group),
-            storage_alignment: self.storage_alignment.max(other.storage_alignment),
-            uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
-            shader_f16: self.shader_f16 && other.shader_f16,
-            subgroups: self.subgroups && other.subgroups,
-            matrices: self.matrices.filter(|_| self.matrices == other.matrices),
-            timestamps: self.timestamps && other.timestamps,
-            dispatch_work: self.dispatch_work.min(other.dispatch_work),
-            processors: self.processors.min(other.processors),
-            loop_turns: self.loop_turns.min(other.loop_turns),
-        }
-    }
 }
 
-/// Whether the driver is Mesa's llvmpipe from before version 25: 22.3 stops long loops, 25.0 does not.
+/// Whether the driver is Mesa's llvmpipe from before version 25: 22.3 stops long loops, 25.0 does
+/// not.
 fn stops_loops(info: &wgpu::AdapterInfo) -> bool {
     let version = info.driver_info.split_once("Mesa ").map_or("", |(_, rest)| rest);
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     info.device_type == wgpu::DeviceType::Cpu && major.is_some_and(|major| major < 25)
 }
 
-/// Of this machine.
-fn processors() -> u32 {
+/// The number of processors of this machine, for a software adapter.
+fn processors_of(info: &wgpu::AdapterInfo) -> u32 {
+    if info.device_type != wgpu::DeviceType::Cpu {
+        return 0;
+    }
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(count).unwrap_or(u32::MAX)
 }
@@ -247,7 +228,7 @@ impl Default for GpuOptions {
 pub struct AdapterSummary {
     /// Name, backend, driver, kind.
     pub info: wgpu::AdapterInfo,
-    /// What a device opened on it could do.
+    /// The capabilities of a device opened on it.
     pub capabilities: Capabilities,
 }
 
@@ -294,8 +275,8 @@ pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
     if known.matrices.is_some() {
         let with_matrices = wgpu::DeviceDescriptor {
             required_features: descriptor.required_features | Matrices::FEATURES,
-            // SAFETY: the feature may have bugs that are undefined behaviour. Only attention_forward_matrix.wgsl
-            // uses it, within its own arrays of workgroup memory.
+            // SAFETY: the feature may have bugs that are undefined behaviour. Only
+            // attention_forward_matrix.wgsl uses it, within its own arrays of workgroup memory.
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..descriptor.clone()
         };
@@ -366,7 +347,7 @@ fn wanted(options: &GpuOptions) -> String {
     format!("{kind}{}{}", name.unwrap_or_default(), backends.unwrap_or_default())
 }
 
-/// What there is if one asks for nothing in particular, for the error message.
+/// The names of all adapters, for the error message.
 async fn others(options: &GpuOptions) -> String {
     if *options == GpuOptions::default() {
         return "none".to_owned();

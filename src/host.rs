@@ -56,7 +56,14 @@ impl Gpu {
     /// # fn make(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(Attention, KvCache), Error> {
     /// let gpu = Gpu::from_device(device, queue);
     /// let attention = gpu.operator(&AttentionOptions::default())?;
-    /// let cache = gpu.kv_cache(&KvCacheShape::new(1, 8, 4096, 64), None)?;
+    /// let shape = KvCacheShape {
+    ///     num_kv_heads: 8,
+    ///     capacity: 4096,
+    ///     head_dim: 64,
+    ///     value_dim: 64,
+    ///     ..KvCacheShape::default()
+    /// };
+    /// let cache = gpu.kv_cache(&shape, None)?;
     /// # Ok((attention, cache))
     /// # }
     /// ```

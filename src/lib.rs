@@ -108,6 +108,9 @@ pub use cache::{
     CacheLensParams, CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape, PagedBatch,
     PagedCacheShape, PagedKvCache, PagedSequence,
 };
+// For tests of this crate, in tests/host.
+#[doc(hidden)]
+pub use cache::{AppendRange, CopyRange, PagePool, PoolGrowth, SequenceRow};
 pub use call::Call;
 pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};

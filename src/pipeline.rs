@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// What [`Error::Device`] names as the action.
+/// The action that [`Error::Device`] names.
 const COMPILING: &str = "compiling";
 
 /// Binding of the table of sequences.
@@ -46,7 +46,8 @@ pub(crate) struct Pipelines {
     places: Mutex<HashMap<Variant, Place>>,
 }
 
-/// Where a pipeline is, or is being compiled: locked meanwhile, so that whoever else needs it waits.
+/// Where a pipeline is, or is being compiled: locked meanwhile, so that other threads that need it
+/// wait.
 type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 impl Pipelines {
@@ -55,7 +56,8 @@ impl Pipelines {
         Self { device: device.clone(), edited: None, cache, places: Mutex::default() }
     }
 
-    /// The same with every text changed, once more if it has been already. A text that stays as it is keeps its pipeline.
+    /// The same with every text changed, once more if it has been already. A text that stays as it
+    /// is keeps its pipeline.
     pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Self {
         let Self { device, edited, cache, .. } = &**self;
         let (edit, plain) = match edited.clone() {
@@ -100,8 +102,8 @@ impl Pipelines {
         self.edited.is_some()
     }
 
-    /// The pipelines of `variants`, compiled now where they are new. Where errors arrive later (browsers) only
-    /// [`Pipelines::prepare`] reports them.
+    /// The pipelines of `variants`, compiled now where they are new. Where errors arrive later
+    /// (browsers) only [`Pipelines::prepare`] reports them.
     pub(crate) fn get<'a>(
         &self,
         variants: impl Iterator<Item = &'a Variant> + Clone,
@@ -165,7 +167,8 @@ impl Pipelines {
         lock(&self.place(variant)).is_none()
     }
 
-    /// What a compiler said of a variant, or that the device is lost: then nothing is compiled, and no compiler says so.
+    /// Returns a compiler's message as an error, or that the device is lost: then nothing is
+    /// compiled, and no compiler says so.
     fn refuse(&self, variant: &Variant, error: Option<String>) -> Result<(), Error> {
         lost::check(&self.device, COMPILING)?;
         match error {
@@ -186,7 +189,8 @@ impl Pipelines {
             ..wgpu::ShaderRuntimeChecks::checked()
         };
         // SAFETY: without loop bounding every loop has to end by itself. All of ours count up to a
-        // constant or to kv_len, which is below 2^31, in steps of at least one, or halve a range. Bounds checks stay on.
+        // constant or to kv_len, which is below 2^31, in steps of at least one, or halve a range.
+        // Bounds checks stay on.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&name),

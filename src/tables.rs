@@ -1,4 +1,5 @@
-//! Numbers made on the host for positional encodings, in f64: a GPU's sine and cosine lose digits at large positions.
+//! Tables made on the host for positional encodings, in f64: a GPU's sine and cosine lose digits at
+//! large positions.
 
 use crate::error::Error;
 
@@ -12,7 +13,8 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// Angles `position / base^(2i / rotary_dim)`, a row for each of the positions; the base is 10000 in the paper.
+    /// Angles `position / base^(2i / rotary_dim)`, a row for each of the positions; the base is
+    /// 10000 in the paper.
     ///
     /// ```
     /// use wgpu_attention::RotaryTable;
@@ -22,8 +24,8 @@ impl RotaryTable {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `rotary_dim` is odd or 0, the base is not finite and above 0, or there are 2^32 elements or
-    /// more.
+    /// [`Error::Invalid`] if `rotary_dim` is odd or 0, the base is not finite and above 0, or there
+    /// are 2^32 elements or more.
     ///
     /// Source: Su et al., "RoFormer", arXiv 2104.09864, section 3.2.2.
     pub fn new(
@@ -34,8 +36,9 @@ impl RotaryTable {
         Self::from_frequencies(&rotary_frequencies(rotary_dim, base)?, positions)
     }
 
-    /// Angles `position * frequencies[i]`: for scaled encodings. Frequencies divided by `s` stretch a model's context `s`
-    /// times by linear interpolation (Chen et al., arXiv 2306.15595); others are scaled one by one, as in YaRN.
+    /// Angles `position * frequencies[i]`: for scaled encodings. Frequencies divided by `s` stretch
+    /// a model's context `s` times by linear interpolation (Chen et al., arXiv 2306.15595); others
+    /// are scaled one by one, as in YaRN.
     ///
     /// ```
     /// use wgpu_attention::{RotaryTable, rotary_frequencies};
@@ -55,9 +58,9 @@ impl RotaryTable {
     ) -> Result<Self, Error> {
         let positions = positions.into_iter();
         let rows = positions.size_hint().0;
-        let mut cos = room(rows, frequencies.len())?;
-        let mut sin = room(rows, frequencies.len())?;
-        // Without columns there is nothing to go through.
+        let mut cos = with_capacity(rows, frequencies.len())?;
+        let mut sin = with_capacity(rows, frequencies.len())?;
+        // Rows without columns are skipped: there may be any number of positions.
         for position in positions.take_while(|_| !frequencies.is_empty()) {
             for frequency in frequencies {
                 let angle = position as f64 * frequency;
@@ -84,8 +87,9 @@ pub fn rotary_frequencies(rotary_dim: usize, base: f64) -> Result<Vec<f64>, Erro
     Ok(frequencies)
 }
 
-/// The sinusoidal encoding `[len, dim]` of the positions from `offset` on: column `2i` is the sine of
-/// `position / base^(2i / dim)`, column `2i + 1` the cosine of the same angle. An odd `dim` ends with a sine.
+/// The sinusoidal encoding `[len, dim]` of the positions from `offset` on: column `2i` is the sine
+/// of `position / base^(2i / dim)`, column `2i + 1` the cosine of the same angle. An odd `dim` ends
+/// with a sine.
 ///
 /// ```
 /// let rows = wgpu_attention::sinusoidal(2, 3, 10_000.0, 0)?;
@@ -100,7 +104,7 @@ pub fn rotary_frequencies(rotary_dim: usize, base: f64) -> Result<Vec<f64>, Erro
 /// Source: Vaswani et al., arXiv 1706.03762, section 3.5.
 pub fn sinusoidal(len: usize, dim: usize, base: f64, offset: u64) -> Result<Vec<f32>, Error> {
     check_base(base)?;
-    let mut table = room(len, dim)?;
+    let mut table = with_capacity(len, dim)?;
     let frequencies: Vec<f64> = match len {
         0 => Vec::new(),
         _ => (0..dim.div_ceil(2)).map(|i| frequency(i, dim, base)).collect(),
@@ -115,9 +119,10 @@ pub fn sinusoidal(len: usize, dim: usize, base: f64, offset: u64) -> Result<Vec<
     Ok(table)
 }
 
-/// The slope of each head's linear bias, for [`AttentionShape::alibi`](crate::AttentionShape::alibi): `2^(-8 (h + 1) / n)` if
-/// their number `n` is a power of two. Else the heads beyond the largest power of two below take every other slope of the
-/// next one, from its first on, as the authors' code does.
+/// The slope of each head's linear bias, for
+/// [`AttentionShape::alibi`](crate::AttentionShape::alibi): `2^(-8 (h + 1) / n)` if the number of
+/// heads `n` is a power of two. Else the heads beyond the largest power of two below take every
+/// other slope of the next one, from its first on, as the authors' code does.
 ///
 /// ```
 /// use wgpu_attention::alibi_slopes;
@@ -150,8 +155,8 @@ fn check_base(base: f64) -> Result<(), Error> {
     Err(Error::invalid("base", "a finite number above 0", base))
 }
 
-/// An empty vector with room for so many rows, if a shader could address them.
-fn room(rows: usize, columns: usize) -> Result<Vec<f32>, Error> {
+/// An empty vector with the capacity for these rows, if a shader could address them.
+fn with_capacity(rows: usize, columns: usize) -> Result<Vec<f32>, Error> {
     let mut table = Vec::new();
     match rows.checked_mul(columns) {
         Some(count) if u32::try_from(count).is_ok() => reserve(&mut table, count)?,

@@ -1,8 +1,8 @@
 //! Uniform slots with dynamic offsets.
 //!
-//! A `queue.write_buffer` lands before the whole next submission, so a slot that some encoder refers to
-//! must not be written again before the GPU is done with it. A lease holds its slots until the work
-//! of its encoder has finished, or the encoder is dropped.
+//! A `queue.write_buffer` lands before the whole next submission, so a slot that some encoder
+//! refers to must not be written again before the GPU is done with it. A lease holds its slots
+//! until the work of its encoder has finished, or the encoder is dropped.
 
 use crate::scope::lock;
 use std::sync::{Arc, Mutex};
@@ -19,12 +19,12 @@ pub(crate) struct Uniforms {
     stride: u32,
     page_slots: u32,
     pages: Mutex<Vec<wgpu::Buffer>>,
-    /// Numbers of the slots that nobody holds.
+    /// Indices of the free slots.
     free: Arc<Mutex<Vec<u32>>>,
 }
 
-/// Slots in use; dropping the lease frees them. It holds numbers, not buffers, so that the callback that
-/// drops it can go to another thread, in a browser too.
+/// Slots in use; dropping the lease frees them. It holds indices, not buffers, so that the callback
+/// that drops it can go to another thread, in a browser too.
 #[derive(Debug)]
 pub(crate) struct Lease {
     slots: Vec<u32>,
@@ -40,7 +40,7 @@ pub(crate) struct Slot {
 }
 
 impl Lease {
-    /// Numbers that go back to `home`.
+    /// Indices that go back to `home`.
     pub(crate) fn new(slots: Vec<u32>, home: Arc<Mutex<Vec<u32>>>) -> Self {
         Self { slots, home }
     }
@@ -53,7 +53,7 @@ impl Drop for Lease {
 }
 
 impl Slot {
-    /// What a bind group binds; the offset is dynamic.
+    /// The binding for a bind group; the offset is dynamic.
     pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
         let size = wgpu::BufferSize::new(u64::from(self.size));
         wgpu::BufferBinding { buffer: &self.page, offset: 0, size }

@@ -56,15 +56,26 @@ impl Past {
         let kept = match memory {
             Memory::None => Kept::Nothing(vec![0; batch]),
             Memory::Cache { .. } => {
-                let shape = KvCacheShape::new(batch, KV_HEADS, CONTEXT, HEAD_DIM);
+                let shape = KvCacheShape {
+                    batch,
+                    num_kv_heads: KV_HEADS,
+                    capacity: CONTEXT,
+                    head_dim: HEAD_DIM,
+                    value_dim: HEAD_DIM,
+                    ..Default::default()
+                };
                 let caches = (0..LAYERS).map(|_| gpu.kv_cache(&shape, Some(rotary)));
                 Kept::Caches(caches.collect::<std::result::Result<_, _>>()?)
             }
             Memory::Pages { .. } => {
-                let pages = batch * CONTEXT.div_ceil(PAGE_LEN);
                 let shape = PagedCacheShape {
-                    longest: CONTEXT,
-                    ..PagedCacheShape::new(KV_HEADS, PAGE_LEN, pages, HEAD_DIM)
+                    num_kv_heads: KV_HEADS,
+                    pages: batch * CONTEXT.div_ceil(PAGE_LEN),
+                    page_len: PAGE_LEN,
+                    longest: Some(CONTEXT),
+                    head_dim: HEAD_DIM,
+                    value_dim: HEAD_DIM,
+                    ..Default::default()
                 };
                 let layer = |_| -> Result<_> {
                     let mut cache = gpu.paged_kv_cache(&shape, Some(rotary))?;

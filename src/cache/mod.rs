@@ -1,11 +1,14 @@
 //! Caches of keys and values: shapes and bookkeeping, then buffers and what is recorded.
 
-mod lens;
 mod pool;
+mod ranges;
 mod shape;
-mod uploads;
+mod tokens;
 
+mod lens;
+mod rows;
 mod store;
+mod tables;
 
 mod contiguous;
 mod paged;
@@ -14,7 +17,8 @@ mod step;
 pub use contiguous::KvCache;
 pub use lens::CacheLensParams;
 pub use paged::{PagedBatch, PagedKvCache};
-pub use pool::{PagedCacheShape, PagedSequence};
-pub use shape::{CacheRotary, KvCacheShape};
+pub use pool::{PagePool, PagedSequence, PoolGrowth};
+pub use ranges::{AppendRange, CopyRange, SequenceRow};
+pub use shape::{CacheRotary, KvCacheShape, PagedCacheShape};
 pub use step::CacheStep;
-pub use store::CacheTokens;
+pub use tokens::CacheTokens;

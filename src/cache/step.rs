@@ -1,32 +1,61 @@
-//! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these further.
+//! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these
+//! further.
 
 use super::contiguous::KvCache;
-use super::store::{CacheTokens, Copy, NewRows};
+use super::lens::LenChange;
+use super::ranges::{check_capacity, to_u32};
+use super::rows::Target;
+use super::tokens::CacheTokens;
 use crate::call::Call;
 use crate::error::Error;
 use crate::ops::AttentionBuffers;
 use crate::problem::AttentionShape;
 
-/// New tokens bound to their buffers, of which [`KvCache::append_step`] records as many again for each sequence: what
-/// [`KvCache::bind_append`] returns.
+/// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each
+/// [`KvCache::append_step`] records as many of them again for every sequence.
+///
+/// Attention over the cache is bound beside it, and both are recorded for each token:
+///
+/// ```no_run
+/// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
+/// # fn steps(attention: &Attention, cache: &mut KvCache, device: &wgpu::Device, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
+/// # let [query, key, value, out] = buffers;
+/// # let num_heads = 8;
+/// let append = cache.bind_append(&CacheTokens::new(key, value, 1))?;
+/// let plan = attention.plan(&cache.step_shape(num_heads, 1))?;
+/// let attend = attention.bind(&plan, &cache.step_buffers(query, out))?;
+/// for _ in 0..100 {
+///     let mut encoder = device.create_command_encoder(&Default::default());
+///     // ... the layers that write query, key and value ...
+///     cache.append_step(&mut encoder, &append)?;
+///     attend.encode(&mut encoder);
+///     // ... and what reads out; submit.
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Queries are rotated at the same places by [`Rotary`](crate::Rotary) with
+/// [`TableRows::Last`](crate::TableRows::Last), after the keys have been appended.
 #[derive(Debug)]
 pub struct CacheStep {
     call: Call,
     len: usize,
-    /// Which cache it belongs to.
+    /// The lengths of the cache that it belongs to.
     lens: wgpu::Buffer,
 }
 
 impl KvCache {
-    /// The lengths of the sequences, u32 `[batch]`, as they are once what has been recorded so far has run. It may be read and
-    /// copied from.
+    /// The lengths of the sequences, u32 `[batch]`, as they are once what has been recorded so far
+    /// has run. It may be read and copied from.
     #[must_use]
     pub fn lens_buffer(&self) -> &wgpu::Buffer {
         &self.lens_buffer
     }
 
-    /// As [`KvCache::shape`], for a call that is bound once and recorded as sequences grow: how many keys there are it finds in
-    /// [`KvCache::lens_buffer`] when it runs. `kv_len` is the capacity.
+    /// As [`KvCache::shape`], for a call that is bound once and recorded as sequences grow: it
+    /// reads the number of keys from [`KvCache::lens_buffer`] when it runs. `kv_len` is the
+    /// capacity.
     #[must_use]
     pub fn step_shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
         AttentionShape {
@@ -47,65 +76,43 @@ impl KvCache {
         AttentionBuffers { lens: Some(&self.lens_buffer), ..self.buffers(query, out) }
     }
 
-    /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. What the buffers hold then counts, not what
-    /// they hold now.
+    /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. The buffers
+    /// are read when the step runs, not now.
     ///
-    /// Attention over the cache is bound beside it, and both are recorded for each token:
-    ///
-    /// ```no_run
-    /// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
-    /// # fn steps(attention: &Attention, cache: &mut KvCache, device: &wgpu::Device, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
-    /// # let [query, key, value, out] = buffers;
-    /// # let num_heads = 8;
-    /// let append = cache.bind_append(&CacheTokens::new(key, value, 1))?;
-    /// let plan = attention.plan(&cache.step_shape(num_heads, 1))?;
-    /// let attend = attention.bind(&plan, &cache.step_buffers(query, out))?;
-    /// for _ in 0..100 {
-    ///     let mut encoder = device.create_command_encoder(&Default::default());
-    ///     // ... the layers that write query, key and value ...
-    ///     cache.append_step(&mut encoder, &append)?;
-    ///     attend.encode(&mut encoder);
-    ///     // ... and what reads out; submit.
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Queries are rotated at the same places by [`Rotary`](crate::Rotary) with [`TableRows::Last`](crate::TableRows::Last), after the
-    /// keys have been appended.
+    /// See [`CacheStep`] for a loop of steps.
     ///
     /// # Errors
-    /// As [`KvCache::append`], room aside; [`Error::Invalid`] if sequences should take different numbers of tokens, or if rows, or
-    /// halves of a rotation, are of odd length and of 16 bits; [`Error::Unsupported`] if a head of a sequence is larger than a
-    /// binding.
+    /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take
+    /// different numbers of tokens, or if rows, or halves of a rotation, are of odd length and of
+    /// 16 bits; [`Error::Unsupported`] if a head of a sequence is larger than a binding.
     pub fn bind_append(&self, tokens: &CacheTokens<'_>) -> Result<CacheStep, Error> {
         if tokens.lens.is_some() {
             return Err(Error::invalid("lens", "none, as all sequences take as many", "some"));
         }
-        let mut copies = Vec::new();
         let lens = Some(&self.lens_buffer);
-        for NewRows { rows, view, x, out } in self.store.given(self.lens.len(), tokens, lens)? {
-            let problem = self.store.problem.append_behind(rows, view, tokens.len)?;
-            let program = self.store.plan(problem)?;
+        let sizes = [self.lens.len(), tokens.len];
+        let mut work = Vec::new();
+        for new in self.store.new_rows(sizes, tokens, lens)? {
+            let problem = new.rows.append_to(new.view, sizes, Target::BehindLens)?;
+            let program = self.store.program(problem)?;
             if program.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
-                return Err(Error::invalid(rows.argument(), expected, "an odd one"));
+                return Err(Error::invalid(new.rows.name, expected, "an odd one"));
             }
-            let positions = Some(self.lens_buffer.clone());
-            copies.push(Copy { program, x: x.clone(), out: out.clone(), positions });
+            work.push(new.work(program, lens));
         }
-        let added = u32::try_from(tokens.len).unwrap_or(u32::MAX);
-        let further = [self.change_lens(0..self.store.problem.batch(), [1, added])];
-        let change = Some(self.changed(&further));
-        let call = self.store.bind("append step to cache", &copies, change)?;
+        let all = 0..to_u32(self.lens.len());
+        work.push(self.change_lens(all, LenChange::Add(to_u32(tokens.len))));
+        let call = self.store.bind("append step to cache", &work)?;
         Ok(CacheStep { call, len: tokens.len, lens: self.lens_buffer.clone() })
     }
 
-    /// Records the new tokens of a step into `encoder`, behind those that each sequence holds: nothing is planned or created.
+    /// Records the new tokens of a step into `encoder`, behind those that each sequence holds:
+    /// nothing is planned or created.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a sequence has no room for them, or for a step of another cache. Nothing is recorded then, and the
-    /// cache is as it was.
+    /// [`Error::Invalid`] if a sequence has no capacity for them, or for a step of another cache.
+    /// Nothing is recorded then, and the cache is as it was.
     pub fn append_step(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -114,9 +121,7 @@ impl KvCache {
         if step.lens != self.lens_buffer {
             return Err(Error::invalid("step", "one of this cache", "that of another"));
         }
-        for (sequence, &held) in self.lens.iter().enumerate() {
-            self.store.problem.check_room("step", sequence, held, step.len)?;
-        }
+        check_capacity("step", &self.lens, self.capacity(), &vec![step.len; self.lens.len()])?;
         step.call.encode(encoder);
         self.lens.iter_mut().for_each(|len| *len += step.len);
         Ok(())

@@ -1,280 +1,353 @@
-//! What caches of keys and values share: their buffers, and rows on their way into them.
+//! The part that both caches share: buffers of keys and of values, and the work that is recorded
+//! for them.
 
-use super::shape::{CacheProblem, CacheRotary, Rows, Run, places};
-use super::uploads::Uploads;
-use crate::buffer::{BufferRange, output, upload};
+use super::ranges::{AppendRange, CopyRange, places};
+use super::rows::{CachedRows, Target};
+use super::shape::{CacheRotary, KvCacheShape};
+use super::tables::Tables;
+use super::tokens::CacheTokens;
+use crate::buffer::Parameters;
 use crate::call::Call;
-use crate::context::{Context, Footprint};
+use crate::context::Context;
 use crate::error::Error;
-use crate::ops::AttentionBuffers;
-use crate::plan::{Dispatch, Program, check_buffer};
-use crate::problem::{Layout, TokenProblem, View};
+use crate::plan::{Dispatch, Program, Variant, check_buffer};
+use crate::problem::{AttentionShape, Encoding, Layout, Strides, TokenProblem, View};
 use crate::tensor::{Given, Tensor};
 use std::sync::Arc;
-
-/// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
-#[derive(Clone, Copy, Debug)]
-pub struct CacheTokens<'a> {
-    /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the cache rotates.
-    pub key: &'a wgpu::Buffer,
-    /// `[batch, num_kv_heads, len, value_dim]`, as key.
-    pub value: &'a wgpu::Buffer,
-    /// Where key lies.
-    pub key_layout: Layout,
-    /// Where value lies.
-    pub value_layout: Layout,
-    /// Tokens per sequence.
-    pub len: usize,
-    /// How many of them each sequence takes, if not all: `[batch]`, at most `len` each, the last ones. Padding stands before
-    /// them, so that a sequence's last query and last key are the same token's.
-    pub lens: Option<&'a [usize]>,
-}
-
-impl<'a> CacheTokens<'a> {
-    /// Contiguous keys and values of `len` tokens for each sequence; change any field from there.
-    #[must_use]
-    pub fn new(key: &'a wgpu::Buffer, value: &'a wgpu::Buffer, len: usize) -> Self {
-        Self { key, value, key_layout: Layout::Bhsd, value_layout: Layout::Bhsd, len, lens: None }
-    }
-}
 
 /// Keys and values in two buffers, and the tables by which keys are rotated.
 #[derive(Debug)]
 pub(super) struct CacheStore {
     pub(super) context: Arc<Context>,
-    pub(super) problem: CacheProblem,
-    pub(super) key: wgpu::Buffer,
-    pub(super) value: wgpu::Buffer,
-    tables: Option<[wgpu::Buffer; 2]>,
-    /// Tables of pages and places.
-    pub(super) uploads: Uploads,
+    pub(super) shape: KvCacheShape,
+    pub(super) key: CachedRows,
+    pub(super) value: CachedRows,
+    rotary: Parameters,
+    pub(super) tables: Tables,
 }
 
-/// So many rows from one place, sequence and row, to another.
-pub(super) struct Move {
-    pub(super) places: [[u32; 2]; 2],
-    pub(super) count: u32,
-}
-
-/// What becomes of lengths on the GPU once rows have moved.
-#[derive(Clone, Copy)]
-pub(super) struct LensChange<'a> {
-    pub(super) lens: &'a wgpu::Buffer,
-    pub(super) dispatches: &'a [Dispatch],
-}
-
-/// New keys or values: the cache's rows for them, where they lie, their buffer and the cache's own.
+/// New keys or new values: the cache's rows for them, and where they lie until then.
 pub(super) struct NewRows<'a> {
-    pub(super) rows: &'a Rows,
+    pub(super) rows: &'a CachedRows,
+    pub(super) buffer: &'a wgpu::Buffer,
     pub(super) view: View,
-    pub(super) x: &'a wgpu::Buffer,
-    pub(super) out: &'a wgpu::Buffer,
 }
 
-/// Rows of one buffer on their way into another.
-pub(super) struct Copy {
-    pub(super) program: Program,
-    pub(super) x: wgpu::Buffer,
-    pub(super) out: wgpu::Buffer,
-    /// What says where they go, if the plan does not.
-    pub(super) positions: Option<wgpu::Buffer>,
+/// Dispatches, and the buffers that they bind besides the tables of the cache.
+pub(super) struct Work {
+    pub(super) dispatches: Vec<Dispatch>,
+    pub(super) buffers: Vec<(Tensor, wgpu::Buffer)>,
+}
+
+impl Work {
+    pub(super) fn new<'a>(
+        dispatches: Vec<Dispatch>,
+        buffers: impl IntoIterator<Item = (Tensor, Option<&'a wgpu::Buffer>)>,
+    ) -> Self {
+        let given =
+            buffers.into_iter().filter_map(|(tensor, buffer)| Some((tensor, buffer?.clone())));
+        Self { dispatches, buffers: given.collect() }
+    }
+}
+
+impl NewRows<'_> {
+    /// A program by which they go into the cache, with the buffer that says where if the plan does
+    /// not.
+    pub(super) fn work(&self, program: Program, positions: Option<&wgpu::Buffer>) -> Work {
+        let [x, out] = [self.buffer, &self.rows.buffer].map(Some);
+        let buffers = [(Tensor::X, x), (Tensor::Out, out), (Tensor::Positions, positions)];
+        Work::new(program.dispatches, buffers)
+    }
 }
 
 impl CacheStore {
+    /// An empty cache whose sequences have `longest` tokens at most.
     pub(super) fn new(
         context: Arc<Context>,
-        problem: CacheProblem,
+        shape: &KvCacheShape,
+        longest: usize,
         rotary: Option<CacheRotary<'_>>,
     ) -> Result<Self, Error> {
+        shape.check()?;
+        let encoding = rotary.map(|rotary| rotary.encoding(shape.head_dim, longest)).transpose()?;
+        let encoding = encoding.unwrap_or(Encoding::Copy);
         let device = &context.device;
-        let key = output(device, "cached keys", problem.bytes(problem.key.view.extent))?;
-        let value = output(device, "cached values", problem.bytes(problem.value.view.extent))?;
-        let floats = |label, table: &[f32]| upload(device, label, bytemuck::cast_slice(table));
-        let tables = match rotary {
-            Some(CacheRotary { cos, sin, .. }) => Some([floats("cos", cos)?, floats("sin", sin)?]),
-            None => None,
+        let (key, value) = (("key", "cached keys"), ("value", "cached values"));
+        let key = CachedRows::new(device, key, shape, shape.head_dim, encoding)?;
+        let value = CachedRows::new(device, value, shape, shape.value_dim, Encoding::Copy)?;
+        let tables = [
+            (Tensor::Cos, "cos", rotary.map(|rotary| rotary.cos)),
+            (Tensor::Sin, "sin", rotary.map(|rotary| rotary.sin)),
+        ];
+        let rotary = Parameters::upload(device, &tables)?;
+        Ok(Self { context, shape: *shape, key, value, rotary, tables: Tables::default() })
+    }
+
+    /// The cosines and sines that keys are rotated by.
+    pub(super) fn rotary(&self) -> Option<[&wgpu::Buffer; 2]> {
+        Some([self.rotary.get(Tensor::Cos)?, self.rotary.get(Tensor::Sin)?])
+    }
+
+    /// Attention to sequences of these lengths, without queries.
+    pub(super) fn keys(&self, lens: &[usize]) -> AttentionShape {
+        let KvCacheShape { num_kv_heads, head_dim, value_dim, element, .. } = self.shape;
+        let longest = lens.iter().copied().max().unwrap_or_default();
+        let is_ragged = lens.iter().any(|&len| len != longest);
+        let layout = |rows: &CachedRows| {
+            let View { batch, head, row, .. } = rows.view();
+            let [batch, head, row] = [batch, head, row].map(|stride| stride as usize);
+            Layout::Strided(Strides { offset: 0, batch, head, row })
         };
-        let uploads = Uploads::new(device, &context.queue);
-        Ok(Self { context, problem, key, value, tables, uploads })
+        AttentionShape {
+            num_kv_heads,
+            kv_len: longest,
+            kv_lens: is_ragged.then(|| lens.to_vec()),
+            value_dim,
+            element,
+            key: layout(&self.key),
+            value: layout(&self.value),
+            cached: true,
+            ..AttentionShape::new(lens.len(), 0, 0, head_dim)
+        }
     }
 
-    pub(super) fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
-        self.tables.as_ref().map(|[cos, sin]| [cos, sin])
-    }
-
-    pub(super) fn buffers<'a>(
-        &'a self,
-        query: &'a wgpu::Buffer,
-        out: &'a wgpu::Buffer,
-    ) -> AttentionBuffers<'a> {
-        AttentionBuffers::new(query, &self.key, &self.value, out)
-    }
-
-    pub(super) fn footprint(&self) -> Footprint {
-        self.context.footprint()
-    }
-
-    /// Compiles what contiguous new tokens need, of one run and, where there may be, of several.
-    pub(super) async fn prepare(
-        &self,
-        sizes: [usize; 2],
-        runs: &[Run],
-        may_be_several: bool,
-    ) -> Result<(), Error> {
-        for rows in [&self.problem.key, &self.problem.value] {
-            let x = self.problem.tokens(rows, sizes, Layout::Bhsd)?;
-            let mut plans = self.plans(rows, x, sizes, runs)?;
+    /// Compiles the pipelines for contiguous new tokens, and the variant that changes lengths, if
+    /// these are on the GPU too.
+    pub(super) async fn prepare(&self, lens: Option<Variant>) -> Result<(), Error> {
+        let may_be_several = self.shape.batch > 1 || lens.is_none();
+        let mut variants = Vec::from_iter(lens);
+        let one = AppendRange { sequences: 0..1, count: 1, ..AppendRange::default() };
+        let is_empty = self.shape.batch == 0 || self.shape.capacity == 0;
+        for rows in [&self.key, &self.value].into_iter().filter(|_| !is_empty) {
+            let x = rows.tokens([1, 1], Layout::Bhsd)?;
+            variants.extend(self.program(rows.append(x, &one))?.variants());
             if may_be_several {
-                plans.extend(self.plans(rows, x, sizes, &[runs, runs].concat())?);
-            }
-            for program in plans {
-                self.context.pipelines.prepare(&program.variants()).await?;
+                let places = Target::Places(std::slice::from_ref(&one));
+                let program = self.program(rows.append_to(x, [1, 1], places)?)?;
+                variants.extend(program.variants().into_iter().filter(|_| !program.packs()));
             }
         }
-        Ok(())
+        self.context.pipelines.prepare(&variants).await
     }
 
-    /// Records `moves`, then new tokens of `batch` sequences on their way to their places; on an error, nothing.
-    pub(super) fn append(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        batch: usize,
-        tokens: &CacheTokens<'_>,
-        (moves, runs): (&[Move], &[Run]),
-        change: Option<LensChange<'_>>,
-    ) -> Result<(), Error> {
-        let sizes = [batch, tokens.len];
-        let mut copies = self.moved(moves)?;
-        for NewRows { rows, view, x, out } in self.given(batch, tokens, change.map(|c| c.lens))? {
-            let copy = |program| Copy { program, x: x.clone(), out: out.clone(), positions: None };
-            copies.extend(self.plans(rows, view, sizes, runs)?.into_iter().map(copy));
-        }
-        let goes_to_places = |copy: &&mut Copy| {
-            copy.program.dispatches.iter().any(|d| d.find(Tensor::Positions).is_some())
-        };
-        let mut named = copies.iter_mut().filter(goes_to_places).peekable();
-        if named.peek().is_some() {
-            let table = places(sizes, runs);
-            let (lease, table) = self.uploads.lease(bytemuck::cast_slice(&table))?;
-            encoder.on_submitted_work_done(move || drop(lease));
-            named.for_each(|copy| copy.positions = Some(table.clone()));
-        }
-        self.bind("append to cache", &copies, change)?.encode(encoder);
-        Ok(())
-    }
-
-    /// What new tokens of `batch` sequences are and where they go, with buffers that fit; `lens` is the cache's own, if it has
-    /// lengths on the GPU.
-    pub(super) fn given<'a>(
+    /// New tokens `[sequences, len]`, with buffers that fit and are none of the cache's own, `lens`
+    /// among these.
+    pub(super) fn new_rows<'a>(
         &'a self,
-        batch: usize,
+        sizes: [usize; 2],
         tokens: &CacheTokens<'a>,
         lens: Option<&wgpu::Buffer>,
     ) -> Result<[NewRows<'a>; 2], Error> {
-        let given = |argument, rows, out, x: &'a wgpu::Buffer, layout| {
-            let view = self.problem.tokens(rows, [batch, tokens.len], layout)?;
-            let per_word = self.problem.shape.element.per_word();
-            let given = Given::input(Tensor::X, argument, view, per_word);
-            check_buffer(&given, Some(x.into()), 1, false)?;
-            if *x == self.key || *x == self.value || Some(x) == lens {
-                return Err(Error::invalid(argument, "a buffer of its own", "that of the cache"));
+        let new = |rows: &'a CachedRows, buffer: &'a wgpu::Buffer, layout| {
+            let view = rows.tokens(sizes, layout)?;
+            let per_word = self.shape.element.per_word();
+            let given = Given::input(Tensor::X, rows.name, view, per_word);
+            check_buffer(&given, Some(buffer.into()), 1, false)?;
+            let own = [Some(&self.key.buffer), Some(&self.value.buffer), lens];
+            if own.contains(&Some(buffer)) {
+                return Err(Error::invalid(rows.name, "a buffer of its own", "that of the cache"));
             }
-            Ok(NewRows { rows, view, x, out })
+            Ok(NewRows { rows, buffer, view })
         };
-        let CacheProblem { key, value, .. } = &self.problem;
         Ok([
-            given("key", key, &self.key, tokens.key, tokens.key_layout)?,
-            given("value", value, &self.value, tokens.value, tokens.value_layout)?,
+            new(&self.key, tokens.key, tokens.key_layout)?,
+            new(&self.value, tokens.value, tokens.value_layout)?,
         ])
     }
 
-    /// Records `moves`, if there are any, and what becomes of lengths.
-    pub(super) fn relocate(
+    /// Work that appends the new tokens that `ranges` name. A table says where those of several
+    /// ranges go, unless rows share words: then each range has a program of its own.
+    pub(super) fn append(
         &self,
-        encoder: &mut wgpu::CommandEncoder,
-        moves: &[Move],
-        change: Option<LensChange<'_>>,
-    ) -> Result<(), Error> {
-        self.bind("copy in cache", &self.moved(moves)?, change)?.encode(encoder);
-        Ok(())
-    }
-
-    /// One dispatch cannot read and write one buffer through two bindings, so rows are copied aside, and back.
-    fn moved(&self, moves: &[Move]) -> Result<Vec<Copy>, Error> {
-        let mut halves = Vec::new();
-        for Move { places, count } in moves {
-            for (rows, own) in [(&self.problem.key, &self.key), (&self.problem.value, &self.value)]
-            {
-                halves.push((self.problem.fork(rows, *places, *count)?, own));
+        encoder: &wgpu::CommandEncoder,
+        sizes: [usize; 2],
+        new: &[NewRows<'_>],
+        ranges: &[AppendRange],
+    ) -> Result<Vec<Work>, Error> {
+        let mut work = Vec::new();
+        let mut table = None;
+        for new in new {
+            if ranges.len() > 1 {
+                let problem = new.rows.append_to(new.view, sizes, Target::Places(ranges))?;
+                let program = self.program(problem)?;
+                if !program.packs() {
+                    let table = match &mut table {
+                        Some(table) => table,
+                        None => {
+                            let places = places(sizes, ranges);
+                            table.insert(self.tables.upload(&self.context, encoder, &places)?)
+                        }
+                    };
+                    work.push(new.work(program, Some(table)));
+                    continue;
+                }
+            }
+            for range in ranges {
+                let program = self.program(new.rows.append(new.view, range))?;
+                work.push(new.work(program, None));
             }
         }
-        let extent = halves.iter().map(|([aside, _], _)| aside.out.extent).max();
-        let bytes = self.problem.bytes(extent.unwrap_or_default());
-        let Some(aside) = self.context.own(Tensor::Aside, bytes)? else { return Ok(Vec::new()) };
-        let mut copies = Vec::new();
-        for ([there, back], own) in halves {
-            let ways = [(there, own, &aside), (back, &aside, own)];
-            for (problem, x, out) in ways {
-                let program = self.plan(problem)?;
-                copies.push(Copy { program, x: x.clone(), out: out.clone(), positions: None });
-            }
-        }
-        Ok(copies)
+        Ok(work)
     }
 
-    pub(super) fn plan(&self, problem: TokenProblem) -> Result<Program, Error> {
+    /// Work that copies rows within the cache. One dispatch cannot read and write one buffer
+    /// through two bindings, so rows are copied aside, and back.
+    pub(super) fn copy(&self, copies: &[CopyRange]) -> Result<Vec<Work>, Error> {
+        let mut problems = Vec::new();
+        for copy in copies {
+            for rows in [&self.key, &self.value] {
+                problems.push((&rows.buffer, rows.copy(copy)?));
+            }
+        }
+        let extent = problems.iter().map(|(_, [away, _])| away.out.extent).max();
+        let words = extent.unwrap_or_default().div_ceil(self.shape.element.per_word());
+        let aside = self.context.own(Tensor::Aside, u64::from(words) * 4)?;
+        let Some(aside) = &aside else { return Ok(Vec::new()) };
+        let mut work = Vec::new();
+        for (own, [away, back]) in problems {
+            for (problem, x, out) in [(away, own, aside), (back, aside, own)] {
+                let dispatches = self.program(problem)?.dispatches;
+                work.push(Work::new(dispatches, [(Tensor::X, Some(x)), (Tensor::Out, Some(out))]));
+            }
+        }
+        Ok(work)
+    }
+
+    pub(super) fn program(&self, problem: TokenProblem) -> Result<Program, Error> {
         problem.program(&self.context.capabilities)
     }
 
-    /// New keys or values on their way to their places. Of several runs a table names these, unless rows share words: then each
-    /// has a plan of its own.
-    fn plans(
+    /// Records work into `encoder`.
+    pub(super) fn record(
         &self,
-        rows: &Rows,
-        x: View,
-        sizes: [usize; 2],
-        runs: &[Run],
-    ) -> Result<Vec<Program>, Error> {
-        if runs.len() > 1 {
-            let program = self.plan(self.problem.append_to_places(rows, x, sizes, runs)?)?;
-            if !program.packs() {
-                return Ok(vec![program]);
-            }
-        }
-        runs.iter().map(|run| self.plan(self.problem.append(rows, x, run)?)).collect()
+        encoder: &mut wgpu::CommandEncoder,
+        label: &'static str,
+        work: &[Work],
+    ) -> Result<(), Error> {
+        self.bind(label, work)?.encode(encoder);
+        Ok(())
     }
 
-    /// Copies, and then what becomes of lengths, ready to be recorded.
-    pub(super) fn bind(
-        &self,
-        label: &'static str,
-        copies: &[Copy],
-        change: Option<LensChange<'_>>,
-    ) -> Result<Call, Error> {
+    /// Work in order, ready to be recorded.
+    pub(super) fn bind(&self, label: &'static str, work: &[Work]) -> Result<Call, Error> {
         let mut steps = Vec::new();
-        for Copy { program, x, out, positions } in copies {
-            let [cos, sin] = self.tables().map_or([None; 2], |tables| tables.map(Some));
-            let find = |tensor| match tensor {
-                Tensor::X => Some(x),
-                Tensor::Out => Some(out),
-                Tensor::Cos => cos,
-                Tensor::Sin => sin,
-                Tensor::Positions => positions.as_ref(),
-                _ => None,
+        for Work { dispatches, buffers } in work {
+            let find = |tensor| {
+                let given = buffers.iter().find(|(given, _)| *given == tensor);
+                let given = given.map(|(_, buffer)| buffer);
+                given.or_else(|| self.rotary.get(tensor)).map(Into::into)
             };
-            let find = |tensor| find(tensor).map(BufferRange::from);
-            steps.extend(self.context.steps(&program.dispatches, find)?);
-        }
-        if let Some(LensChange { lens, dispatches }) = change {
-            steps.extend(self.context.steps(dispatches, |_| Some(lens.into()))?);
+            steps.extend(self.context.steps(dispatches, find)?);
         }
         self.context.call(label, &steps)
     }
 }
 
-/// The places of the last `q_len` tokens of sequences of these lengths, 0 before the first.
-pub(super) fn positions(lens: &[usize], q_len: usize) -> Vec<u32> {
-    let place =
-        |len: usize, i: usize| u32::try_from((len + i).saturating_sub(q_len)).unwrap_or(u32::MAX);
-    lens.iter().flat_map(|&len| (0..q_len).map(move |i| place(len, i))).collect()
+/// The methods of both caches that only look at their store.
+macro_rules! of_store {
+    ($cache:ident, $shape:ident, $dims:literal) => {
+        impl $cache {
+            /// An empty cache on your device, with pipelines of its own: those of one
+            /// [`Gpu`](crate::Gpu) share them. With `rotary`, new keys are rotated on their way in.
+            ///
+            /// # Errors
+            /// [`Error::Invalid`](crate::Error::Invalid) for a shape or table that cannot be;
+            /// [`Error::Unsupported`](crate::Error::Unsupported) or
+            /// [`Error::Device`](crate::Error::Device) if the device has no memory for it.
+            pub fn new(
+                device: &wgpu::Device,
+                queue: &wgpu::Queue,
+                shape: &$shape,
+                rotary: Option<CacheRotary<'_>>,
+            ) -> Result<Self, crate::Error> {
+                let context = Context::new(device, queue, crate::Capabilities::of(device));
+                Self::from_context(Arc::new(context), shape, rotary)
+            }
+
+            #[doc = concat!("The keys, `[", $dims, ", head_dim]`, which can be copied from.")]
+            #[must_use]
+            pub fn key(&self) -> &wgpu::Buffer {
+                &self.store.key.buffer
+            }
+
+            #[doc = concat!("The values, `[", $dims, ", value_dim]`, which can be copied from.")]
+            #[must_use]
+            pub fn value(&self) -> &wgpu::Buffer {
+                &self.store.value.buffer
+            }
+
+            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::Rotary) turns
+            /// queries by the same.
+            #[must_use]
+            pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
+                self.store.rotary()
+            }
+
+            /// Pipelines, uniform slots and workspace made on this cache's device so far, without
+            /// the cache's own buffers.
+            #[must_use]
+            pub fn footprint(&self) -> crate::Footprint {
+                self.store.context.footprint()
+            }
+
+            /// Compiles the pipelines for contiguous new tokens now rather than at the first
+            /// `append`, and reports what the shader compiler says.
+            ///
+            /// # Errors
+            /// [`Error::Shader`](crate::Error::Shader).
+            pub async fn prepare(&self) -> Result<(), crate::Error> {
+                self.store.prepare(self.lens_variant()).await
+            }
+
+            #[doc = concat!("As [`", stringify!($cache), "::prepare`], blocking.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($cache), "::prepare`].")]
+            pub fn prepare_blocking(&self) -> Result<(), crate::Error> {
+                pollster::block_on(self.prepare())
+            }
+        }
+    };
 }
+
+/// The methods by which attention reads sequences of a cache.
+macro_rules! read_by_attention {
+    ($read:ident) => {
+        impl $read {
+            /// Tokens that each sequence holds.
+            #[must_use]
+            pub fn lens(&self) -> &[usize] {
+                &self.lens
+            }
+
+            /// The places of the last `q_len` tokens of each sequence, `[batch, q_len]`, for
+            /// [`TableRows::Named`](crate::TableRows::Named); 0 before the first.
+            #[must_use]
+            pub fn positions(&self, q_len: usize) -> Vec<u32> {
+                super::ranges::positions(&self.lens, q_len)
+            }
+
+            /// Attention of `q_len` queries to what the sequences hold now; change any field but
+            /// those of keys and values from there. `kv_len` is the longest sequence, `kv_lens` are
+            /// given if they differ. Causality, windows and ALiBi need
+            /// [`Align::BottomRight`](crate::Align).
+            #[must_use]
+            pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
+                AttentionShape { num_heads, q_len, ..self.keys() }
+            }
+
+            #[doc = concat!("The buffers of a call with [`", stringify!($read), "::shape`]; add optional ones by struct update.")]
+            #[must_use]
+            pub fn buffers<'a>(
+                &'a self,
+                query: &'a wgpu::Buffer,
+                out: &'a wgpu::Buffer,
+            ) -> AttentionBuffers<'a> {
+                let (key, value, pages) = self.key_buffers();
+                AttentionBuffers { pages, ..AttentionBuffers::new(query, key, value, out) }
+            }
+        }
+    };
+}
+
+pub(super) use {of_store, read_by_attention};

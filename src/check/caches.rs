@@ -146,10 +146,14 @@ impl<T: Element> Story<T> {
 
     /// A chunk, then tokens one by one, the last as a step that is bound.
     fn cached(&self, gpu: &Gpu) -> Result<Vec<Vec<f32>>, Error> {
+        let [head_dim, value_dim] = self.dims;
         let shape = KvCacheShape {
-            value_dim: self.dims[1],
+            batch: CHUNK.len(),
+            num_kv_heads: KV_HEADS,
+            capacity: LONGEST,
+            head_dim,
+            value_dim,
             element: T::TYPE,
-            ..KvCacheShape::new(CHUNK.len(), KV_HEADS, LONGEST, self.dims[0])
         };
         let mut cache = gpu.kv_cache(&shape, Some(self.rotary()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -173,11 +177,15 @@ impl<T: Element> Story<T> {
 
     /// The same in pages, which another sequence shares until it goes its own way.
     fn paged(&self, gpu: &Gpu) -> Result<Vec<Vec<f32>>, Error> {
+        let [head_dim, value_dim] = self.dims;
         let shape = PagedCacheShape {
-            value_dim: self.dims[1],
+            num_kv_heads: KV_HEADS,
+            pages: 12,
+            page_len: 16,
+            longest: Some(LONGEST),
+            head_dim,
+            value_dim,
             element: T::TYPE,
-            longest: LONGEST,
-            ..PagedCacheShape::new(KV_HEADS, 16, 12, self.dims[0])
         };
         let mut cache = gpu.paged_kv_cache(&shape, Some(self.rotary()))?;
         let sequences = CHUNK.map(|_| cache.add());

@@ -1,9 +1,7 @@
 //! The definition of attention, in f64.
 
-#[cfg(feature = "rayon")]
-use rayon::prelude::*;
-
-use super::row::{Row, Softmax, place, row_indices};
+use super::row::Row;
+use super::shared::{Softmax, add_scaled, map};
 use crate::error::Error;
 use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
 use crate::tensor::Tensor;
@@ -11,25 +9,26 @@ use std::ops::{Index, IndexMut};
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
-/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the weighted
-/// sum of the values. Of the shape's optional outputs it gives those that are asked for, each of the length
-/// its layout reaches; elements that a strided layout skips are 0.
+/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the
+/// weighted sum of the values. It gives the optional outputs that the shape asks for, each of the
+/// length its layout reaches; elements that a strided layout skips are 0.
 ///
 /// - query: `[batch, num_heads, q_len, head_dim]`
 /// - key: `[batch, num_kv_heads, kv_len, head_dim]`
 /// - value: `[batch, num_kv_heads, kv_len, value_dim]`
 /// - out: `[batch, num_heads, q_len, value_dim]`
 ///
-/// What is easily guessed wrong:
+/// Details that are easily guessed wrong:
 ///
-/// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0 and
-///   its masked score `-inf` in every row. Raw and capped scores come before the masks and are there for
-///   hidden keys too.
-/// - A row that sees no key has out 0, weights 0 and lse `-inf`, unless the shape has something that joins whole rows.
-/// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its lse
-///   to NaN.
-/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which its
-///   value is multiplied by; a row that sees no other is NaN, not empty.
+/// - A hidden key adds nothing, even if its key or value holds NaN or infinities: its weight is 0
+///   and its masked score `-inf` in every row. Raw and capped scores come before the masks and are
+///   there for hidden keys too.
+/// - A row that sees no key has out 0, weights 0 and lse `-inf`, unless the shape has something
+///   that joins whole rows.
+/// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its
+///   lse to NaN.
+/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which
+///   its value is multiplied by; a row that sees no other is NaN, not empty.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
@@ -43,9 +42,9 @@ use std::ops::{Index, IndexMut};
 /// # Ok::<(), wgpu_attention::Error>(())
 /// ```
 ///
-/// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.1; softcap as in
-/// Gemma 2, arXiv 2408.00118; linear biases: Press et al., arXiv 2108.12409; grouped heads: Ainslie et al.,
-/// arXiv 2305.13245.
+/// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.1; softcap as
+/// in Gemma 2, arXiv 2408.00118; linear biases: Press et al., arXiv 2108.12409; grouped heads:
+/// Ainslie et al., arXiv 2305.13245.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout, option or slice that cannot be used.
@@ -56,58 +55,41 @@ pub fn attention<T: Element>(
 ) -> Result<Outputs<f64>, Error> {
     let problem = Problem::new(shape, options)?;
     inputs.validate(&problem)?;
-    // What a buffer says when a GPU's call runs is known here.
+    // Lengths that a GPU reads from a buffer when the call runs are known here.
     let problem = Problem::new(&shape.with_lens(inputs.lens), options)?;
     let widened = inputs.widen();
     let inputs = &widened.inputs(inputs);
     let mut outputs =
         ByOutput::new(|tensor| Some(vec![0.0; problem.view(tensor)?.extent as usize]));
     for part in problem.uniform() {
-        attend_part(&part, inputs, &mut outputs);
+        let rows: Vec<Row<'_>> = Row::all(&part, inputs).collect();
+        for (row, found) in rows.iter().zip(map(rows.clone(), |row| attend(&part, row))) {
+            for tensor in Tensor::OUTPUTS {
+                let (view, to) = (part.view(tensor), outputs[tensor].as_mut());
+                if let (Some(view), Some(from), Some(to)) = (view, &found[tensor], to) {
+                    to[row.place(&view)..][..from.len()].copy_from_slice(from);
+                }
+            }
+        }
     }
     let out = outputs[Tensor::Out].take().unwrap_or_default();
     Outputs::collect(out, |tensor| Ok(outputs[tensor].take()))
 }
 
-/// The rows of one part of a problem, in their places in the outputs of the whole.
-fn attend_part(part: &Problem, inputs: &Inputs<'_>, outputs: &mut ByOutput<Option<Vec<f64>>>) {
-    let mut dense = dense_rows(part, inputs, &row_indices(part).collect::<Vec<_>>());
-    for tensor in Tensor::OUTPUTS {
-        if let (Some(view), Some(dense), Some(placed)) =
-            (part.view(tensor), dense[tensor].take(), outputs[tensor].as_mut())
-        {
-            place(dense, part, &view, part.columns(tensor) as usize, placed);
-        }
-    }
-}
-
-/// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one after the other.
+/// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one after
+/// the other.
 pub(crate) fn attend_rows(
     problem: &Problem,
     inputs: &Inputs<'_>,
     rows: &[[usize; 3]],
 ) -> Result<Outputs<f64>, Error> {
-    let mut dense = dense_rows(problem, inputs, rows);
-    let out = dense[Tensor::Out].take().unwrap_or_default();
-    Outputs::collect(out, |tensor| Ok(dense[tensor].take()))
-}
-
-fn dense_rows(
-    problem: &Problem,
-    inputs: &Inputs<'_>,
-    rows: &[[usize; 3]],
-) -> ByOutput<Option<Vec<f64>>> {
-    let columns = |tensor| problem.columns(tensor) as usize;
-    let mut dense = ByOutput::new(|tensor| {
-        problem.view(tensor).map(|_| vec![0.0; rows.len() * columns(tensor)])
-    });
-    let mut rest = ByOutput(dense.0.each_mut().map(Option::as_deref_mut));
-    let tasks = rows.iter().map(|&place| Task {
-        row: Row::new(problem, inputs, place),
-        outputs: ByOutput::new(|tensor| rest[tensor].as_mut()?.split_off_mut(..columns(tensor))),
-    });
-    for_each(tasks.collect(), |task| attend(problem, task));
-    dense
+    let found = map(rows.to_vec(), |place| attend(problem, Row::new(problem, inputs, place)));
+    let joined = |tensor| {
+        problem.view(tensor)?;
+        Some(found.iter().filter_map(|row| row[tensor].as_deref()).flatten().copied().collect())
+    };
+    let out: Option<Vec<f64>> = joined(Tensor::Out);
+    Outputs::collect(out.unwrap_or_default(), |tensor| Ok(joined(tensor)))
 }
 
 /// [`attention`], computed in f64 and rounded at the end: what a machine without a GPU gives.
@@ -161,71 +143,56 @@ impl<T> IndexMut<Tensor> for ByOutput<T> {
     }
 }
 
-/// One row, and the slices that it fills.
-struct Task<'a> {
-    row: Row<'a>,
-    outputs: ByOutput<Option<&'a mut [f64]>>,
-}
-
-#[cfg(feature = "rayon")]
-fn for_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Send + Sync) {
-    tasks.into_par_iter().for_each(work);
-}
-
-#[cfg(not(feature = "rayon"))]
-fn for_each<T>(tasks: Vec<T>, work: impl Fn(T)) {
-    tasks.into_iter().for_each(work);
-}
-
-fn attend(problem: &Problem, mut task: Task<'_>) {
-    let scores = score(problem, &mut task);
-    let Task { row, mut outputs } = task;
-    if let Some(masked_scores) = &mut outputs[Tensor::MaskedScores] {
-        masked_scores.copy_from_slice(&scores);
-    }
-    let visible: Vec<bool> = (0..scores.len()).map(|j| row.sees(j)).collect();
-    let Softmax { weights, lse } = row.softmax(&scores, &visible);
-    if let Some([place]) = outputs[Tensor::Lse].as_deref_mut() {
-        *place = lse;
-    }
-    let out = outputs[Tensor::Out].as_deref_mut().unwrap_or_default();
-    for (j, weight) in weights.iter().enumerate().filter(|&(j, _)| visible[j]) {
-        for (out, &value) in out.iter_mut().zip(row.value(j)) {
-            *out += *weight * f64::from(value);
+/// One row of each output.
+fn attend(problem: &Problem, row: Row<'_>) -> ByOutput<Option<Vec<f64>>> {
+    let mut outputs = ByOutput::new(|tensor| {
+        problem.view(tensor).map(|_| vec![0.0; problem.columns(tensor) as usize])
+    });
+    let scores = scores(problem, row, &mut outputs);
+    let Softmax { weights, lse } = row.softmax(&scores);
+    if let Some(out) = &mut outputs[Tensor::Out] {
+        for (j, weight) in weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
+            add_scaled(out, *weight, row.value(j));
         }
     }
-    if let Some(stored) = &mut outputs[Tensor::Weights] {
-        stored.copy_from_slice(&weights);
+    let masked_scores = scores.into_iter().map(|score| score.unwrap_or(f64::NEG_INFINITY));
+    for (tensor, found) in [
+        (Tensor::Lse, vec![lse]),
+        (Tensor::Weights, weights),
+        (Tensor::MaskedScores, masked_scores.collect()),
+    ] {
+        outputs[tensor] = outputs[tensor].take().map(|_| found);
     }
+    outputs
 }
 
-/// The row's scores after bias and masks, `-inf` where hidden.
-fn score(problem: &Problem, task: &mut Task<'_>) -> Vec<f64> {
-    let row = task.row;
+/// The row's scores after bias and masks, none where hidden; those before are outputs.
+fn scores(
+    problem: &Problem,
+    row: Row<'_>,
+    outputs: &mut ByOutput<Option<Vec<f64>>>,
+) -> Vec<Option<f64>> {
     let query: Vec<f64> = row.query().iter().copied().map(f64::from).collect();
     let slope = row.slope().map(f64::from);
     let early = [Tensor::RawScores, Tensor::CappedScores];
-    let unmasked = early.into_iter().any(|tensor| task.outputs[tensor].is_some());
-    let mut scores = vec![f64::NEG_INFINITY; problem.kv_len as usize];
-    for (j, masked) in scores.iter_mut().enumerate() {
+    let unmasked = early.into_iter().any(|tensor| outputs[tensor].is_some());
+    let mut score = |j: usize| {
         let visible = row.sees(j);
         if !visible && !unmasked {
-            continue;
+            return None;
         }
         let raw = problem.scale * dot(&query, row.key(j));
         let capped = problem.softcap.map(f64::from).map_or(raw, |cap| cap * (raw / cap).tanh());
         for (tensor, score) in early.into_iter().zip([raw, capped]) {
-            if let Some(scores) = &mut task.outputs[tensor] {
+            if let Some(scores) = &mut outputs[tensor] {
                 scores[j] = score;
             }
         }
-        if visible {
-            let bias = row.bias(j).map_or(0.0, f64::from);
-            let alibi = slope.map_or(0.0, |slope| -slope * row.distance(j) as f64);
-            *masked = capped + bias + alibi;
-        }
-    }
-    scores
+        let bias = row.bias(j).map_or(0.0, f64::from);
+        let alibi = slope.map_or(0.0, |slope| -slope * row.distance(j) as f64);
+        visible.then_some(capped + bias + alibi)
+    };
+    (0..problem.kv_len as usize).map(&mut score).collect()
 }
 
 /// Eight sums side by side, which the compiler can keep in vector registers.

@@ -1,9 +1,11 @@
 //! Results over parts of the keys merged by the definition of lse, in f64.
 
+use super::shared::{add_scaled, softmax, wide};
 use crate::error::Error;
 use crate::problem::{Element, MergeInputs, MergeProblem, MergeShape, Outputs};
 
-/// Merges out and lse over parts of the keys: out weighed by `exp(lse)`, lse the log of their sum. Gives both.
+/// Merges out and lse over parts of the keys: out weighed by `exp(lse)`, lse the log of their sum.
+/// Gives both.
 ///
 /// A part whose lse is `-inf` is left out; where all are, out is 0 and lse `-inf`.
 ///
@@ -18,24 +20,20 @@ pub fn merge<T: Element>(
     let problem = MergeProblem::new(shape)?;
     inputs.validate(&problem)?;
     let (rows, columns) = (problem.lse.extent as usize, shape.value_dim);
+    let parts = wide(inputs.out);
     let mut out = vec![0.0; rows * columns];
-    let mut lse = vec![f64::NEG_INFINITY; rows];
+    let mut lse = Vec::new();
     for row in 0..rows {
-        let parts: Vec<(usize, f64)> = (0..shape.parts)
-            .map(|part| part * rows + row)
-            .map(|at| (at, f64::from(inputs.lse[at])))
-            .filter(|&(_, lse)| lse != f64::NEG_INFINITY)
-            .collect();
-        if parts.is_empty() {
-            continue;
-        }
-        let most = parts.iter().map(|&(_, lse)| lse).fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = parts.iter().map(|&(_, lse)| (lse - most).exp()).sum();
-        lse[row] = most + sum.ln();
-        for (at, lse) in parts {
-            let weight = (lse - most).exp() / sum;
-            let (from, to) = (&inputs.out[at * columns..], &mut out[row * columns..][..columns]);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += weight * f64::from(from.to_f32()));
+        let at = |part: usize| part * rows + row;
+        let score =
+            |part| Some(f64::from(inputs.lse[at(part)])).filter(|lse| *lse != f64::NEG_INFINITY);
+        let scores: Vec<Option<f64>> = (0..shape.parts).map(score).collect();
+        let merged = softmax(&scores, None);
+        lse.push(merged.lse);
+        for (part, &weight) in
+            merged.weights.iter().enumerate().filter(|&(part, _)| scores[part].is_some())
+        {
+            add_scaled(&mut out[row * columns..][..columns], weight, &parts[at(part) * columns..]);
         }
     }
     Ok(Outputs { out, lse: Some(lse), ..Outputs::default() })

@@ -1,7 +1,8 @@
 //! The CPU reference: what is right, said as plainly as Rust allows.
 //!
-//! [`attention`] is the definition in f64, against which everything else is measured; [`attention_rounded`] is
-//! its answer for whoever has no GPU; [`stages`] holds the f32 twins of the three-stage path's kernels.
+//! [`attention`] is the definition in f64, against which everything else is measured;
+//! [`attention_rounded`] is its answer for a machine without a GPU; [`stages`] holds the f32 twins
+//! of the three-stage path's kernels.
 
 mod additive;
 mod attention;
@@ -11,6 +12,7 @@ mod multi_head;
 mod rotary;
 mod row;
 mod self_attention;
+mod shared;
 pub mod stages;
 
 pub use additive::additive;

@@ -1,17 +1,19 @@
 //! The definition of a multi-head layer, in f64.
 
-use super::linear::project;
+use super::shared::{add_scaled, project, softmax, wide};
 use crate::error::Error;
 use crate::problem::{
     AttentionOptions, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape,
     MultiHeadWeights, Problem,
 };
 
-/// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation mode.
+/// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation
+/// mode.
 ///
-/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the layer has them, each
-/// head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results, side by side, are projected again. A row
-/// that sees no key has weights 0, and the bias of the last projection for out (PyTorch gives NaN).
+/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the
+/// layer has them, each head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results,
+/// side by side, are projected again. A row that sees no key has weights 0, and the bias of the
+/// last projection for out (PyTorch gives NaN).
 ///
 /// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 ///
@@ -33,11 +35,12 @@ pub fn multi_head_attention(
     };
     let bias = |at: usize| weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
     let in_bias = [bias(0), bias(1), bias(2)];
+    let out_bias = weights.out_bias.map(wide);
     for b in 0..shape.batch {
         let projected = |x: &[f32], len, width, weight: &[f32], at: usize| {
-            let rows: Vec<Vec<f64>> =
-                (0..len).map(|i| wide(&x[row(shape, b, i, len) * width..][..width])).collect();
-            apply(&rows, embed_dim, weight, in_bias[at].as_deref())
+            let x = wide(x);
+            let rows = (0..len).map(|i| &x[row(shape, b, i, len) * width..][..width]);
+            project(rows, embed_dim, &wide(weight), in_bias[at].as_deref())
         };
         let query = projected(inputs.query, shape.q_len, embed_dim, weights.query, 0);
         let mut key = projected(inputs.key, shape.kv_len, sizes.kdim, weights.key, 1);
@@ -49,34 +52,27 @@ pub fn multi_head_attention(
         key.resize(keys * embed_dim, 0.0);
         value.resize(keys * embed_dim, 0.0);
 
-        let mut attended = vec![vec![0.0; embed_dim]; shape.q_len];
-        let mut head_weights = vec![0.0; heads * shape.q_len * keys];
-        for h in 0..heads {
-            let head_dim = embed_dim / heads;
+        let mut attended = vec![0.0; shape.q_len * embed_dim];
+        let mut head_weights = Vec::new();
+        let head_dim = embed_dim / heads;
+        for (h, i) in (0..heads).flat_map(|h| (0..shape.q_len).map(move |i| (h, i))) {
             let start = |row: usize| row * embed_dim + h * head_dim;
-            for (i, attended) in attended.iter_mut().enumerate() {
-                let q = &query[start(i)..][..head_dim];
-                let score = |j: usize| -> Option<f64> {
-                    let added = added(&problem, shape, inputs, [b, h, i, j], heads)?;
-                    let dot: f64 = q.iter().zip(&key[start(j)..]).map(|(q, k)| q * k).sum();
-                    Some(dot / (head_dim as f64).sqrt() + added)
-                };
-                let scores: Vec<Option<f64>> = (0..keys).map(score).collect();
-                let max = scores.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = scores.iter().flatten().map(|score| (score - max).exp()).sum();
-                let visible = scores.iter().enumerate().filter_map(|(j, s)| Some((j, (*s)?)));
-                for (j, score) in visible {
-                    let weight = (score - max).exp() / sum;
-                    head_weights[(h * shape.q_len + i) * keys + j] = weight;
-                    let out = &mut attended[h * head_dim..][..head_dim];
-                    for (out, value) in out.iter_mut().zip(&value[start(j)..]) {
-                        *out += weight * value;
-                    }
-                }
+            let q = &query[start(i)..][..head_dim];
+            let score = |j: usize| {
+                let added = added(&problem, shape, inputs, [b, h, i, j], heads)?;
+                let dot: f64 = q.iter().zip(&key[start(j)..]).map(|(q, k)| q * k).sum();
+                Some(dot / (head_dim as f64).sqrt() + added)
+            };
+            let scores: Vec<Option<f64>> = (0..keys).map(score).collect();
+            let row = softmax(&scores, None).weights;
+            let out = &mut attended[start(i)..][..head_dim];
+            for (j, &weight) in row.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
+                add_scaled(out, weight, &value[start(j)..]);
             }
+            head_weights.extend(row);
         }
-        let out_bias = weights.out_bias.map(wide);
-        let out = apply(&attended, embed_dim, weights.out, out_bias.as_deref());
+        let attended = attended.chunks_exact(embed_dim);
+        let out = project(attended, embed_dim, &wide(weights.out), out_bias.as_deref());
         for (i, columns) in out.chunks_exact(embed_dim).enumerate() {
             let start = row(shape, b, i, shape.q_len) * embed_dim;
             outputs.out[start..][..embed_dim].copy_from_slice(columns);
@@ -101,16 +97,8 @@ fn row(shape: &MultiHeadShape, b: usize, i: usize, len: usize) -> usize {
     if shape.batch_first { b * len + i } else { i * shape.batch + b }
 }
 
-fn wide(slice: &[f32]) -> Vec<f64> {
-    slice.iter().copied().map(f64::from).collect()
-}
-
-fn apply(rows: &[Vec<f64>], out_features: usize, weight: &[f32], bias: Option<&[f64]>) -> Vec<f64> {
-    let rows: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
-    project(&rows, out_features, &wide(weight), bias)
-}
-
-/// What the masks add to a score, or nothing if they hide it. The rows that the layer adds are seen by all.
+/// The sum that the masks add to a score, or none if they hide it. Every query sees the rows that
+/// the layer adds.
 fn added(
     problem: &Problem,
     shape: &MultiHeadShape,

@@ -1,14 +1,16 @@
 //! Positional encodings by their definition, in f64.
 
+use super::shared::{add_scaled, indices, wide};
 use crate::error::Error;
 use crate::problem::{
-    Element, Encoding, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
-    TokenProblem, View,
+    Element, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
+    TokenProblem,
 };
 
 /// Rotates pairs of columns: `a cos - b sin` and `a sin + b cos`, in f64.
 ///
-/// Gives what stands in out, or in x if that is rotated in place; elements that out's layout skips are 0.
+/// Gives what stands in out, or in x if that is rotated in place; elements that out's layout skips
+/// are 0.
 ///
 /// ```
 /// use wgpu_attention::{RotaryInputs, RotaryShape, cpu};
@@ -30,27 +32,24 @@ pub fn rotary<T: Element>(
 ) -> Result<Vec<f64>, Error> {
     let problem = TokenProblem::rotary(shape)?;
     inputs.validate(&problem)?;
-    let x = widen(inputs.x);
-    let mut out = start(&problem, &x);
     let half = problem.width() as usize;
-    for [batch, head, i] in tokens(&problem) {
-        let table = problem.table_start(inputs.positions, batch, i);
-        let (from, to) = (index(problem.x, batch, head, i), problem.out.index(batch, head, i, 0));
-        out[to..][..shape.head_dim].copy_from_slice(&x[from..][..shape.head_dim]);
+    Ok(encode(&problem, inputs.x, inputs.positions, |row, table| {
         for pair in 0..half {
-            let [a, b] = columns(problem.encoding, pair, half);
+            let [a, b] = match shape.pairs {
+                RotaryPairs::Interleaved => [2 * pair, 2 * pair + 1],
+                RotaryPairs::Half => [pair, pair + half],
+            };
             let (cos, sin) =
                 (f64::from(inputs.cos[table + pair]), f64::from(inputs.sin[table + pair]));
-            out[to + a] = x[from + a] * cos - x[from + b] * sin;
-            out[to + b] = x[from + a] * sin + x[from + b] * cos;
+            [row[a], row[b]] = [row[a] * cos - row[b] * sin, row[a] * sin + row[b] * cos];
         }
-    }
-    Ok(out)
+    }))
 }
 
 /// Adds a row of the table to each token, or writes it if there is no x, in f64.
 ///
-/// Gives what stands in out, or in x if that is added to in place; elements that out's layout skips are 0.
+/// Gives what stands in out, or in x if that is added to in place; elements that out's layout skips
+/// are 0.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout or slice that cannot be used.
@@ -62,42 +61,28 @@ pub fn positional<T: Element>(
 ) -> Result<Vec<f64>, Error> {
     let problem = TokenProblem::positional(shape)?;
     inputs.validate(&problem)?;
-    let x = widen(inputs.x.unwrap_or_default());
-    let mut out = start(&problem, &x);
-    for [batch, head, i] in tokens(&problem) {
-        let table = problem.table_start(inputs.positions, batch, i);
-        let (from, to) = (index(problem.x, batch, head, i), problem.out.index(batch, head, i, 0));
-        for column in 0..shape.dim {
-            let token = if x.is_empty() { 0.0 } else { x[from + column] };
-            out[to + column] = token + f64::from(inputs.table[table + column]);
+    Ok(encode(&problem, inputs.x.unwrap_or_default(), inputs.positions, |row, table| {
+        add_scaled(row, 1.0, &inputs.table[table..]);
+    }))
+}
+
+/// Each token, or zeros if there is no x, changed by `change`, which is given the place of its row
+/// in the table.
+fn encode<T: Element>(
+    problem: &TokenProblem,
+    x: &[T],
+    positions: Option<&[u32]>,
+    change: impl Fn(&mut [f64], usize),
+) -> Vec<f64> {
+    let x = wide(x);
+    // In place, what stands between the rows stays.
+    let mut out = if problem.in_place { x.clone() } else { vec![0.0; problem.out.extent as usize] };
+    for [batch, head, i] in indices([problem.batch, problem.num_heads, problem.len]) {
+        let row = &mut out[problem.out.index(batch, head, i, 0)..][..problem.dim as usize];
+        if let Some(view) = problem.x {
+            row.copy_from_slice(&x[view.index(batch, head, i, 0)..][..row.len()]);
         }
+        change(row, problem.table_start(positions, batch, i));
     }
-    Ok(out)
-}
-
-fn columns(encoding: Encoding, pair: usize, half: usize) -> [usize; 2] {
-    match encoding {
-        Encoding::Rotary { pairs: RotaryPairs::Interleaved, .. } => [2 * pair, 2 * pair + 1],
-        _ => [pair, pair + half],
-    }
-}
-
-fn widen<T: Element>(x: &[T]) -> Vec<f64> {
-    x.iter().map(|x| f64::from(x.to_f32())).collect()
-}
-
-/// What is written over: in place, what stands between the rows stays.
-fn start(problem: &TokenProblem, x: &[f64]) -> Vec<f64> {
-    if problem.in_place { x.to_vec() } else { vec![0.0; problem.out.extent as usize] }
-}
-
-fn index(view: Option<View>, batch: usize, head: usize, i: usize) -> usize {
-    view.map_or(0, |view| view.index(batch, head, i, 0))
-}
-
-/// Every token of every head and sequence.
-fn tokens(problem: &TokenProblem) -> impl Iterator<Item = [usize; 3]> + use<> {
-    let [batch, heads, len] =
-        [problem.batch, problem.num_heads, problem.len].map(|size| size as usize);
-    (0..batch).flat_map(move |b| (0..heads).flat_map(move |h| (0..len).map(move |i| [b, h, i])))
+    out
 }

@@ -1,13 +1,8 @@
 //! One query of one head: what it reads, and which keys it sees.
 
+use super::shared::{Softmax, indices, softmax};
 use crate::problem::{Inputs, Problem, View};
 use crate::tensor::Tensor;
-
-/// A row's weights, one a key, and its lse.
-pub(super) struct Softmax {
-    pub(super) weights: Vec<f64>,
-    pub(super) lse: f64,
-}
 
 /// Query `i` of one head of one sequence.
 #[derive(Clone, Copy)]
@@ -23,7 +18,8 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     /// Every row of a problem, in the order of a contiguous `[batch, num_heads, q_len]` tensor.
     pub(super) fn all(problem: &'a Problem, inputs: &'a Inputs<'a>) -> impl Iterator<Item = Self> {
-        row_indices(problem).map(move |place| Self::new(problem, inputs, place))
+        let sizes = [problem.batch, problem.num_heads, problem.q_len];
+        indices(sizes).map(move |place| Self::new(problem, inputs, place))
     }
 
     /// One row, by batch, head and query.
@@ -35,10 +31,14 @@ impl<'a> Row<'a> {
         Self { problem, inputs, batch, head, kv_head: head / problem.group() as usize, i }
     }
 
+    /// Where the row begins in a tensor that has such rows.
+    pub(super) fn place(&self, view: &View) -> usize {
+        view.index(self.batch, self.head, self.i, 0)
+    }
+
     /// The query vector `[head_dim]`.
     pub(super) fn query(&self) -> &'a [f32] {
-        let start = self.problem.query().index(self.batch, self.head, self.i, 0);
-        &self.inputs.query[start..][..self.problem.head_dim as usize]
+        &self.inputs.query[self.place(&self.problem.query())..][..self.problem.head_dim as usize]
     }
 
     /// The key vector `[head_dim]`.
@@ -78,7 +78,7 @@ impl<'a> Row<'a> {
         self.element(self.inputs.mask, Tensor::Mask, j)
     }
 
-    /// What is added to the score of key `j`.
+    /// The bias of key `j`.
     pub(super) fn bias(&self, j: usize) -> Option<f32> {
         self.element(self.inputs.bias, Tensor::Bias, j)
     }
@@ -100,23 +100,9 @@ impl<'a> Row<'a> {
         (sink != f32::NEG_INFINITY).then_some(sink.into())
     }
 
-    /// What the row's scores become.
-    pub(super) fn softmax(&self, scores: &[f64], visible: &[bool]) -> Softmax {
-        let sink = self.sink();
-        // NaN passes `max` by, and comes back through the exponentials.
-        let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
-        let exponential = |(&score, &is_visible): (&f64, &bool)| {
-            if is_visible { (score - max).exp() } else { 0.0 }
-        };
-        let mut weights: Vec<f64> = scores.iter().zip(visible).map(exponential).collect();
-        let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
-        for (weight, _) in weights.iter_mut().zip(visible).filter(|(_, visible)| **visible) {
-            *weight /= sum;
-        }
-        // With no key the sink is all there is, infinite or not.
-        let alone = sink.unwrap_or(f64::NEG_INFINITY);
-        let lse = if visible.contains(&true) { max + sum.ln() } else { alone };
-        Softmax { weights, lse }
+    /// The softmax of the row's scores, none where a key is hidden, and of what joins the whole row.
+    pub(super) fn softmax(&self, scores: &[Option<f64>]) -> Softmax {
+        softmax(scores, self.sink())
     }
 
     /// `|i + offset - j|`.
@@ -129,24 +115,4 @@ impl<'a> Row<'a> {
 /// Number of rows: one per query, head and sequence.
 pub(super) fn row_count(problem: &Problem) -> usize {
     problem.batch as usize * problem.num_heads as usize * problem.q_len as usize
-}
-
-/// Batch, head and query of each row.
-pub(super) fn row_indices(problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
-    let [heads, q_len] = [problem.num_heads, problem.q_len].map(|size| size as usize);
-    (0..row_count(problem)).map(move |n| [n / (heads * q_len), n / q_len % heads, n % q_len])
-}
-
-/// Lays contiguous rows of `columns` elements out in `placed` as `view` says.
-pub(super) fn place<T: Copy>(
-    dense: Vec<T>,
-    problem: &Problem,
-    view: &View,
-    columns: usize,
-    placed: &mut [T],
-) {
-    for (n, [batch, head, i]) in row_indices(problem).enumerate() {
-        let start = view.index(batch, head, i, 0);
-        placed[start..][..columns].copy_from_slice(&dense[n * columns..][..columns]);
-    }
 }

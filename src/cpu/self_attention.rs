@@ -1,20 +1,21 @@
 //! The definition of a self-attention module, in f64.
 
-use super::linear::project;
+use super::shared::{add_scaled, indices, project, softmax, wide};
 use crate::error::Error;
 use crate::problem::{
     SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 use crate::tensor::Tensor;
 
-/// What a score becomes where the mask says no, before the scale.
+/// A masked score, before the scale.
 const MASKED: f64 = -1e20;
 
 /// A `SelfAttention` module by its definition, in f64.
 ///
-/// Each head's part of values, keys and queries is multiplied with a matrix that all heads share; where the mask says
-/// no, the score becomes -1e20; scores are scaled, and softmax, the weighted sum and `fc_out` follow. So a row that is
-/// wholly masked weighs all its keys alike. A masked key of any other row adds nothing, whatever its value holds.
+/// Each head's part of values, keys and queries is multiplied with a matrix that all heads share;
+/// where the mask says no, the score becomes -1e20; scores are scaled, and softmax, the weighted
+/// sum and `fc_out` follow. So a row that is wholly masked weighs all its keys alike. A masked key
+/// of any other row adds nothing, whatever its value holds.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size or slice that cannot be used.
@@ -29,7 +30,7 @@ pub fn self_attention(
     // Rows of one head: [batch, len, heads, head_dim].
     let shared = |x: &[f32], weight: &[f32]| {
         let x = wide(x);
-        project(&x.chunks_exact(head_dim).collect::<Vec<_>>(), head_dim, &wide(weight), None)
+        project(x.chunks_exact(head_dim), head_dim, &wide(weight), None)
     };
     let values = shared(inputs.values, weights.values);
     let keys = shared(inputs.keys, weights.keys);
@@ -38,9 +39,7 @@ pub fn self_attention(
     let (heads, kv_len) = (weights.heads, shape.kv_len);
     let mut attended = vec![0.0; queries.len()];
     let mut stored = shape.weights.then(Vec::new);
-    let rows = (0..shape.batch)
-        .flat_map(|b| (0..heads).flat_map(move |h| (0..shape.q_len).map(move |i| (b, h, i))));
-    for (b, h, i) in rows {
+    for [b, h, i] in indices([problem.batch, problem.num_heads, problem.q_len]) {
         let place = |len: usize, row: usize| ((b * len + row) * heads + h) * head_dim;
         let query = &queries[place(shape.q_len, i)..][..head_dim];
         let shown = |j: usize| match (inputs.mask, problem.view(Tensor::Mask)) {
@@ -50,29 +49,21 @@ pub fn self_attention(
         let score = |j: usize| {
             let key = &keys[place(kv_len, j)..][..head_dim];
             let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
-            problem.scale * if shown(j) { dot } else { MASKED }
+            Some(problem.scale * if shown(j) { dot } else { MASKED })
         };
-        let scores: Vec<f64> = (0..kv_len).map(score).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-        let row: Vec<f64> = scores.iter().map(|score| (score - max).exp() / sum).collect();
+        let scores: Vec<Option<f64>> = (0..kv_len).map(score).collect();
+        let row = softmax(&scores, None).weights;
         let out = &mut attended[place(shape.q_len, i)..][..head_dim];
-        for (j, weight) in row.iter().enumerate().filter(|(j, weight)| shown(*j) || **weight != 0.0)
+        for (j, &weight) in row.iter().enumerate().filter(|&(j, weight)| shown(j) || *weight != 0.0)
         {
-            for (out, value) in out.iter_mut().zip(&values[place(kv_len, j)..][..head_dim]) {
-                *out += weight * value;
-            }
+            add_scaled(out, weight, &values[place(kv_len, j)..]);
         }
         if let Some(stored) = &mut stored {
             stored.extend(row);
         }
     }
-    let rows: Vec<&[f64]> = attended.chunks_exact(weights.embed_size).collect();
+    let rows = attended.chunks_exact(weights.embed_size);
     let bias = wide(weights.fc_out_bias);
-    let out = project(&rows, weights.embed_size, &wide(weights.fc_out), Some(&bias));
+    let out = project(rows, weights.embed_size, &wide(weights.fc_out), Some(&bias));
     Ok(SelfAttentionOutputs { out, weights: stored })
-}
-
-fn wide(slice: &[f32]) -> Vec<f64> {
-    slice.iter().copied().map(f64::from).collect()
 }

@@ -1,7 +1,9 @@
-//! The three-stage path in f32, one plain function per kernel: [`scores`], [`softmax`], [`weighted_sum`].
+//! The three-stage path in f32, one plain function per kernel: [`scores`], [`softmax`],
+//! [`weighted_sum`].
 //!
-//! Scores and weights are contiguous `[batch, num_heads, q_len, kv_len]`. Each function takes what the GPU
-//! stage of the same name takes, so that a stage can be checked alone, fed with its predecessor's twin.
+//! Scores and weights are contiguous `[batch, num_heads, q_len, kv_len]`. Each function takes what
+//! the GPU stage of the same name takes, so that a stage can be checked alone, fed with its
+//! predecessor's twin.
 //!
 //! ```
 //! use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
@@ -16,7 +18,7 @@
 //! # Ok::<(), wgpu_attention::Error>(())
 //! ```
 
-use super::row::{Row, place, row_count};
+use super::row::{Row, row_count};
 use crate::error::Error;
 use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
 use crate::tensor::Given;
@@ -32,7 +34,7 @@ pub enum ScoreStage {
     Masked,
 }
 
-/// What [`softmax`] computed.
+/// The result of [`softmax`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Softmax {
     /// `[batch, num_heads, q_len, kv_len]`, contiguous.
@@ -78,15 +80,15 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
     }
 }
 
-/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in f64 and rounded. Of `inputs` only
-/// what joins whole rows is read.
+/// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in
+/// f64 and rounded. It reads the `inputs` that join whole rows, and no others.
 ///
-/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or that of what joins it. A NaN or `+inf` makes every other
-/// weight of its row NaN, and its lse too.
+/// A score of `-inf` has weight 0; a row of nothing else has lse `-inf`, or that of what joins it.
+/// A NaN or `+inf` makes every other weight of its row NaN, and its lse too.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or a slice of `inputs` another
-/// length than the problem needs.
+/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or a
+/// slice of `inputs` another length than the problem needs.
 pub fn softmax(
     problem: &Problem,
     masked_scores: &[f32],
@@ -103,24 +105,25 @@ pub fn softmax(
     let mut lse = Vec::with_capacity(row_count(problem));
     for (n, row) in Row::all(problem, inputs).enumerate() {
         let scores = &masked_scores[n * kv_len..][..kv_len];
-        let visible: Vec<bool> = scores.iter().map(|score| *score != f32::NEG_INFINITY).collect();
-        let scores: Vec<f64> = scores.iter().copied().map(f64::from).collect();
-        let row = row.softmax(&scores, &visible);
+        let score = |&score: &f32| (score != f32::NEG_INFINITY).then_some(f64::from(score));
+        let scores: Vec<Option<f64>> = scores.iter().map(score).collect();
+        let row = row.softmax(&scores);
         weights.extend(row.weights.into_iter().map(f32::from_f64));
         lse.push(f32::from_f64(row.lse));
     }
     Ok(Softmax { weights, lse })
 }
 
-/// The values `[batch, num_kv_heads, kv_len, value_dim]` summed by `weights`
-/// `[batch, num_heads, q_len, kv_len]`, laid out as the problem's out; elements that its layout skips are 0.
+/// The values `[batch, num_kv_heads, kv_len, value_dim]` summed by `weights` `[batch, num_heads,
+/// q_len, kv_len]`, laid out as the problem's out; elements that its layout skips are 0.
 ///
-/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Weights do not tell
-/// a hidden key from a visible one whose exponential underflowed: a NaN value of the latter, which shows in
-/// [`attention`](super::attention), does not show here.
+/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Weights
+/// do not tell a hidden key from a visible one whose exponential underflowed: a NaN value of the
+/// latter, which shows in [`attention`](super::attention), does not show here.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `weights` or `value` has not the number of elements that the problem needs.
+/// [`Error::Invalid`] if `weights` or `value` has not the number of elements that the problem
+/// needs.
 pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result<Vec<f32>, Error> {
     check_len("weights", weights.len(), score_count(problem)?)?;
     // A strided value may lie in a longer slice.
@@ -129,22 +132,18 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
     let found = if exact { value.len() } else { value.len().min(needed) };
     check_len("value", found, needed)?;
     let (kv_len, value_dim) = (problem.kv_len as usize, problem.value_dim as usize);
-    let mut out = vec![0.0; row_count(problem) * value_dim];
+    let view = problem.out();
+    let mut out = vec![0.0; view.extent as usize];
     let inputs = Inputs { value, ..Inputs::default() };
-    let rows = Row::all(problem, &inputs);
-    for (n, (row, out)) in rows.zip(out.chunks_exact_mut(value_dim)).enumerate() {
+    for (n, row) in Row::all(problem, &inputs).enumerate() {
+        let out = &mut out[row.place(&view)..][..value_dim];
         for (j, &weight) in weights[n * kv_len..][..kv_len].iter().enumerate() {
             if weight != 0.0 {
-                for (out, value) in out.iter_mut().zip(row.value(j)) {
-                    *out += weight * value;
-                }
+                out.iter_mut().zip(row.value(j)).for_each(|(out, value)| *out += weight * value);
             }
         }
     }
-    let view = problem.out();
-    let mut placed = vec![0.0; view.extent as usize];
-    place(out, problem, &view, value_dim, &mut placed);
-    Ok(placed)
+    Ok(out)
 }
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.

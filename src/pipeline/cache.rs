@@ -1,4 +1,4 @@
-//! What a driver has compiled, as bytes that outlive the program.
+//! A driver's compiled code, as bytes that outlive the program.
 
 use crate::scope::{if_ready, scoped};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,14 +24,15 @@ pub(super) fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu:
     }
     let label = Some("wgpu-attention");
     let descriptor = wgpu::PipelineCacheDescriptor { label, data, fallback: true };
-    // SAFETY: data come from `get_data`: the checksum over them and the adapter, made then, was found right. A driver
-    // that has changed since is told by wgpu from its key in the data, and then begins anew.
+    // SAFETY: data come from `get_data`: the checksum over them and the adapter, made then, was
+    // found right. A driver that has changed since is told by wgpu from its key in the data, and
+    // then begins anew.
     let (cache, error) = scoped(device, || unsafe { device.create_pipeline_cache(&descriptor) });
     if_ready(error).flatten().is_none().then_some(cache)
 }
 
-/// Of the data, and of the adapter they are for. It differs between versions of Rust too: then nothing is found right, and
-/// compiled anew.
+/// The checksum of the data and of their adapter. It differs between versions of Rust too: then the
+/// data are refused, and everything is compiled anew.
 fn checksum(adapter: &wgpu::AdapterInfo, data: &[u8]) -> u64 {
     let wgpu::AdapterInfo { name, vendor, device, driver, driver_info, backend, .. } = adapter;
     let mut hasher = DefaultHasher::new();

@@ -4,8 +4,8 @@ use super::Pipelines;
 use crate::plan::Variant;
 
 impl Pipelines {
-    /// Compiles what is new among `variants`, if it is more than one. What cannot be compiled is left out: whoever asks for it
-    /// gets the error.
+    /// Compiles the new ones among `variants`, if there are several. A variant that does not
+    /// compile is left out: the caller that asks for it gets the error.
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn compile_in_parallel<'a>(&self, variants: impl Iterator<Item = &'a Variant>) {
         use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -87,8 +87,11 @@ impl Part for TokenProblem {
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let (storage, out) = storages(self, capabilities);
         let (entry, own) = match self.encoding {
-            Encoding::Rotary { pairs, .. } => {
-                let is_interleaved = pairs == RotaryPairs::Interleaved;
+            // The kernel copies the columns that it does not rotate: those of a copy are all such.
+            Encoding::Rotary { .. } | Encoding::Copy => {
+                let interleaved = RotaryPairs::Interleaved;
+                let is_interleaved =
+                    matches!(self.encoding, Encoding::Rotary { pairs, .. } if pairs == interleaved);
                 let to_place = self.places.is_some();
                 (Entry::Rotary, vec![("INTERLEAVED", is_interleaved), ("TO_PLACE", to_place)])
             }
@@ -109,7 +112,6 @@ impl Part for TokenProblem {
         let mut bindings = Bindings::new(capabilities);
         let per_word = self.element.per_word();
         params.x = bindings.bind("x", Tensor::X, per_word, self.x.filter(|_| !in_place));
-        // Rows that are only copied have no table.
         for (name, tensor) in self.tables().into_iter().flatten() {
             params.table = bindings.bind(name, tensor, 1, self.table);
         }
@@ -164,7 +166,7 @@ fn storages(part: &TokenProblem, capabilities: &Capabilities) -> (Storage, Stora
     let starts = match part.encoding {
         Encoding::Rotary { pairs: RotaryPairs::Half, rotary_dim } => [part.dim, rotary_dim / 2],
         Encoding::Rotary { rotary_dim, .. } => [part.dim, rotary_dim],
-        Encoding::Positional => [part.dim, part.dim],
+        Encoding::Positional | Encoding::Copy => [part.dim, part.dim],
     };
     let on = |count: u32| starts.iter().all(|start| start.is_multiple_of(count));
     let by_four =
@@ -185,7 +187,7 @@ fn params(part: &TokenProblem) -> TokenParams {
             };
             (rotary_dim, rotating, copied.div_ceil(4))
         }
-        Encoding::Positional => (0, 0, part.dim.div_ceil(4)),
+        Encoding::Positional | Encoding::Copy => (0, 0, part.dim.div_ceil(4)),
     };
     let per_row = rotating + copying;
     TokenParams {

@@ -3,7 +3,9 @@
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Axis, Spec, Tensor};
-use crate::view::{BroadcastLayout, Layout, View, resolve, resolve_broadcast, resolve_output};
+use crate::view::{
+    BroadcastLayout, Layout, Strides, View, resolve, resolve_broadcast, resolve_output,
+};
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
 ///
@@ -37,7 +39,8 @@ pub struct AttentionShape {
     pub kv_len: usize,
     /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The
     /// others are hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last
-    /// key.
+    /// key. Padding stands behind these keys, but before the new tokens of a cache: see
+    /// [two paddings](crate::CacheTokens#two-paddings).
     pub kv_lens: Option<Vec<usize>>,
     /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the
     /// GPU reads when the call runs. A call is planned and bound once, then, and recorded again as
@@ -68,8 +71,8 @@ pub struct AttentionShape {
     /// Documents: a query sees the keys that have its segment id, and no others. Not beside
     /// `cu_seqlens`.
     pub segments: Option<SegmentLayout>,
-    /// Keys and values lie in pages of one pool, which key and value then are; not beside
-    /// `cu_seqlens`.
+    /// Keys and values lie in pages of one pool, which key and value then are, in the
+    /// [order](PagedKeys#order-of-the-pool) that their layouts say; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
     /// Keys and values are those of a cache, whose last tokens the queries are, as
     /// [`KvCache::shape`](crate::KvCache::shape) says. Queries that counted from the first key
@@ -137,9 +140,40 @@ pub enum SegmentLayout {
 /// How keys and values lie in pages: key `j` of sequence `b` is row `j % page_len` of the page that
 /// the table `[batch, pages_per_sequence]` names at `[b, j / page_len]`.
 ///
-/// [`AttentionShape::key`] and [`AttentionShape::value`] then are the layouts of the pool, `[pages,
-/// num_kv_heads, page_len, dim]`. Sequences may share pages. On the GPU a number past the last page
-/// is taken for the last one; entries of pages that a sequence does not reach are never read.
+/// Sequences may share pages. On the GPU a number past the last page is taken for the last one;
+/// entries of pages that a sequence does not reach are never read.
+///
+/// # Order of the pool
+///
+/// [`AttentionShape::key`] and [`AttentionShape::value`] say where the pool lies. Their strides
+/// count pages in place of sequences, and rows of a page in place of rows of a sequence:
+///
+/// | pool | layout |
+/// |---|---|
+/// | `[num_kv_heads, pages, page_len, dim]`, as a [`PagedKvCache`](crate::PagedKvCache)'s | [`PagedKeys::by_head`] |
+/// | `[pages, num_kv_heads, page_len, dim]` | [`Layout::Bhsd`] |
+/// | `[pages, page_len, num_kv_heads, dim]` | [`Layout::Bshd`] |
+/// | any other | [`Layout::Strided`]: `batch` from page to page, `head`, and `row` from key to key |
+///
+/// Prefer a pool by head: the heads of a pool that is larger than a binding can then be read one
+/// after the other.
+///
+/// ```
+/// use wgpu_attention::{AttentionShape, Layout, PagedKeys, Strides};
+///
+/// // 9 pages of 16 keys. Each of 2 sequences has up to 5; 8 heads share 2 key/value heads.
+/// let pages = PagedKeys::new(16, 9, 5);
+/// let shape = AttentionShape {
+///     num_kv_heads: 2,
+///     kv_len: 70,
+///     key: pages.by_head(64),
+///     value: pages.by_head(64),
+///     pages: Some(pages),
+///     ..AttentionShape::new(2, 8, 1, 64)
+/// };
+/// let strides = Strides { offset: 0, head: 9 * 16 * 64, batch: 16 * 64, row: 64 };
+/// assert_eq!(shape.key, Layout::Strided(strides));
+/// ```
 ///
 /// Source: Kwon et al. 2023, arXiv 2309.06180.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +205,15 @@ impl PagedKeys {
     #[must_use]
     pub fn new(page_len: usize, pages: usize, pages_per_sequence: usize) -> Self {
         Self { page_len, pages, pages_per_sequence, present: None }
+    }
+
+    /// The layout of a pool `[num_kv_heads, pages, page_len, dim]`: see
+    /// [order of the pool](PagedKeys#order-of-the-pool).
+    #[must_use]
+    pub fn by_head(&self, dim: usize) -> Layout {
+        let page = self.page_len.saturating_mul(dim);
+        let head = page.saturating_mul(self.pages);
+        Layout::Strided(Strides { offset: 0, batch: page, head, row: dim })
     }
 }
 

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 pub struct Inputs<'a, T = f32> {
     /// `[batch, num_heads, q_len, head_dim]`.
     pub query: &'a [T],
-    /// `[batch, num_kv_heads, kv_len, head_dim]`; of a shape with pages, the pool `[pages, num_kv_heads, page_len, head_dim]`.
+    /// `[batch, num_kv_heads, kv_len, head_dim]`; of a shape with pages, the
+    /// [pool](super::PagedKeys#order-of-the-pool).
     pub key: &'a [T],
     /// `[batch, num_kv_heads, kv_len, value_dim]`, as key.
     pub value: &'a [T],

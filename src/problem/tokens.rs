@@ -134,7 +134,7 @@ impl PositionalShape {
 }
 
 /// A validated call of either kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TokenProblem {
     pub(crate) batch: u32,
     pub(crate) num_heads: u32,
@@ -159,15 +159,17 @@ pub(crate) struct TokenProblem {
     pub(crate) places: Option<u32>,
 }
 
-/// What is done with a row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done with a token, and its row of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    /// With a `rotary_dim` of 0, a copy.
     Rotary {
         pairs: RotaryPairs,
         rotary_dim: u32,
     },
     Positional,
+    /// Nothing: rows are copied, and there is no table.
+    #[default]
+    Copy,
 }
 
 impl TokenProblem {
@@ -237,6 +239,7 @@ impl TokenProblem {
         match self.encoding {
             Encoding::Rotary { .. } => [Some(("cosine", Tensor::Cos)), Some(("sine", Tensor::Sin))],
             Encoding::Positional => [Some(("table", Tensor::Table)), None],
+            Encoding::Copy => [None, None],
         }
     }
 
@@ -252,6 +255,7 @@ impl TokenProblem {
         let mut given = match self.encoding {
             Encoding::Rotary { .. } => vec![table(Tensor::Cos, "cos"), table(Tensor::Sin, "sin")],
             Encoding::Positional => vec![table(Tensor::Table, "table")],
+            Encoding::Copy => Vec::new(),
         };
         given.push(Given::input(Tensor::Positions, "positions", self.positions, 1));
         let out = Some(self.out).filter(|_| !self.in_place);
@@ -268,6 +272,7 @@ impl TokenProblem {
         match self.encoding {
             Encoding::Rotary { rotary_dim, .. } => rotary_dim / 2,
             Encoding::Positional => self.dim,
+            Encoding::Copy => 0,
         }
     }
 

@@ -41,6 +41,11 @@ struct Story<'a> {
     steps: Steps<'a>,
 }
 
+pub(crate) fn cache_shape([batch, num_kv_heads, capacity, dim]: [usize; 4]) -> KvCacheShape {
+    let (head_dim, value_dim) = (dim, dim);
+    KvCacheShape { batch, num_kv_heads, capacity, head_dim, value_dim, ..KvCacheShape::default() }
+}
+
 pub(crate) fn app(gpu: &Gpu) -> App {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     let instance = wgpu::Instance::new(descriptor);
@@ -190,7 +195,7 @@ impl Story<'_> {
 
 fn story(steps: Steps<'_>, head_dim: usize, value_dim: usize) -> Story<'_> {
     let batch = steps[0].1.len();
-    let shape = KvCacheShape { value_dim, ..KvCacheShape::new(batch, 2, 11, head_dim) };
+    let shape = KvCacheShape { value_dim, ..cache_shape([batch, 2, 11, head_dim]) };
     Story { shape, rotary: None, steps }
 }
 
@@ -228,7 +233,7 @@ fn a_cache_larger_than_a_binding_is_filled_in_parts() {
 #[test]
 fn no_step_makes_a_buffer_or_a_pipeline() {
     let app = App::open();
-    let shape = KvCacheShape::new(2, 2, 310, 8);
+    let shape = cache_shape([2, 2, 310, 8]);
     let mut cache = KvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let attention = Attention::new(&app.device, &app.queue, &OPTIONS).unwrap();
     let [query, key, value, out] = [4, 2, 2, 4].map(|heads| app.output(2 * heads * 8));
@@ -264,7 +269,7 @@ struct Filled {
 
 fn filled<T: Element>(gpu: &Gpu, dim: usize) -> Filled {
     let app = app(gpu);
-    let shape = KvCacheShape { element: T::TYPE, ..KvCacheShape::new(2, 1, 4, dim) };
+    let shape = KvCacheShape { element: T::TYPE, ..cache_shape([2, 1, 4, dim]) };
     let mut cache = gpu.kv_cache(&shape, None).unwrap();
     let numbers = |sign: f64| {
         let numbers: Vec<f64> = (1..=2 * 3 * dim).map(|n| sign * n as f64).collect();
@@ -321,7 +326,7 @@ fn what_is_truncated_is_written_over() {
 #[test]
 fn tokens_may_lie_in_other_orders() {
     let app = App::open();
-    let shape = KvCacheShape::new(1, 2, 4, 2);
+    let shape = cache_shape([1, 2, 4, 2]);
     let mut cache = KvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let [key, value] = [[1.0, 2.0, 5.0, 6.0, 3.0, 4.0, 7.0, 8.0]; 2].map(|x| app.buffer(&x));
     let tokens = CacheTokens { key_layout: Layout::Bshd, ..CacheTokens::new(&key, &value, 2) };
@@ -396,7 +401,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_cache_that_cannot_be_is_refused() {
-    let shape = KvCacheShape::new(1, 1, 4, 4);
+    let shape = cache_shape([1, 1, 4, 4]);
     let rotary =
         CacheRotary { cos: &[0.0; 8], sin: &[0.0; 8], rotary_dim: 4, pairs: RotaryPairs::Half };
     gpu().kv_cache(&shape, Some(rotary)).unwrap();

@@ -2,14 +2,14 @@
 //! believes of lengths is what the host does.
 
 use crate::app::App;
-use crate::cache::{OPTIONS, app, upload};
+use crate::cache::{OPTIONS, app, cache_shape, upload};
 use crate::case::check_tensor;
 use crate::common::data::numbers;
 use crate::device::gpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AttentionShape, CacheStep, CacheTokens, Call, Gpu, Inputs, KvCache, KvCacheShape, cpu, wgpu,
+    AttentionShape, CacheStep, CacheTokens, Call, Gpu, Inputs, KvCache, cpu, wgpu,
 };
 
 const BATCH: usize = 4;
@@ -55,7 +55,7 @@ fn chunk(seeds: &[Vec<u64>; BATCH], len: usize, which: u64) -> Vec<f32> {
 impl World {
     fn new(gpu: &Gpu) -> Self {
         let app = app(gpu);
-        let shape = KvCacheShape::new(BATCH, KV_HEADS, CAPACITY, DIM);
+        let shape = cache_shape([BATCH, KV_HEADS, CAPACITY, DIM]);
         let cache = gpu.kv_cache(&shape, None).unwrap();
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let now = [(); 2].map(|()| app.buffer_with(&[0.0; BATCH * KV_HEADS * DIM], usage));

@@ -1,7 +1,7 @@
 //! Decode steps that are bound once: each finds on the GPU how far its sequences have grown.
 
 use crate::app::App;
-use crate::cache::{OPTIONS, app, read, upload};
+use crate::cache::{OPTIONS, app, cache_shape, read, upload};
 use crate::calls::created;
 use crate::case::check_tensor;
 use crate::common::data::numbers;
@@ -157,7 +157,7 @@ struct Small {
 
 fn small(batch: usize, capacity: usize) -> Small {
     let app = App::open();
-    let shape = KvCacheShape::new(batch, 1, capacity, 2);
+    let shape = cache_shape([batch, 1, capacity, 2]);
     let cache = KvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let [key, value] = [1.0, 2.0].map(|x| app.buffer(&vec![x; 4 * batch]));
     Small { app, cache, key, value }
@@ -210,12 +210,12 @@ fn steps_that_cannot_be_are_refused() {
     assert_eq!(refused(&cache, some), says);
     let own = CacheTokens { key: cache.lens_buffer(), ..tokens };
     assert!(refused(&cache, own).starts_with("key: expected a buffer of"));
-    let shape = KvCacheShape { element: bf16::TYPE, ..KvCacheShape::new(1, 1, 3, 3) };
+    let shape = KvCacheShape { element: bf16::TYPE, ..cache_shape([1, 1, 3, 3]) };
     let odd = KvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let says = "key: expected even lengths of rows, and of halves of a rotation, in 16 bits";
     assert!(refused(&odd, tokens).starts_with(says));
     let step = cache.bind_append(&tokens).unwrap();
-    let shape = KvCacheShape::new(1, 1, 3, 2);
+    let shape = cache_shape([1, 1, 3, 2]);
     let mut other = KvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let refused = other.append_step(&mut app.encoder(), &step).unwrap_err().to_string();
     assert_eq!(refused, "step: expected one of this cache, found that of another");

@@ -1,12 +1,13 @@
 //! Options, shapes and slices that cannot be: an error that names argument, expected and found, no panic, and a
 //! device that goes on working.
 
-use crate::cache::app;
+use crate::cache::{app, cache_shape};
 use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
+use crate::paged_cache::pool;
 use wgpu_attention::{
     AlibiLayout, Align, Attention, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
-    Error, Inputs, Kernel, KvCacheShape, Layout, PagedCacheShape, Strides,
+    Error, Inputs, Kernel, Layout, Strides,
 };
 
 pub(crate) fn text<T>(result: Result<T, Error>) -> String {
@@ -158,8 +159,8 @@ fn one_shots_refuse_slices_of_the_wrong_length() {
 /// The last tokens of a cache, counted from its first key, would not see their past.
 #[test]
 fn options_that_count_from_the_first_key_are_refused_for_the_shapes_of_caches() {
-    let cache = gpu().kv_cache(&KvCacheShape::new(2, 2, 8, 8), None).unwrap();
-    let mut paged = gpu().paged_kv_cache(&PagedCacheShape::new(2, 16, 4, 8), None).unwrap();
+    let cache = gpu().kv_cache(&cache_shape([2, 2, 8, 8]), None).unwrap();
+    let mut paged = gpu().paged_kv_cache(&pool([2, 16, 4, 8]), None).unwrap();
     let sequence = paged.add();
     let mut encoder = app(gpu()).encoder();
     let batch = paged.batch(&mut encoder, &[sequence]).unwrap();

@@ -5,10 +5,11 @@ use crate::cache::app;
 use crate::case::{Case, PLAIN, check_tensor, full, shape};
 use crate::device::gpu;
 use crate::errors::text;
+use crate::paged_cache::pool;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, CacheTokens, Capabilities, Entry, Gpu,
-    Kernel, Layout, LinearShape, PagedCacheShape, Problem, Strides, wgpu,
+    Kernel, Layout, LinearShape, Problem, Strides, wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
@@ -211,7 +212,7 @@ fn a_pool_of_which_a_head_is_larger_than_a_binding_is_refused_where_it_is_made()
     // A page of a head is 512 bytes; of three heads' pages not all start at a multiple of 2048.
     let few = Capabilities { binding_size: 6000, storage_alignment: 2048, ..*gpu().capabilities() };
     let few = gpu().masked(&few);
-    let shape = |pages| PagedCacheShape::new(3, 16, pages, 8);
+    let shape = |pages| pool([3, 16, pages, 8]);
     let says = "this device's bytes of one storage binding: expected at least 7680 for one head of \
                 a pool of 13 pages, found 6000, in which 9 pages fit";
     assert_eq!(text(few.paged_kv_cache(&shape(13), None)), says);

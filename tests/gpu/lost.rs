@@ -1,13 +1,14 @@
 //! A device that is gone gives errors: no panic, no hang, no made-up answer.
 
 use crate::app::App;
+use crate::cache::cache_shape;
 use crate::case::{Case, PLAIN, shape};
+use crate::paged_cache::pool;
 use std::time::Duration;
 use wgpu_attention::check::{Bounds, CheckOptions, run};
 use wgpu_attention::{
     Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, GpuOptions, Kernel,
-    KvCache, KvCacheShape, Linear, LinearBuffers, LinearShape, Outputs, PagedCacheShape,
-    PagedKvCache, Tuning, wgpu,
+    KvCache, Linear, LinearBuffers, LinearShape, Outputs, PagedKvCache, Tuning, wgpu,
 };
 
 fn case() -> Case {
@@ -81,7 +82,7 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     let plan = |kernel| compiled.plan_kernel(&case().shape, Some(kernel)).unwrap();
     let plans = Kernel::PORTABLE.map(plan);
     plans.iter().for_each(|plan| compiled.prepare_blocking(plan).unwrap());
-    let (cache, paged) = (KvCacheShape::new(1, 2, 32, 8), PagedCacheShape::new(2, 16, 4, 8));
+    let (cache, paged) = (cache_shape([1, 2, 32, 8]), pool([2, 16, 4, 8]));
     let mut held_cache = gpu.kv_cache(&cache, None).unwrap();
     let mut held_paged = gpu.paged_kv_cache(&paged, None).unwrap();
     let sequence = held_paged.add();

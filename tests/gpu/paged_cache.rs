@@ -43,8 +43,18 @@ struct World {
     next: u64,
 }
 
+pub(crate) fn pool([num_kv_heads, page_len, pages, dim]: [usize; 4]) -> PagedCacheShape {
+    let (head_dim, value_dim) = (dim, dim);
+    let sizes = PagedCacheShape::default();
+    PagedCacheShape { num_kv_heads, pages, page_len, head_dim, value_dim, ..sizes }
+}
+
 fn shape(page_len: usize, pages: usize) -> PagedCacheShape {
-    PagedCacheShape::new(KV_HEADS, page_len, pages, 8)
+    pool([KV_HEADS, page_len, pages, 8])
+}
+
+fn longest(shape: &PagedCacheShape) -> usize {
+    shape.longest.unwrap_or(shape.page_len * shape.pages)
 }
 
 impl World {
@@ -75,7 +85,7 @@ impl World {
     }
 
     fn table(shape: &PagedCacheShape) -> RotaryTable {
-        RotaryTable::new(4, 100.0, 0..shape.longest as u64).unwrap()
+        RotaryTable::new(4, 100.0, 0..longest(shape) as u64).unwrap()
     }
 
     fn join(&mut self) {
@@ -195,7 +205,7 @@ impl World {
         if !self.rotates {
             return x;
         }
-        let rows = TableRows::From { start: 0, rows: self.shape.longest };
+        let rows = TableRows::From { start: 0, rows: longest(&self.shape) };
         let shape = RotaryShape::new(1, KV_HEADS, len, self.shape.head_dim);
         let shape = RotaryShape { element: T::TYPE, rotary_dim: 4, rows, ..shape };
         let RotaryTable { cos, sin } = Self::table(&self.shape);
@@ -281,7 +291,7 @@ fn sequences_come_and_go_at_random() {
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let mut world =
-        World::new::<f32>(gpu(), PagedCacheShape { longest: 40, ..shape(16, 4) }, false);
+        World::new::<f32>(gpu(), PagedCacheShape { longest: Some(40), ..shape(16, 4) }, false);
     world.join();
     world.join();
     world.grow::<f32>(&[0, 1], &[33, 2]).unwrap();
@@ -363,7 +373,7 @@ fn batches_of_one_encoder_keep_their_own_tables() {
 #[test]
 fn a_sequence_goes_on_in_few_pages_where_attention_has_a_window() {
     let options = AttentionOptions { window_left: Some(30), window_keeps: 3, ..OPTIONS };
-    let few = PagedCacheShape { longest: 400, ..shape(16, 9) };
+    let few = PagedCacheShape { longest: Some(400), ..shape(16, 9) };
     let mut world = World::new::<f32>(gpu(), few, true);
     world.join();
     world.join();
@@ -414,7 +424,7 @@ fn a_sequence_goes_on_in_few_pages_where_attention_has_a_window() {
 #[test]
 fn ten_thousand_tokens_in_pages_hold_no_more_of_the_device() {
     let app = App::open();
-    let shape = PagedCacheShape { longest: 10_000, ..shape(16, 12) };
+    let shape = PagedCacheShape { longest: Some(10_000), ..shape(16, 12) };
     let mut cache = PagedKvCache::new(&app.device, &app.queue, &shape, None).unwrap();
     let options = AttentionOptions { window_left: Some(40), ..OPTIONS };
     let attention = Attention::new(&app.device, &app.queue, &options).unwrap();

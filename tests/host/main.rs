@@ -17,6 +17,7 @@ mod layers;
 mod lens;
 mod parts;
 mod plan;
+mod pool;
 mod problem;
 mod readme;
 mod reference;

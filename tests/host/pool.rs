@@ -1,16 +1,28 @@
 //! Random joining, growing, forking, truncating, evicting and leaving, against sequences that share nothing.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-#![expect(clippy::cast_possible_truncation, reason = "numbers below a million")]
 
-use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use wgpu_attention::{
+    CopyRange, Error, PagePool, PagedCacheShape, PagedSequence, PresentKeys, SequenceRow,
+};
 
 const PAGE_LEN: usize = 16;
 const PAGES: usize = 12;
 
 fn pool() -> PagePool {
-    let shape = PagedCacheShape { longest: 100, ..PagedCacheShape::new(1, PAGE_LEN, PAGES, 4) };
+    pool_of(100)
+}
+
+fn pool_of(longest: usize) -> PagePool {
+    let shape = PagedCacheShape {
+        num_kv_heads: 1,
+        pages: PAGES,
+        page_len: PAGE_LEN,
+        longest: Some(longest),
+        head_dim: 4,
+        value_dim: 4,
+        ..PagedCacheShape::default()
+    };
     PagePool::new(&shape).unwrap()
 }
 
@@ -58,8 +70,8 @@ impl Model {
                 return;
             }
         };
-        for &[from, to, count] in &growth.copies {
-            let (from, to) = (from as usize, to as usize);
+        for &CopyRange { from, to, count } in &growth.copies {
+            let (from, to) = (from.row as usize, to.row as usize);
             self.rows.copy_within(from..from + count as usize, to);
         }
         let held_by_others = |page: usize| {
@@ -67,18 +79,18 @@ impl Model {
             others.into_iter().any(|(_, held)| held.pages.contains(&Some(page as u32)))
         };
         let mut written = vec![false; self.rows.len()];
-        for run in &growth.runs {
-            assert_eq!(run.batches.len(), 1);
-            let own = run.batches.start as usize;
+        for range in &growth.appends {
+            assert_eq!(range.sequences.len(), 1);
+            let own = range.sequences.start as usize;
             assert_eq!(
-                run.first_token as usize + lens[own],
-                len + run.position as usize - self.expected[sequences[own]].1.len()
+                range.first_token as usize + lens[own],
+                len + range.position as usize - self.expected[sequences[own]].1.len()
             );
-            for i in 0..run.count {
-                let row = (run.to[1] + i) as usize;
+            for i in 0..range.count {
+                let row = (range.to.row + i) as usize;
                 assert!(!held_by_others(row / PAGE_LEN), "a page that others hold is written");
                 assert!(!std::mem::replace(&mut written[row], true), "a row is written twice");
-                self.rows[row] = self.written + 1000 * own as u32 + run.position + i;
+                self.rows[row] = self.written + 1000 * own as u32 + range.position + i;
             }
         }
         for (own, (&at, &count)) in sequences.iter().zip(lens).enumerate() {
@@ -96,12 +108,12 @@ impl Model {
     fn check(&self) {
         check_counts(&self.pool);
         let handles: Vec<_> = self.expected.iter().map(|(handle, _)| *handle).collect();
-        let PageTable { lens, pages, pages_per_sequence, present } =
-            self.pool.table(&handles).unwrap();
+        let (pages, present) = self.pool.table(&handles).unwrap();
+        let pages_per_sequence = pages.len() / handles.len().max(1);
         for (at, (handle, expected)) in self.expected.iter().enumerate() {
-            let len = lens[at];
+            let len = self.pool.len(*handle).unwrap();
             assert_eq!(len, expected.len());
-            let own = self.pool.table(&[*handle]).unwrap().present;
+            let own = self.pool.table(&[*handle]).unwrap().1;
             for (j, token) in expected.iter().enumerate() {
                 let is_there = |present: Option<PresentKeys>| {
                     present.is_none_or(|PresentKeys { first, last }| j < first || j + last >= len)
@@ -188,11 +200,11 @@ proptest! {
 }
 
 #[test]
-fn a_prompt_in_a_fresh_pool_is_one_run() {
+fn a_prompt_in_a_fresh_pool_is_one_range() {
     let mut pool = pool();
     let sequence = pool.add();
     let growth = pool.grow(&[sequence], 50, None).unwrap();
-    assert_eq!((growth.runs.len(), growth.copies.len(), growth.taken), (1, 0, 4));
+    assert_eq!((growth.appends.len(), growth.copies.len(), growth.taken), (1, 0, 4));
 }
 
 #[test]
@@ -204,12 +216,14 @@ fn only_a_page_that_another_still_reads_is_copied() {
     let second = pool.fork(first, 20).unwrap();
     // The first to grow gets a page of its own; the other then has the old one to itself.
     let growth = pool.grow(&[first, second], 1, None).unwrap();
-    assert_eq!((growth.copies.as_slice(), growth.taken), (&[[16, 32, 4]][..], 1));
+    let [from, to] = [16, 32].map(|row| SequenceRow { sequence: 0, row });
+    let copy = CopyRange { from, to, count: 4 };
+    assert_eq!((growth.copies.as_slice(), growth.taken), (&[copy][..], 1));
     pool.commit(growth);
-    assert_eq!(pool.grow(&[first, second], 1, None).unwrap().copies, [[0; 3]; 0]);
+    assert_eq!(pool.grow(&[first, second], 1, None).unwrap().copies, []);
     // At the border of a page there is nothing to copy.
     let third = pool.fork(first, 16).unwrap();
-    assert_eq!(pool.grow(&[third], 1, None).unwrap().copies, [[0; 3]; 0]);
+    assert_eq!(pool.grow(&[third], 1, None).unwrap().copies, []);
     assert!(pool.grow(&[first, first], 1, None).is_err());
 }
 
@@ -219,7 +233,7 @@ fn a_full_pool_says_what_it_lacks_and_stays_as_it_was() {
     let sequences = [pool.add(), pool.add()];
     let growth = pool.grow(&sequences, 90, None).unwrap();
     pool.commit(growth);
-    assert_eq!(pool.free_pages(), 0);
+    assert_eq!(pool.free.len(), 0);
     let held = pool.sequences.clone();
     // Of the last pages six rows are left in each.
     assert!(pool.grow(&sequences, 6, None).is_ok());
@@ -231,6 +245,17 @@ fn a_full_pool_says_what_it_lacks_and_stays_as_it_was() {
     check_counts(&pool);
 }
 
+/// Whatever is asked for, nothing is made of pages that are not there.
+#[test]
+fn a_pool_refuses_a_billion_tokens_at_once() {
+    let mut pool = pool_of(1 << 30);
+    let sequence = pool.add();
+    let before = std::time::Instant::now();
+    let refused = pool.grow(&[sequence], 1 << 30, None).unwrap_err();
+    assert_eq!(refused, Error::Full { needed: (1 << 30) / PAGE_LEN, free: PAGES });
+    assert!(before.elapsed().as_millis() < 500);
+}
+
 #[test]
 fn pages_between_the_first_tokens_and_the_last_are_free_once_evicted() {
     let mut pool = pool();
@@ -240,19 +265,19 @@ fn pages_between_the_first_tokens_and_the_last_are_free_once_evicted() {
     let shared = pool.fork(sequence, 40).unwrap();
     // Pages 1 to 3 hold tokens 16 to 63 alone; two of them are another's too.
     pool.evict(sequence, PresentKeys { first: 4, last: 20 }).unwrap();
-    assert_eq!(pool.free_pages(), PAGES - 6 + 1);
-    let present = pool.table(&[sequence]).unwrap().present;
+    assert_eq!(pool.free.len(), PAGES - 6 + 1);
+    let present = pool.table(&[sequence]).unwrap().1;
     assert_eq!(present, Some(PresentKeys { first: 16, last: 26 }));
-    assert_eq!(pool.table(&[shared]).unwrap().present, None);
+    assert_eq!(pool.table(&[shared]).unwrap().1, None);
     pool.remove(shared).unwrap();
-    assert_eq!(pool.free_pages(), PAGES - 3);
+    assert_eq!(pool.free.len(), PAGES - 3);
     let refused = pool.truncate(sequence, 30).unwrap_err().to_string();
     let says =
         "len: expected at most 16 tokens or at least 64, as those between were evicted, found 30";
     assert_eq!(refused, says);
     pool.truncate(sequence, 64).unwrap();
     pool.truncate(sequence, 16).unwrap();
-    assert_eq!(pool.table(&[sequence]).unwrap().present, None);
-    assert_eq!(pool.free_pages(), PAGES - 1);
+    assert_eq!(pool.table(&[sequence]).unwrap().1, None);
+    assert_eq!(pool.free.len(), PAGES - 1);
     check_counts(&pool);
 }

@@ -1,0 +1,163 @@
+//! Which rows of a cache new tokens take, decided on the host.
+
+use crate::error::Error;
+use crate::problem::length;
+use std::ops::Range;
+
+/// A row of one of a cache's sequences. The rows of a pool are those of one sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequenceRow {
+    /// Which sequence.
+    pub sequence: u32,
+    /// Which of its rows.
+    pub row: u32,
+}
+
+/// Rows of a cache that are copied to other rows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRange {
+    /// The first one.
+    pub from: SequenceRow,
+    /// Where it goes.
+    pub to: SequenceRow,
+    /// Number of rows.
+    pub count: u32,
+}
+
+/// New tokens of neighbouring sequences that go into neighbouring rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendRange {
+    /// Which of the sequences that take new tokens.
+    pub sequences: Range<u32>,
+    /// The first of the new tokens of each sequence that is meant.
+    pub first_token: u32,
+    /// Tokens of each sequence.
+    pub count: u32,
+    /// The row of the cache that the first token of the first sequence goes into.
+    pub to: SequenceRow,
+    /// The place that each sequence's first token has in it.
+    pub position: u32,
+}
+
+impl AppendRange {
+    /// How many tokens each sequence holds afterwards.
+    pub(super) fn end(&self) -> u32 {
+        self.position + self.count
+    }
+
+    /// Whether another range of one sequence goes on where this one ends.
+    pub(super) fn is_followed_by(&self, next: &Self) -> bool {
+        let SequenceRow { sequence, row } = self.to;
+        let end = Self {
+            first_token: self.first_token + self.count,
+            to: SequenceRow { sequence, row: row + self.count },
+            position: self.end(),
+            ..self.clone()
+        };
+        *next == Self { count: next.count, ..end }
+    }
+
+    /// The last `counts` of `len` new tokens of each sequence, behind those that it holds.
+    pub(super) fn behind(held: &[usize], counts: &[usize], len: usize) -> Vec<Self> {
+        let mut ranges: Vec<Self> = Vec::new();
+        let tokens = held.iter().zip(counts).enumerate();
+        for (sequence, (&held, &count)) in tokens.filter(|&(_, (_, &count))| count > 0) {
+            let [sequence, row] = [sequence, held].map(to_u32);
+            let one = Self {
+                sequences: sequence..sequence + 1,
+                first_token: to_u32(len - count),
+                count: to_u32(count),
+                to: SequenceRow { sequence, row },
+                position: row,
+            };
+            match ranges.last_mut() {
+                Some(last)
+                    if last.sequences.end == sequence
+                        && (last.position, last.count) == (one.position, one.count) =>
+                {
+                    last.sequences.end += 1;
+                }
+                _ => ranges.push(one),
+            }
+        }
+        ranges
+    }
+}
+
+/// How many of `len` new tokens each sequence takes, all or `lens`, of a cache whose sequences hold
+/// so many and up to `capacity`.
+pub(super) fn new_counts(
+    held: &[usize],
+    capacity: usize,
+    len: usize,
+    lens: Option<&[usize]>,
+) -> Result<Vec<usize>, Error> {
+    length("len", len)?;
+    let counts = lens.map_or_else(|| vec![len; held.len()], <[usize]>::to_vec);
+    if counts.len() != held.len() {
+        let expected = format!("a number for each of {} sequences", held.len());
+        return Err(Error::invalid("lens", expected, format!("{} numbers", counts.len())));
+    }
+    if let Some((sequence, count)) = counts.iter().enumerate().find(|(_, count)| **count > len) {
+        let expected = format!("at most len = {len} new tokens of sequence {sequence}");
+        return Err(Error::invalid("lens", expected, count));
+    }
+    check_capacity(if lens.is_some() { "lens" } else { "len" }, held, capacity, &counts)?;
+    Ok(counts)
+}
+
+/// Refuses more new tokens than a sequence has capacity for.
+pub(super) fn check_capacity(
+    argument: &'static str,
+    held: &[usize],
+    capacity: usize,
+    counts: &[usize],
+) -> Result<(), Error> {
+    for (sequence, (&held, &count)) in held.iter().zip(counts).enumerate() {
+        let most = capacity - held;
+        if count > most {
+            let holds = format!("as sequence {sequence} holds {held} of {capacity}");
+            return Err(Error::invalid(
+                argument,
+                format!("at most {most} new tokens, {holds}"),
+                count,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a prefix of more tokens than a sequence holds.
+pub(super) fn check_prefix(len: usize, held: usize) -> Result<(), Error> {
+    if len > held {
+        let expected = format!("at most {held} tokens, as the sequence holds");
+        return Err(Error::invalid("len", expected, len));
+    }
+    Ok(())
+}
+
+/// For each of `len` tokens of each of `batch` sequences its place in its sequence and the row of
+/// the cache that it goes into; no row for those that are in no range.
+pub(super) fn places([batch, len]: [usize; 2], ranges: &[AppendRange]) -> Vec<u32> {
+    let mut places = vec![[0, u32::MAX]; batch * len];
+    for AppendRange { sequences, first_token, count, to, position } in ranges {
+        for sequence in sequences.clone() {
+            let first = sequence as usize * len + *first_token as usize;
+            for (place, n) in places[first..].iter_mut().zip(0..*count) {
+                *place = [position + n, to.row + n];
+            }
+        }
+    }
+    places.into_flattened()
+}
+
+/// The places of the last `q_len` tokens of sequences of these lengths, 0 before the first.
+pub(super) fn positions(lens: &[usize], q_len: usize) -> Vec<u32> {
+    let place = |len: usize, i: usize| to_u32((len + i).saturating_sub(q_len));
+    lens.iter().flat_map(|&len| (0..q_len).map(move |i| place(len, i))).collect()
+}
+
+/// A size or index that a checked shape bounds.
+pub(super) fn to_u32(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
