@@ -1,11 +1,11 @@
 //! Additive attention: dims, masks, weights, 16-bit elements.
 
 use super::data::{Numbers, mask};
-use super::trial::{Call, Route, Task, Trial, wide, with_element};
+use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{AdditiveInputs, AdditiveProblem, AdditiveShape, Element, ElementType};
+use crate::problem::{AdditiveInputs, AdditiveProblem, AdditiveShape, Element};
 
 /// So many keys that their sums drift unless the kernel takes care.
 const LONG_ROWS: &str = "long rows";
@@ -33,8 +33,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
         add("additive mask", AdditiveShape { mask: Some(sizes), ..base });
     }
     add("additive mask", AdditiveShape { mask: Some([1, 19, 70]), ..weights });
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         // Rows that share words, then not.
         add(name, AdditiveShape { element, ..AdditiveShape::new(1, [9, 40], [3, 5, 7], 6) });
         if !quick {

@@ -1,7 +1,7 @@
 //! Caches: attention over tokens that came in a chunk and one by one, rotated on their way, is attention over all of them.
 
 use super::data::Numbers;
-use super::trial::{Call, Route, Task, Trial, wide, with_element};
+use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::buffer::{download, output, read, upload};
 use crate::cache::{CacheRotary, CacheTokens, KvCacheShape, PagedCacheShape};
 use crate::cpu;
@@ -37,8 +37,7 @@ pub(super) fn tasks() -> Vec<Task> {
     };
     add("appended tokens", ElementType::F32, [16, 16]);
     add("appended tokens", ElementType::F32, [7, 5]);
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         add(name, element, [16, 16]);
     }
     tasks

@@ -115,11 +115,11 @@ pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
     options_by_element(&mut list, quick);
     sinks(&mut list);
     layouts(&mut list);
-    #[cfg(feature = "half")]
-    elements(&mut list);
-    #[cfg(feature = "half")]
-    if has_matrices {
-        matrices(&mut list, quick);
+    if cfg!(feature = "half") {
+        elements(&mut list);
+        if has_matrices {
+            matrices(&mut list, quick);
+        }
     }
     for (q_len, kv_len) in [(65, 97), (1, 64)] {
         let large = AttentionOptions { scale: Some(4.0 / dim as f32), ..plain };
@@ -301,7 +301,6 @@ fn long(list: &mut Cases) {
 }
 
 /// 16-bit elements, four at a time, and where rows share words.
-#[cfg(feature = "half")]
 fn elements(list: &mut Cases) {
     let dim = list.dim;
     use crate::problem::ElementType::{Bf16, F16};
@@ -342,7 +341,6 @@ fn long_rows(list: &mut Cases) {
 }
 
 /// The kernel of cooperative matrices, which the plan does not choose everywhere.
-#[cfg(feature = "half")]
 fn matrices(list: &mut Cases, quick: bool) {
     let dim = list.dim;
     let plain = AttentionOptions::default();

@@ -1,13 +1,13 @@
 //! Rotary and added encodings: pairs, partial, positions, in place, and rows that share words.
 
 use super::data::Numbers;
-use super::trial::{Call, Route, Task, Trial, wide, with_element};
+use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
 use crate::problem::{
-    Element, ElementType, Layout, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs,
-    RotaryShape, Strides, TableRows, TokenProblem,
+    Element, Layout, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
+    Strides, TableRows, TokenProblem,
 };
 
 pub(super) fn tasks(quick: bool) -> Vec<Task> {
@@ -45,8 +45,7 @@ fn rotary_tasks(quick: bool, add: &mut dyn FnMut(&'static str, RotaryShape)) {
             add(name, RotaryShape { rotary_dim: 2, rows: named, out: None, ..odd });
         }
     }
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         let base = RotaryShape { element, ..base };
         add(name, base);
         let odd = RotaryShape { head_dim: 5, rotary_dim: 4, len: 33, rows: named, ..base };
@@ -61,8 +60,7 @@ fn positional_tasks(add: &mut dyn FnMut(&'static str, PositionalShape)) {
     add("added", base);
     add("added", PositionalShape { dim: 7, rows: named, out: Some(Layout::Bhsd), ..base });
     add("written", PositionalShape { dim: 7, x: None, out: Some(Layout::Bhsd), ..base });
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         add(name, PositionalShape { element, ..base });
         add(name, PositionalShape { element, dim: 7, len: 33, rows: named, ..base });
     }

@@ -1,7 +1,7 @@
 //! Linear layers: edges of tiles, rows by strides, 16-bit elements, and what has to be cut.
 
 use super::data::Numbers;
-use super::trial::{Call, Route, Task, Trial, wide, with_element};
+use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
@@ -39,8 +39,7 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
     for width in [6, 8] {
         add("strided rows", strided(ElementType::F32, width));
     }
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         // Features that are words, and rows that share them.
         for (in_features, out_features) in [(64, 64), (33, 7)] {
             let shape = LinearShape { element, ..LinearShape::new(70, in_features, out_features) };
@@ -50,8 +49,6 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
             add(name, strided(element, 7));
         }
     }
-    #[cfg(not(feature = "half"))]
-    let _ = quick;
     tasks
 }
 

@@ -1,11 +1,11 @@
 //! Merging: numbers of parts, rows that some parts or all have no key for, rows that share words.
 
 use super::data::Numbers;
-use super::trial::{Call, Route, Task, Trial, wide, with_element};
+use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{Element, ElementType, MergeInputs, MergeProblem, MergeShape};
+use crate::problem::{Element, MergeInputs, MergeProblem, MergeShape};
 
 pub(super) fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
@@ -17,8 +17,7 @@ pub(super) fn tasks() -> Vec<Task> {
     for (parts, value_dim) in [(1, 64), (2, 5), (7, 6), (40, 128)] {
         add("parts", MergeShape::new(parts, [2, 3, 23], value_dim));
     }
-    #[cfg(feature = "half")]
-    for (name, element) in [("f16", ElementType::F16), ("bf16", ElementType::Bf16)] {
+    for &(name, element) in HALVES {
         for value_dim in [64, 5] {
             add(name, MergeShape { element, ..MergeShape::new(3, [2, 3, 23], value_dim) });
         }

@@ -181,6 +181,13 @@ pub(super) fn wide<T: Element>(stored: &[T]) -> Vec<f32> {
     stored.iter().map(|x| x.to_f32()).collect()
 }
 
+/// The 16-bit elements that are built in, and what their rows are called.
+pub(super) const HALVES: &[(&str, ElementType)] = if cfg!(feature = "half") {
+    &[("f16", ElementType::F16), ("bf16", ElementType::Bf16)]
+} else {
+    &[]
+};
+
 /// Calls a function of element types with the one that a value names, if it is built in.
 macro_rules! with_element {
     ($element:expr, $function:ident($($argument:expr),*)) => {
