@@ -1,7 +1,7 @@
 //! Files made to break their reader: taken or refused by the tool itself, as a process. Thousands more are
 //! tried inside it, in `tests/fuzz`.
 
-use crate::support::{Folder, Tensor};
+use crate::support::Folder;
 use std::path::Path;
 
 /// Command lines of which each file meets all.
@@ -52,7 +52,8 @@ fn every_file_made_to_break_the_reader_is_taken_or_refused() {
 fn outputs_larger_than_memory_are_refused() {
     // Four queries without keys, whose values would have 2^29 elements each.
     let sizes = [("q", [4, 1]), ("k", [0, 1]), ("v", [0, 1 << 29])];
-    let folder = Folder::with(&sizes.map(|(name, sizes)| Tensor::wave(name, &sizes)));
+    let folder =
+        Folder::with(&sizes.map(|(name, sizes)| crate::support::Tensor::wave(name, &sizes)));
     let run =
         "ulimit -v 4000000 && exec \"$0\" run in.safetensors --out out.safetensors --device cpu";
     let ended = folder.command("sh", &["-c", run, env!("CARGO_BIN_EXE_wgpu-attention")]);
