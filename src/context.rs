@@ -96,7 +96,8 @@ impl Context {
             let expected = "a plan for this operator's capabilities";
             return Err(Error::invalid("plan", expected, "one for others"));
         }
-        program.check_buffers(&find, self.capabilities.storage_alignment, false)?;
+        let alignment = self.capabilities.storage_alignment;
+        program.check_buffers(&find, alignment, false).map_err(|error| error.of(label))?;
         self.call(label, &self.steps(&program.dispatches, find)?)
     }
 

@@ -1,5 +1,6 @@
 //! Every way a call can fail, in two families: your call, and this machine.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// What [`Error::Device`] says of a device that is lost.
@@ -11,8 +12,8 @@ pub(crate) const LOST: &str = "the device is lost";
 pub enum Error {
     /// Your call: an argument (shape, stride, buffer, option, slice) cannot be used.
     Invalid {
-        /// The argument's name, as in the public structs.
-        argument: &'static str,
+        /// The argument's name, as in the public structs; behind an operation's name if there may be several.
+        argument: Cow<'static, str>,
         /// What it has to be.
         expected: String,
         /// What it was.
@@ -64,7 +65,23 @@ impl Error {
         expected: impl fmt::Display,
         found: impl fmt::Display,
     ) -> Self {
-        Self::Invalid { argument, expected: expected.to_string(), found: found.to_string() }
+        Self::Invalid {
+            argument: argument.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+
+    /// The same of a call to `operation`.
+    pub(crate) fn of(self, operation: &'static str) -> Self {
+        match self {
+            Self::Invalid { argument, expected, found } => Self::Invalid {
+                argument: format!("{operation}: {argument}").into(),
+                expected,
+                found,
+            },
+            other => other,
+        }
     }
 
     /// An [`Error::Unsupported`] for a call that needs at least `expected` of what the device has `found` of.

@@ -142,6 +142,8 @@ pub(crate) struct Given {
     /// Elements in one 32-bit word.
     pub(crate) per_word: u32,
     pub(crate) is_output: bool,
+    /// What its elements are and how many there are along each dimension, to be told to people.
+    pub(crate) shape: Option<(&'static str, [u32; 4])>,
 }
 
 impl Given {
@@ -152,7 +154,7 @@ impl Given {
         view: impl Into<Option<View>>,
         per_word: u32,
     ) -> Self {
-        Self { tensor, name, view: view.into(), per_word, is_output: false }
+        Self { tensor, name, view: view.into(), per_word, is_output: false, shape: None }
     }
 
     /// One that is written.
@@ -162,7 +164,7 @@ impl Given {
         view: impl Into<Option<View>>,
         per_word: u32,
     ) -> Self {
-        Self { tensor, name, view: view.into(), per_word, is_output: true }
+        Self { tensor, name, view: view.into(), per_word, is_output: true, shape: None }
     }
 
     /// Elements up to the last one that is used.

@@ -130,7 +130,11 @@ pub(crate) fn check_buffer<'b>(
     }
     if range.size < bytes || exactly && bytes > 0 && range.size != bytes {
         let how = if exactly { "exactly" } else { "at least" };
-        return refuse(format!("a buffer of {how} {bytes} bytes"), format!("{} bytes", range.size));
+        let what = given.shape.map(|(of, [batch, heads, rows, columns])| {
+            format!(" for {of} [{batch}, {heads}, {rows}, {columns}]")
+        });
+        let expected = format!("a buffer of {how} {bytes} bytes{}", what.unwrap_or_default());
+        return refuse(expected, format!("{} bytes", range.size));
     }
     Ok(Some(range))
 }

@@ -9,7 +9,7 @@ use super::shape::AttentionShape;
 use super::small::SmallTensors;
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::tensor::{Axis, Given, Spec, Tensor, Views};
+use crate::tensor::{Axis, Format, Given, Spec, Tensor, Views};
 use crate::view::{View, length};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
@@ -192,7 +192,10 @@ impl Problem {
             let view = self.views[tensor];
             let view = view.map(|view| View { extent: view.extent.max(len), ..view });
             let per_word = format.per_word(self.element);
-            Given { tensor, name, view, per_word, is_output }
+            // Of both sides, ids have no one shape.
+            let shape =
+                (tensor != Tensor::Segments).then(|| (self.type_name(tensor), self.sizes(tensor)));
+            Given { tensor, name, view, per_word, is_output, shape }
         })
     }
 
@@ -217,6 +220,21 @@ impl Problem {
         };
         let read = Tensor::SMALL.into_iter().chain([Tensor::KeySegments]);
         Some((tensor, read.filter_map(|tensor| self.small_view(tensor)).reduce(hull)?))
+    }
+
+    /// What the elements of a tensor are.
+    fn type_name(&self, tensor: Tensor) -> &'static str {
+        match (tensor.spec().format, self.element) {
+            (Format::Bits, _) => "bits",
+            (Format::Words, _)
+                if matches!(tensor, Tensor::Segments | Tensor::Lens | Tensor::Pages) =>
+            {
+                "u32"
+            }
+            (Format::Words, _) | (_, ElementType::F32) => "f32",
+            (_, ElementType::F16) => "f16",
+            (_, ElementType::Bf16) => "bf16",
+        }
     }
 
     /// Columns of one of the tensors.

@@ -4,7 +4,7 @@ use super::attention::Problem;
 use super::lens::Lens;
 use super::sequences::{Band, Sequence};
 use crate::tensor::{Axis, Tensor};
-use crate::view::{count, move_view_along};
+use crate::view::{View, count, move_view_along};
 use std::ops::Range;
 
 /// What a part has of each axis that a problem can be cut along.
@@ -94,6 +94,18 @@ impl Problem {
             packed: None,
             ..*self
         }
+    }
+
+    /// How many elements a tensor has along each axis: 1 where one is repeated.
+    pub(super) fn sizes(&self, tensor: Tensor) -> [u32; 4] {
+        let View { batch, head, row, column, .. } = self.view(tensor).unwrap_or_default();
+        let strides = [batch, head, row, column];
+        let mut sizes =
+            tensor.spec().axes.map(|axis| count(&self.range(tensor, axis, &self.whole())));
+        for (size, stride) in sizes.iter_mut().zip(strides) {
+            *size = if stride == 0 { (*size).min(1) } else { *size };
+        }
+        sizes
     }
 
     fn kv_heads(&self, cut: &Cut) -> Range<u32> {

@@ -265,7 +265,8 @@ fn two_plans_in_one_encoder_keep_apart() {
             (AdditiveBuffers { out: &weights, ..buffers }, "weights: expected a buffer of its own"),
         ] {
             let refused = operator.encode(&mut app.encoder(), &plan, &buffers).unwrap_err();
-            assert!(refused.to_string().starts_with(says), "{refused}, not {says}");
+            let says = format!("additive attention: {says}");
+            assert!(refused.to_string().starts_with(&says), "{refused}, not {says}");
         }
         (cpu::additive(&shape, &t.inputs()).unwrap(), out, weights)
     });

@@ -36,6 +36,25 @@ const NAMES: [&str; 15] = [
     "masked_scores",
 ];
 
+/// What the call below has of each.
+const SHAPES: [&str; 15] = [
+    " for f32 [1, 2, 3, 8]",
+    " for f32 [1, 2, 5, 8]",
+    " for f32 [1, 2, 5, 8]",
+    " for f32 [1, 2, 3, 8]",
+    " for bits [1, 1, 3, 5]",
+    " for f32 [1, 2, 1, 5]",
+    " for f32 [1, 2, 1, 1]",
+    "",
+    " for u32 [1, 1, 1, 1]",
+    " for f32 [1, 2, 1, 1]",
+    " for f32 [1, 2, 3, 1]",
+    " for f32 [1, 2, 3, 5]",
+    " for f32 [1, 2, 3, 5]",
+    " for f32 [1, 2, 3, 5]",
+    " for f32 [1, 2, 3, 5]",
+];
+
 impl Call {
     fn new() -> Self {
         Self::on(App::open())
@@ -95,7 +114,7 @@ impl Call {
         let plan = self.operator.plan(&self.case.shape).unwrap();
         let mut encoder = self.app.encoder();
         let refused = self.operator.encode(&mut encoder, &plan, buffers);
-        assert_eq!(text(refused), expected);
+        assert_eq!(text(refused), format!("attention: {expected}"));
         self.operator.encode(&mut encoder, &plan, &self.given()).unwrap();
         self.app.submit(encoder);
     }
@@ -142,8 +161,9 @@ fn encode_refuses_each_buffer_that_is_wrong() {
         };
         let small = call.app.output(usize::try_from(bytes / 4 - 1).unwrap());
         if bytes > 4 {
+            let shape = SHAPES[at];
             let expected = format!(
-                "{name}: expected a buffer of at least {bytes} bytes, found {} bytes",
+                "{name}: expected a buffer of at least {bytes} bytes{shape}, found {} bytes",
                 bytes - 4
             );
             call.refuses(&with(Some(&small)), &expected);
@@ -191,7 +211,7 @@ fn encode_refuses_buffers_that_the_shape_does_not_have() {
         let refused = call.operator.encode(&mut encoder, &plan, &given(list, &call.buffers[0]));
         let expected =
             format!("{}: expected none, as the shape has none, found a buffer", NAMES[at]);
-        assert_eq!(text(refused), expected);
+        assert_eq!(text(refused), format!("attention: {expected}"));
     }
     call.case.shape = everything;
     let plan = call.operator.plan(&call.case.shape).unwrap();
@@ -242,13 +262,19 @@ fn buffers_longer_than_their_tensors_are_found_where_one_asks() {
     let buffers = AttentionBuffers { out: &longer, ..call.given() };
     call.operator.bind(&plan, &buffers).unwrap();
     let found = text(buffers.check_exact(&plan));
-    assert_eq!(found, "out: expected a buffer of exactly 192 bytes, found 196 bytes");
+    assert_eq!(
+        found,
+        "out: expected a buffer of exactly 192 bytes for f32 [1, 2, 3, 8], found 196 bytes"
+    );
     // Those of f32 are taken for f16, and are twice as long.
     let shape = AttentionShape { element: ElementType::F16, ..call.case.shape.clone() };
     let plan = call.operator.plan(&shape).unwrap();
     call.operator.bind(&plan, &call.given()).unwrap();
     let found = text(call.given().check_exact(&plan));
-    assert_eq!(found, "query: expected a buffer of exactly 96 bytes, found 192 bytes");
+    assert_eq!(
+        found,
+        "query: expected a buffer of exactly 96 bytes for f16 [1, 2, 3, 8], found 192 bytes"
+    );
 }
 
 /// wgpu notices; its words come as an error, not as a panic.

@@ -267,7 +267,8 @@ fn buffers_that_do_not_fit_are_refused() {
         let plan = operator.plan(&shape).unwrap();
         let mut encoder = app.device.create_command_encoder(&Default::default());
         let refused = operator.encode(&mut encoder, &plan, &buffers).unwrap_err().to_string();
-        assert!(refused.starts_with(says), "{refused}, not {says}");
+        let says = format!("rotary: {says}");
+        assert!(refused.starts_with(&says), "{refused}, not {says}");
     }
     let other = gpu().masked(&Capabilities { dispatch_work: 1, ..*gpu().capabilities() });
     let plan = other.rotary_operator().plan(&shape).unwrap();

@@ -272,11 +272,19 @@ fn layers_are_recorded_into_the_callers_encoder() {
 
     let shares = MultiHeadBuffers::new(&query, &key, &value, &value);
     let refused = operator.encode(&mut app.encoder(), &plan, &shares).unwrap_err();
-    assert_eq!(refused.to_string(), "out: expected a buffer of its own, found that of value");
+    assert_eq!(
+        refused.to_string(),
+        "multi-head attention: out: expected a buffer of its own, found that of value"
+    );
     let one = app.buffer(&[0.0]);
     let short = MultiHeadBuffers::new(&query, &key, &one, &first);
     let refused = operator.encode(&mut app.encoder(), &plan, &short).unwrap_err();
-    assert!(refused.to_string().starts_with("value: expected a buffer of at least"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .starts_with("multi-head attention: value: expected a buffer of at least"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -298,7 +306,10 @@ fn self_attention_is_recorded_into_the_callers_encoder() {
     check_tensor("out", &app.read(&out), &case.expected("out"), &Bounds::F32);
     let masked = SelfAttentionBuffers { mask: Some(values), ..buffers };
     let refused = operator.encode(&mut app.encoder(), &plan, &masked).unwrap_err();
-    assert_eq!(refused.to_string(), "mask: expected none, as the shape has none, found a buffer");
+    assert_eq!(
+        refused.to_string(),
+        "self-attention: mask: expected none, as the shape has none, found a buffer"
+    );
 }
 
 /// Which masks a call has: none, hidden, or added, for all heads or each.

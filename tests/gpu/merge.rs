@@ -185,10 +185,13 @@ fn what_attention_leaves_of_parts_merges_in_the_same_encoder() {
     let mut encoder = app.encoder();
     let shared = MergeBuffers { lse: &out, ..buffers };
     let refused = merge.encode(&mut encoder, &plan, &shared).unwrap_err().to_string();
-    assert_eq!(refused, "lse: expected a buffer of its own, found that of out");
+    assert_eq!(refused, "merge: lse: expected a buffer of its own, found that of out");
     let short = MergeBuffers { partial_lse: &lse, ..buffers };
     let refused = merge.encode(&mut encoder, &plan, &short).unwrap_err().to_string();
-    assert_eq!(refused, "partial_lse: expected a buffer of at least 72 bytes, found 24 bytes");
+    assert_eq!(
+        refused,
+        "merge: partial_lse: expected a buffer of at least 72 bytes, found 24 bytes"
+    );
 }
 
 #[test]
