@@ -10,7 +10,7 @@ use super::small::SmallTensors;
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Axis, Given, Spec, Tensor, Views};
-use crate::view::{View, length};
+use crate::view::{View, check_not_zero, length};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,16 +65,12 @@ impl Problem {
     /// [`Error::Invalid`] with the first size, layout or option that cannot be used.
     pub fn new(shape: &AttentionShape, options: &AttentionOptions) -> Result<Self, Error> {
         let s = shape;
-        for (argument, size) in [
+        check_not_zero([
             ("num_heads", s.num_heads),
             ("num_kv_heads", s.num_kv_heads),
             ("head_dim", s.head_dim),
             ("value_dim", s.value_dim),
-        ] {
-            if size == 0 {
-                return Err(Error::invalid(argument, "at least 1", 0));
-            }
-        }
+        ])?;
         if !s.num_heads.is_multiple_of(s.num_kv_heads) {
             return Err(Error::invalid(
                 "num_kv_heads",
