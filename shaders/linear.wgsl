@@ -20,7 +20,7 @@ alias Out = f32;
 @group(0) @binding(3) var<storage, read> bias: array<Bias>;
 @group(0) @binding(4) var<storage, read_write> out: array<Out>;
 
-// Mirrored by `LinearParams` in src/plan/linear.rs.
+// Mirrored by `LinearParams` in src/layers/linear.rs.
 struct Params {
     x_offset: u32,
     x_batch: u32,

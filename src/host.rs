@@ -1,29 +1,21 @@
 //! ONE-SHOT: from slices to vectors.
 
-mod additive;
-mod encodings;
-mod layers;
-mod masks;
-mod merge;
 mod once;
 mod pipeline_cache;
 
-use crate::cache::{CacheRotary, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache};
+pub(crate) use once::Written;
+
 use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;
 use crate::lost;
-use crate::ops::Attention;
 use crate::pipeline::{Edit, Pipelines};
-use crate::plan::Kernel;
-use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs};
-use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// A device and queue, with the pipelines compiled for them so far.
 #[derive(Clone, Debug)]
 pub struct Gpu {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     /// What the device was opened on, unless it is the caller's own.
     adapter: Option<wgpu::Adapter>,
 }
@@ -166,85 +158,6 @@ impl Gpu {
     /// `Gpu`. A call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and done.
     pub fn release_workspace(&self) {
         self.context.release_workspace();
-    }
-
-    /// An operator on this device that shares its pipelines.
-    ///
-    /// # Errors
-    /// As [`Attention::new`].
-    pub fn operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
-        Attention::from_context(self.context.clone(), options)
-    }
-
-    /// An empty cache of keys and values on this device that shares its pipelines.
-    ///
-    /// # Errors
-    /// As [`KvCache::new`].
-    pub fn kv_cache(
-        &self,
-        shape: &KvCacheShape,
-        rotary: Option<CacheRotary<'_>>,
-    ) -> Result<KvCache, Error> {
-        KvCache::from_context(self.context.clone(), shape, rotary)
-    }
-
-    /// A cache of keys and values in pages on this device that shares its pipelines.
-    ///
-    /// # Errors
-    /// As [`PagedKvCache::new`].
-    pub fn paged_kv_cache(
-        &self,
-        shape: &PagedCacheShape,
-        rotary: Option<CacheRotary<'_>>,
-    ) -> Result<PagedKvCache, Error> {
-        PagedKvCache::from_context(self.context.clone(), shape, rotary)
-    }
-
-    /// Attention from slices: uploads, runs, reads back.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device refuses.
-    pub async fn attention<T: Element>(
-        &self,
-        shape: &AttentionShape,
-        options: &AttentionOptions,
-        inputs: &Inputs<'_, T>,
-    ) -> Result<Outputs<T, f32>, Error> {
-        self.attention_with(shape, options, inputs, None).await
-    }
-
-    /// As [`Gpu::attention`], blocking.
-    ///
-    /// # Errors
-    /// As [`Gpu::attention`].
-    pub fn attention_blocking<T: Element>(
-        &self,
-        shape: &AttentionShape,
-        options: &AttentionOptions,
-        inputs: &Inputs<'_, T>,
-    ) -> Result<Outputs<T, f32>, Error> {
-        pollster::block_on(self.attention(shape, options, inputs))
-    }
-
-    /// As [`Gpu::attention`]; `kernel` insists on one.
-    ///
-    /// # Errors
-    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
-    pub async fn attention_with<T: Element>(
-        &self,
-        shape: &AttentionShape,
-        options: &AttentionOptions,
-        inputs: &Inputs<'_, T>,
-        kernel: Option<Kernel>,
-    ) -> Result<Outputs<T, f32>, Error> {
-        let operator = self.operator(options)?;
-        let plan = operator.plan_kernel(shape, kernel)?;
-        inputs.validate(&plan.problem)?;
-        let call = (&operator, &plan.program);
-        let data = |tensor| inputs.get(tensor);
-        let written = self.context.run_once("attention", call, data).await?;
-        let out = written.read(Tensor::Out)?.unwrap_or_default();
-        Outputs::collect(out, |tensor| written.read(tensor))
     }
 }
 

@@ -94,7 +94,10 @@ mod scope;
 mod uniforms;
 mod verbs;
 
-mod ops;
+mod attention;
+mod layers;
+mod tune;
+mod warm_up;
 
 mod cache;
 
@@ -104,6 +107,7 @@ mod host;
 pub mod check;
 pub mod cpu;
 
+pub use attention::{Attention, AttentionBuffers};
 pub use cache::{
     CacheLensParams, CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape, PagedBatch,
     PagedCacheShape, PagedKvCache, PagedSequence,
@@ -116,31 +120,24 @@ pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
 pub use error::Error;
 pub use host::Gpu;
-pub use ops::{
-    Additive, AdditiveBuffers, Merge, MergeBuffers, Positional, PositionalBuffers, Rotary,
-    RotaryBuffers,
-};
-pub use ops::{
-    Attention, AttentionBuffers, Linear, LinearBuffers, MultiHeadAttention, MultiHeadBuffers,
-    SelfAttention, SelfAttentionBuffers,
+pub use layers::{
+    Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditivePlan, AdditiveShape,
+    HeadWeights, LayerMask, Linear, LinearBuffers, LinearInputs, LinearParams, LinearPlan,
+    LinearShape, Merge, MergeBuffers, MergeInputs, MergePlan, MergeShape, MultiHeadAttention,
+    MultiHeadBuffers, MultiHeadInputs, MultiHeadOutputs, MultiHeadPlan, MultiHeadShape,
+    MultiHeadWeights, Positional, PositionalBuffers, PositionalInputs, PositionalPlan,
+    PositionalShape, Rotary, RotaryBuffers, RotaryInputs, RotaryPairs, RotaryPlan, RotaryShape,
+    ScaleBy, SelfAttention, SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionOutputs,
+    SelfAttentionPlan, SelfAttentionShape, SelfAttentionWeights, TableRows, TokenParams,
 };
 pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, ForwardTile, JoinParams, Kernel, LensParams,
-    LinearParams, LinearPlan, MultiHeadPlan, Params, Plan, SelfAttentionPlan, SequenceParams,
-    Storage, Tiles, Tuning, Variant, ViewParams, Window,
-};
-pub use plan::{AdditivePlan, MergePlan, PositionalPlan, RotaryPlan, TokenParams};
-pub use problem::{
-    AdditiveInputs, AdditiveOutputs, AdditiveShape, MergeInputs, MergeShape, PositionalInputs,
-    PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    Access, Bound, Constant, Dispatch, Entry, ForwardTile, JoinParams, Kernel, LensParams, Params,
+    Plan, SequenceParams, Storage, Tiles, Tuning, Variant, ViewParams, Window,
 };
 pub use problem::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, HeadWeights, Inputs, LayerMask, Layout, Lens, LinearInputs,
-    LinearShape, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights, Outputs,
-    PackedSequence, PagedKeys, Pages, PresentKeys, Problem, ScaleBy, SegmentLayout,
-    SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights, Sequence,
-    SmallTensors, Strides, View,
+    CuSeqlens, Element, ElementType, Inputs, Layout, Lens, Outputs, PackedSequence, PagedKeys,
+    Pages, PresentKeys, Problem, SegmentLayout, Sequence, SmallTensors, Strides, View,
 };
 pub use shader::assemble;
 pub use shader::{Binding, bindings};

@@ -141,40 +141,32 @@ macro_rules! verbs {
     };
 }
 
-/// The constructors of an operator that holds nothing but its context.
-macro_rules! constructors {
-    ($operator:ident, $plan:ident) => {
-        impl crate::verbs::Operator for $operator {
-            type Plan = $plan;
-        }
+/// A call from slices as a method of [`Gpu`](crate::Gpu), and its blocking twin.
+macro_rules! one_shot {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $blocking:ident $(<$T:ident>)?
+        (&$self:ident, $($argument:ident: $type:ty),* $(,)?) -> $Out:ty $body:block
+    ) => {
+        impl crate::Gpu {
+            $(#[$doc])*
+            pub async fn $name $(<$T: crate::problem::Element>)? (
+                &$self,
+                $($argument: $type),*
+            ) -> Result<$Out, crate::Error> $body
 
-        impl $operator {
-            /// An operator on your device, with pipelines and workspace of its own. Operators made from one
-            /// [`Gpu`](crate::Gpu) share theirs.
-            #[must_use]
-            pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-                Self::with_capabilities(device, queue, crate::Capabilities::of(device))
-            }
-
-            #[doc = concat!("As [`", stringify!($operator), "::new`], on no more than `capabilities` of the device.")]
-            #[must_use]
-            pub fn with_capabilities(
-                device: &wgpu::Device,
-                queue: &wgpu::Queue,
-                capabilities: crate::Capabilities,
-            ) -> Self {
-                let capabilities = capabilities.granted(device);
-                let context = crate::context::Context::new(device, queue, capabilities);
-                Self::from_context(std::sync::Arc::new(context))
-            }
-
-            pub(crate) fn from_context(
-                context: std::sync::Arc<crate::context::Context>,
-            ) -> Self {
-                Self { context }
+            #[doc = concat!("As [`Gpu::", stringify!($name), "`](crate::Gpu::", stringify!($name), "), blocking.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`Gpu::", stringify!($name), "`](crate::Gpu::", stringify!($name), ").")]
+            pub fn $blocking $(<$T: crate::problem::Element>)? (
+                &$self,
+                $($argument: $type),*
+            ) -> Result<$Out, crate::Error> {
+                pollster::block_on($self.$name($($argument),*))
             }
         }
     };
 }
 
-pub(crate) use {constructors, verbs};
+pub(crate) use {one_shot, verbs};

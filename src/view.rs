@@ -233,6 +233,16 @@ fn too_large(argument: &'static str) -> Error {
 /// Lengths and offsets stay below this, so that sums of two fit an i32.
 pub(crate) const MAX_LEN: usize = 1 << 30;
 
+/// Refuses sizes of 0.
+pub(crate) fn check_not_zero<const N: usize>(
+    sizes: [(&'static str, usize); N],
+) -> Result<(), Error> {
+    match sizes.into_iter().find(|&(_, size)| size == 0) {
+        Some((argument, _)) => Err(Error::invalid(argument, "at least 1", 0)),
+        None => Ok(()),
+    }
+}
+
 /// A length or size as shaders take it.
 pub(crate) fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
     match u32::try_from(size) {

@@ -1,5 +1,5 @@
 // Tokens, and the rows of a table that belong to them. Mirrored by `TokenParams` in
-// src/plan/tokens.rs.
+// src/layers/tokens.rs.
 // use view, load(x), load(out)
 // needs FROM_LENS, HAS_POSITIONS, IN_PLACE, TO_PLACE
 

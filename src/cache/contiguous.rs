@@ -5,10 +5,11 @@ use super::ranges::{AppendRange, CopyRange, SequenceRow, check_prefix, new_count
 use super::shape::{CacheRotary, KvCacheShape};
 use super::store::{CacheStore, Work, of_store, read_by_attention};
 use super::tokens::CacheTokens;
+use crate::attention::AttentionBuffers;
 use crate::buffer::output;
 use crate::context::Context;
 use crate::error::Error;
-use crate::ops::AttentionBuffers;
+use crate::host::Gpu;
 use crate::plan::Variant;
 use crate::problem::AttentionShape;
 use std::ops::Range;
@@ -187,5 +188,19 @@ impl KvCache {
 
     fn key_buffers(&self) -> (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>) {
         (self.key(), self.value(), None)
+    }
+}
+
+impl Gpu {
+    /// An empty cache of keys and values on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn kv_cache(
+        &self,
+        shape: &KvCacheShape,
+        rotary: Option<CacheRotary<'_>>,
+    ) -> Result<KvCache, Error> {
+        KvCache::from_context(self.context.clone(), shape, rotary)
     }
 }

@@ -4,9 +4,10 @@ use super::pool::{PagePool, PagedSequence};
 use super::shape::{CacheRotary, PagedCacheShape};
 use super::store::{CacheStore, of_store, read_by_attention};
 use super::tokens::CacheTokens;
+use crate::attention::AttentionBuffers;
 use crate::context::Context;
 use crate::error::Error;
-use crate::ops::AttentionBuffers;
+use crate::host::Gpu;
 use crate::plan::Variant;
 use crate::problem::{AttentionShape, PagedKeys, PresentKeys};
 use std::sync::Arc;
@@ -230,5 +231,19 @@ impl PagedBatch {
 
     fn key_buffers(&self) -> (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>) {
         (&self.key, &self.value, Some(&self.table))
+    }
+}
+
+impl Gpu {
+    /// A cache of keys and values in pages on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`PagedKvCache::new`].
+    pub fn paged_kv_cache(
+        &self,
+        shape: &PagedCacheShape,
+        rotary: Option<CacheRotary<'_>>,
+    ) -> Result<PagedKvCache, Error> {
+        PagedKvCache::from_context(self.context.clone(), shape, rotary)
     }
 }

@@ -4,7 +4,8 @@ use super::ranges::{AppendRange, CopyRange, SequenceRow};
 use super::shape::KvCacheShape;
 use crate::buffer::output;
 use crate::error::Error;
-use crate::problem::{Encoding, Layout, TokenProblem, View, length, move_view, resolve};
+use crate::layers::{Encoding, TokenProblem};
+use crate::problem::{Layout, View, length, move_view, resolve};
 use std::ops::Range;
 
 /// The keys or the values of a cache.

@@ -2,7 +2,8 @@
 
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::problem::{ElementType, Encoding, RotaryPairs, check_page_len, length};
+use crate::layers::{Encoding, RotaryPairs};
+use crate::problem::{ElementType, check_page_len, length};
 
 /// Sizes of a [`KvCache`](crate::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`, values
 /// `[batch, num_kv_heads, capacity, value_dim]`.

@@ -6,9 +6,9 @@ use super::lens::LenChange;
 use super::ranges::{check_capacity, to_u32};
 use super::rows::Target;
 use super::tokens::CacheTokens;
+use crate::attention::AttentionBuffers;
 use crate::call::Call;
 use crate::error::Error;
-use crate::ops::AttentionBuffers;
 use crate::problem::AttentionShape;
 
 /// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each

@@ -10,8 +10,9 @@ use crate::buffer::Parameters;
 use crate::call::Call;
 use crate::context::Context;
 use crate::error::Error;
+use crate::layers::{Encoding, LayerProblem, TokenProblem};
 use crate::plan::{Dispatch, Program, Variant, check_buffer};
-use crate::problem::{AttentionShape, Encoding, Layout, Strides, TokenProblem, View};
+use crate::problem::{AttentionShape, Layout, Strides, View};
 use crate::tensor::{Given, Tensor};
 use std::sync::Arc;
 

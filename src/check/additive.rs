@@ -5,7 +5,9 @@ use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{AdditiveInputs, AdditiveProblem, AdditiveShape, Element};
+use crate::layers::{AdditiveInputs, AdditiveProblem, AdditiveShape};
+use crate::problem::Element;
+use crate::tensor::Tensor;
 
 /// So many keys that their sums drift unless the kernel takes care.
 const LONG_ROWS: &str = "long rows";
@@ -50,15 +52,17 @@ fn run<T: Element>(
 ) -> Result<(), Error> {
     let p = AdditiveProblem::new(shape)?;
     let mut numbers = Numbers(4);
-    let views = [p.query, p.key, p.value, p.w_q, p.w_k, p.w_v];
-    let [query, mut key, value, w_q, w_k, w_v]: [Vec<T>; 6] =
-        views.map(|view| numbers.tensor(view.extent));
+    let tensors = [Tensor::Query, Tensor::Key, Tensor::Value];
+    let parameters = [Tensor::QueryWeight, Tensor::KeyWeight, Tensor::ValueWeight];
+    let mut make = |tensor| numbers.tensor(p.view(tensor).unwrap_or_default().extent);
+    let [query, mut key, value]: [Vec<T>; 3] = tensors.map(&mut make);
+    let [w_q, w_k, w_v]: [Vec<T>; 3] = parameters.map(&mut make);
     if name == LONG_ROWS {
         // All weights but the first one alike: sums that round each term alike show it.
         key[shape.key_dim..].fill(T::from_f64(0.0));
     }
-    let b: Option<Vec<T>> = p.b.map(|view| numbers.tensor(view.extent));
-    let mask = p.mask.map(|view| mask(&mut numbers, view.extent));
+    let b: Option<Vec<T>> = p.view(Tensor::InBias).map(|view| numbers.tensor(view.extent));
+    let mask = p.view(Tensor::Mask).map(|view| mask(&mut numbers, view.extent));
     let inputs = AdditiveInputs {
         query: &query,
         key: &key,

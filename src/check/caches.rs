@@ -2,16 +2,14 @@
 
 use super::data::Numbers;
 use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
+use crate::attention::AttentionBuffers;
 use crate::buffer::{download, output, read, upload};
 use crate::cache::{CacheRotary, CacheTokens, KvCacheShape, PagedCacheShape};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::ops::AttentionBuffers;
-use crate::problem::{
-    Align, AttentionOptions, AttentionShape, Element, ElementType, Inputs, RotaryInputs,
-    RotaryPairs, RotaryShape, TableRows,
-};
+use crate::layers::{RotaryInputs, RotaryPairs, RotaryShape, TableRows};
+use crate::problem::{Align, AttentionOptions, AttentionShape, Element, ElementType, Inputs};
 use crate::tables::RotaryTable;
 
 /// Tokens of each sequence in the chunk, of which padding makes one length; then so many one by one.

@@ -5,10 +5,11 @@ use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{
-    Element, Layout, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
-    Strides, TableRows, TokenProblem,
+use crate::layers::{
+    PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape, TableRows,
+    TokenProblem,
 };
+use crate::problem::{Element, Layout, Strides};
 
 pub(super) fn tasks(quick: bool) -> Vec<Task> {
     let mut tasks = Vec::new();

@@ -5,11 +5,11 @@ use super::trial::{Call, Route, Task, Trial};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{
-    BroadcastLayout, CuSeqlens, ElementType, HeadWeights, LayerMask, MultiHeadInputs,
-    MultiHeadShape, MultiHeadWeights, ScaleBy, SelfAttentionInputs, SelfAttentionShape,
-    SelfAttentionWeights,
+use crate::layers::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, ScaleBy,
+    SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
 };
+use crate::problem::{BroadcastLayout, CuSeqlens, ElementType};
 use crate::tensor::Tensor;
 
 /// A call of a multi-head layer.

@@ -5,9 +5,8 @@ use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{
-    Element, ElementType, Layout, LinearInputs, LinearProblem, LinearShape, Strides,
-};
+use crate::layers::{LinearInputs, LinearProblem, LinearShape};
+use crate::problem::{Element, ElementType, Layout, Strides};
 
 pub(super) fn tasks(quick: bool) -> Vec<Task> {
     let mut tasks = Vec::new();

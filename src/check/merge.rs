@@ -5,7 +5,8 @@ use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::problem::{Element, MergeInputs, MergeProblem, MergeShape};
+use crate::layers::{MergeInputs, MergeProblem, MergeShape};
+use crate::problem::Element;
 
 pub(super) fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
@@ -42,7 +43,7 @@ fn run<T: Element>(
             columns.fill(T::from_f64(f64::NAN));
         }
     }
-    let inputs = MergeInputs { out: &out, lse: &lse };
+    let inputs = MergeInputs { partial_out: &out, partial_lse: &lse };
     let expected = cpu::merge(shape, &inputs)?;
     let merged = expected.lse.unwrap_or_default();
     let expected = vec![("out", &expected.out[..]), ("lse", &merged[..])];

@@ -2,7 +2,11 @@
 
 use super::shared::{add_scaled, map, project, softmax, wide};
 use crate::error::Error;
-use crate::problem::{AdditiveInputs, AdditiveOutputs, AdditiveProblem, AdditiveShape, Element};
+use crate::layers::{
+    AdditiveInputs, AdditiveOutputs, AdditiveProblem, AdditiveShape, LayerProblem,
+};
+use crate::problem::Element;
+use crate::tensor::Tensor;
 
 /// Additive attention in f64: `e_ij = w_v . tanh(W_q query_i + W_k key_j + b)`, a softmax over the
 /// visible keys, and the weighted sum of the values.
@@ -33,7 +37,7 @@ pub fn additive<T: Element>(
     inputs: &AdditiveInputs<'_, T>,
 ) -> Result<AdditiveOutputs<f64>, Error> {
     let p = AdditiveProblem::new(shape)?;
-    inputs.validate(&p)?;
+    p.validate(inputs)?;
     let AdditiveShape { q_len, kv_len, hidden_dim, .. } = *shape;
     let (value, w_v, b) = (wide(inputs.value), wide(inputs.w_v), inputs.b.map(wide));
     let projected = |x: &[T], weight: &[T], bias: Option<&[f64]>| {
@@ -46,7 +50,7 @@ pub fn additive<T: Element>(
     let row = |n: usize| {
         let (batch, i) = (n / q_len, n % q_len);
         let sees = |j: usize| {
-            let mask = p.mask.zip(inputs.mask);
+            let mask = p.view(Tensor::Mask).zip(inputs.mask);
             mask.is_none_or(|(view, mask)| mask[view.index(batch, 0, i, j)])
         };
         let query = &queries[n * hidden_dim..][..hidden_dim];

@@ -2,7 +2,8 @@
 
 use super::shared::{project, wide};
 use crate::error::Error;
-use crate::problem::{Element, LinearInputs, LinearProblem, LinearShape};
+use crate::layers::{LayerProblem, LinearInputs, LinearProblem, LinearShape};
+use crate::problem::Element;
 
 /// A linear layer by its definition, in f64: `out = x weight^T + bias`.
 ///
@@ -27,8 +28,8 @@ pub fn linear<T: Element>(
     inputs: &LinearInputs<'_, T>,
 ) -> Result<Vec<f64>, Error> {
     let p = LinearProblem::new(shape)?;
-    inputs.validate(&p)?;
-    let [batch, len, width] = [p.batch, p.len, p.in_features].map(|size| size as usize);
+    p.validate(inputs)?;
+    let [batch, len, width] = [shape.batch, shape.len, shape.in_features];
     let weight = wide(&inputs.weight[shape.weight.min(inputs.weight.len())..]);
     let bias = inputs.bias.zip(shape.bias).map(|(bias, start)| wide(&bias[start..]));
     let x = wide(inputs.x);

@@ -2,7 +2,8 @@
 
 use super::shared::{add_scaled, softmax, wide};
 use crate::error::Error;
-use crate::problem::{Element, MergeInputs, MergeProblem, MergeShape, Outputs};
+use crate::layers::{LayerProblem, MergeInputs, MergeProblem, MergeShape};
+use crate::problem::{Element, Outputs};
 
 /// Merges out and lse over parts of the keys: out weighed by `exp(lse)`, lse the log of their sum.
 /// Gives both.
@@ -18,15 +19,16 @@ pub fn merge<T: Element>(
     inputs: &MergeInputs<'_, T>,
 ) -> Result<Outputs<f64>, Error> {
     let problem = MergeProblem::new(shape)?;
-    inputs.validate(&problem)?;
+    problem.validate(inputs)?;
     let (rows, columns) = (problem.lse.extent as usize, shape.value_dim);
-    let parts = wide(inputs.out);
+    let parts = wide(inputs.partial_out);
     let mut out = vec![0.0; rows * columns];
     let mut lse = Vec::new();
     for row in 0..rows {
         let at = |part: usize| part * rows + row;
-        let score =
-            |part| Some(f64::from(inputs.lse[at(part)])).filter(|lse| *lse != f64::NEG_INFINITY);
+        let score = |part| {
+            Some(f64::from(inputs.partial_lse[at(part)])).filter(|lse| *lse != f64::NEG_INFINITY)
+        };
         let scores: Vec<Option<f64>> = (0..shape.parts).map(score).collect();
         let merged = softmax(&scores, None);
         lse.push(merged.lse);

@@ -2,10 +2,10 @@
 
 use super::shared::{add_scaled, project, softmax, wide};
 use crate::error::Error;
-use crate::problem::{
-    AttentionOptions, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape,
-    MultiHeadWeights, Problem,
+use crate::layers::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
 };
+use crate::problem::{AttentionOptions, Problem};
 
 /// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation
 /// mode.
@@ -116,7 +116,7 @@ fn added(
     if j >= shape.kv_len {
         return Some(0.0);
     }
-    let plane = if inputs.is_per_head(shape) { b * heads + h } else { 0 };
+    let plane = if inputs.is_per_head(shape.q_len, shape.kv_len) { b * heads + h } else { 0 };
     let places = [
         (inputs.attn_mask, (plane * shape.q_len + i) * shape.kv_len + j),
         (inputs.key_padding_mask, b * shape.kv_len + j),

@@ -2,10 +2,11 @@
 
 use super::shared::{add_scaled, indices, wide};
 use crate::error::Error;
-use crate::problem::{
-    Element, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
+use crate::layers::{
+    LayerProblem, PositionalInputs, PositionalShape, RotaryInputs, RotaryPairs, RotaryShape,
     TokenProblem,
 };
+use crate::problem::Element;
 
 /// Rotates pairs of columns: `a cos - b sin` and `a sin + b cos`, in f64.
 ///
@@ -31,7 +32,7 @@ pub fn rotary<T: Element>(
     inputs: &RotaryInputs<'_, T>,
 ) -> Result<Vec<f64>, Error> {
     let problem = TokenProblem::rotary(shape)?;
-    inputs.validate(&problem)?;
+    problem.validate(inputs)?;
     let half = problem.width() as usize;
     Ok(encode(&problem, inputs.x, inputs.positions, |row, table| {
         for pair in 0..half {
@@ -60,7 +61,7 @@ pub fn positional<T: Element>(
     inputs: &PositionalInputs<'_, T>,
 ) -> Result<Vec<f64>, Error> {
     let problem = TokenProblem::positional(shape)?;
-    inputs.validate(&problem)?;
+    problem.validate(inputs)?;
     Ok(encode(&problem, inputs.x.unwrap_or_default(), inputs.positions, |row, table| {
         add_scaled(row, 1.0, &inputs.table[table..]);
     }))

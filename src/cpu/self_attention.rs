@@ -2,7 +2,7 @@
 
 use super::shared::{add_scaled, indices, project, softmax, wide};
 use crate::error::Error;
-use crate::problem::{
+use crate::layers::{
     SelfAttentionInputs, SelfAttentionOutputs, SelfAttentionShape, SelfAttentionWeights,
 };
 use crate::tensor::Tensor;
@@ -24,7 +24,7 @@ pub fn self_attention(
     shape: &SelfAttentionShape,
     inputs: &SelfAttentionInputs<'_>,
 ) -> Result<SelfAttentionOutputs<f64>, Error> {
-    let head_dim = weights.head_dim()?;
+    let head_dim = weights.sizes()?.head_dim;
     let problem = shape.attention(weights.heads, head_dim)?;
     inputs.validate(&problem)?;
     // Rows of one head: [batch, len, heads, head_dim].

@@ -9,20 +9,25 @@ use crate::tensor::Tensor;
 use crate::verbs::Operator;
 
 /// What a call wrote: for each of its outputs a buffer that the host can read, and its number of elements.
-pub(super) struct Written(Vec<(Tensor, Mapped, usize)>);
+pub(crate) struct Written(Vec<(Tensor, Mapped, usize)>);
 
 impl Written {
     /// The elements of one of the outputs, if the call has it.
-    pub(super) fn read<T: bytemuck::Pod>(&self, tensor: Tensor) -> Result<Option<Vec<T>>, Error> {
+    pub(crate) fn read<T: bytemuck::Pod>(&self, tensor: Tensor) -> Result<Option<Vec<T>>, Error> {
         let found = self.0.iter().find(|(written, ..)| *written == tensor);
         found.map(|(_, mapped, len)| read(mapped, *len)).transpose()
+    }
+
+    /// The elements of an output that every call has.
+    pub(crate) fn read_all<T: bytemuck::Pod>(&self, tensor: Tensor) -> Result<Vec<T>, Error> {
+        Ok(self.read(tensor)?.unwrap_or_default())
     }
 }
 
 impl Context {
     /// Uploads what `data` has for the tensors of a program, runs it with what the operator holds, and reads back what it
     /// writes: in place where that is uploaded too.
-    pub(super) async fn run_once<'a, T: Element>(
+    pub(crate) async fn run_once<'a, T: Element>(
         &self,
         label: &'static str,
         (operator, program): (&impl Operator, &Program),

@@ -6,6 +6,7 @@ use super::variant::Entry;
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::tensor::Tensor;
+use std::ops::Range;
 
 /// Something to compute that can be cut.
 pub(crate) trait Part: Sized {
@@ -123,6 +124,28 @@ pub(crate) fn middle(size: u32, step: u32) -> u32 {
         half if half >= step => half.next_multiple_of(step),
         half => half,
     }
+}
+
+/// Refuses what needs more than there is of something.
+pub(crate) fn check_limits<const N: usize>(
+    needs: [(&'static str, u32, u32); N],
+) -> Result<(), Error> {
+    match needs.into_iter().find(|&(_, expected, found)| expected > found) {
+        Some((what, expected, found)) => Err(Error::unsupported(what, expected, found)),
+        None => Ok(()),
+    }
+}
+
+/// The ranges of two halves: of all axes, the one at `axis` cut at a multiple of `step`. None if there is nothing to cut.
+pub(crate) fn halves<const N: usize>(
+    whole: [Range<u32>; N],
+    axis: usize,
+    step: u32,
+) -> Option<[[Range<u32>; N]; 2]> {
+    let (mut first, mut second) = (whole.clone(), whole);
+    let middle = middle(first[axis].end, step);
+    (first[axis].end, second[axis].start) = (middle, middle);
+    (middle > 0).then_some([first, second])
 }
 
 /// The limit that is named where a driver stops long loops.

@@ -1,41 +1,31 @@
 //! HOW: from a problem and a device's capabilities to kernels, tiles, grids and workspace. Pure
 //! functions over plain data, so that every choice can be tested on any machine.
 
-mod additive;
 mod choose;
 mod dispatch;
 mod fit;
 mod join;
-mod kernels;
-mod linear;
-mod merge;
-mod multi_head;
+pub(crate) mod kernels;
 mod params;
-mod part;
+pub(crate) mod part;
 mod program;
-mod self_attention;
-mod storage;
+pub(crate) mod storage;
 mod tiles;
-mod tokens;
 mod tuning;
 mod variant;
 mod window;
 
-pub use additive::AdditivePlan;
 pub use choose::Kernel;
 pub(crate) use dispatch::Bindings;
 pub use dispatch::{Bound, Dispatch};
+pub(crate) use fit::{Excess, KEYS, Part, check_limits, fit, halves};
 pub use join::JoinParams;
-pub use linear::{LinearParams, LinearPlan};
-pub use merge::MergePlan;
-pub use multi_head::MultiHeadPlan;
+pub(crate) use kernels::{COMBINE_THREADS, HIDDEN_MARK, softmax_variant};
 pub(crate) use params::MOST_SEQUENCES;
 pub use params::{LensParams, Params, SequenceParams, ViewParams};
 pub(crate) use program::{Program, bytes, check_buffer};
-pub use self_attention::SelfAttentionPlan;
 pub use storage::Storage;
 pub use tiles::{ForwardTile, Tiles};
-pub use tokens::{PositionalPlan, RotaryPlan, TokenParams};
 pub use tuning::Tuning;
 pub(crate) use tuning::candidates;
 pub(crate) use variant::Stored;
@@ -47,7 +37,6 @@ use crate::error::Error;
 use crate::problem::{Align, AttentionOptions, Problem};
 use crate::tensor::{Given, Tensor};
 use choose::{Choice, choose};
-use fit::fit;
 use join::Join;
 use part::{AttentionPart, Way};
 use std::fmt;

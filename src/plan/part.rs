@@ -131,7 +131,7 @@ impl Part for AttentionPart<'_> {
 }
 
 /// Multiply-adds of queries with keys and of weights with values, of the keys that a window leaves.
-pub(super) fn work(part: &Problem) -> u64 {
+pub(crate) fn work(part: &Problem) -> u64 {
     // Below a tile of queries of one head there is nothing to gain by cutting.
     let is_divisible = part.sequence_count() > 1 || part.num_heads > 1 || part.q_len > QUERIES;
     if !is_divisible {
@@ -147,7 +147,7 @@ pub(super) fn work(part: &Problem) -> u64 {
 }
 
 /// More keys of a row in one of `chunks` than a kernel's loops go through.
-pub(super) fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
+pub(crate) fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
     if part.kv_len <= found {
         return None;
     }
@@ -179,7 +179,7 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
 }
 
 /// Parts with less of what is too much, if a cut along some axis has.
-pub(super) fn halves(part: &Problem, excess: &Excess) -> Option<Vec<Problem>> {
+pub(crate) fn halves(part: &Problem, excess: &Excess) -> Option<Vec<Problem>> {
     axis_to_cut(part, excess).map(|axis| halve(part, axis))
 }
 

@@ -57,18 +57,18 @@ impl Storage {
 }
 
 /// How query, key and value are read.
-pub(super) fn input(problem: &Problem, capabilities: &Capabilities) -> Storage {
+pub(crate) fn input(problem: &Problem, capabilities: &Capabilities) -> Storage {
     of(problem.element, is_multiple(problem, 4), capabilities)
 }
 
 /// How out is written: as the inputs are read, unless rows would write halves of one word.
-pub(super) fn output(problem: &Problem, capabilities: &Capabilities) -> Storage {
+pub(crate) fn output(problem: &Problem, capabilities: &Capabilities) -> Storage {
     let parts_words = !starts_on(&problem.out(), 2) || !problem.value_dim.is_multiple_of(2);
     writing(input(problem, capabilities), parts_words)
 }
 
 /// How elements are read; four at a time if all rows start on a multiple of four and are one long.
-pub(super) fn of(element: ElementType, by_four: bool, capabilities: &Capabilities) -> Storage {
+pub(crate) fn of(element: ElementType, by_four: bool, capabilities: &Capabilities) -> Storage {
     match element {
         ElementType::F32 if by_four => Storage::F32x4,
         ElementType::F32 => Storage::F32,
@@ -80,7 +80,7 @@ pub(super) fn of(element: ElementType, by_four: bool, capabilities: &Capabilitie
 }
 
 /// How what is stored as `input` is written, if one invocation's share may end in the middle of a word or not.
-pub(super) fn writing(input: Storage, parts_words: bool) -> Storage {
+pub(crate) fn writing(input: Storage, parts_words: bool) -> Storage {
     let is_words = matches!(input, Storage::F16Words | Storage::Bf16Words);
     if is_words && parts_words { Storage::Unpacked } else { input }
 }
@@ -93,6 +93,6 @@ fn is_multiple(problem: &Problem, count: u32) -> bool {
 }
 
 /// Whether every row of a tensor starts on a multiple of `count`.
-pub(super) fn starts_on(view: &View, count: u32) -> bool {
+pub(crate) fn starts_on(view: &View, count: u32) -> bool {
     [view.offset, view.batch, view.head, view.row].iter().all(|step| step.is_multiple_of(count))
 }

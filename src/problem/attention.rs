@@ -10,7 +10,7 @@ use super::small::SmallTensors;
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::tensor::{Axis, Format, Given, Spec, Tensor, Views};
-use crate::view::{View, length};
+use crate::view::{View, check_not_zero, length};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,16 +65,12 @@ impl Problem {
     /// [`Error::Invalid`] with the first size, layout or option that cannot be used.
     pub fn new(shape: &AttentionShape, options: &AttentionOptions) -> Result<Self, Error> {
         let s = shape;
-        for (argument, size) in [
+        check_not_zero([
             ("num_heads", s.num_heads),
             ("num_kv_heads", s.num_kv_heads),
             ("head_dim", s.head_dim),
             ("value_dim", s.value_dim),
-        ] {
-            if size == 0 {
-                return Err(Error::invalid(argument, "at least 1", 0));
-            }
-        }
+        ])?;
         if !s.num_heads.is_multiple_of(s.num_kv_heads) {
             return Err(Error::invalid(
                 "num_kv_heads",
@@ -91,6 +87,12 @@ impl Problem {
         };
         let sequences = sequences::sequences(s, options)?;
         let packed = sequences::packed(s, options)?;
+        let batch = length("batch", s.batch)?;
+        let [num_heads, num_kv_heads] =
+            [length("num_heads", s.num_heads)?, length("num_kv_heads", s.num_kv_heads)?];
+        let [q_len, kv_len] = [length("q_len", s.q_len)?, length("kv_len", s.kv_len)?];
+        let [head_dim, value_dim] =
+            [length("head_dim", s.head_dim)?, length("value_dim", s.value_dim)?];
         let sizes = s.sizes(packed.as_ref().map_or(s.batch, Vec::len));
         let mut views = Views::default();
         for tensor in Tensor::attention() {
@@ -101,13 +103,13 @@ impl Problem {
         check_mask(views[Tensor::Mask])?;
         Ok(Self {
             options: *options,
-            batch: length("batch", s.batch)?,
-            num_heads: length("num_heads", s.num_heads)?,
-            num_kv_heads: length("num_kv_heads", s.num_kv_heads)?,
-            q_len: length("q_len", s.q_len)?,
-            kv_len: length("kv_len", s.kv_len)?,
-            head_dim: length("head_dim", s.head_dim)?,
-            value_dim: length("value_dim", s.value_dim)?,
+            batch,
+            num_heads,
+            num_kv_heads,
+            q_len,
+            kv_len,
+            head_dim,
+            value_dim,
             element: s.element,
             views,
             lens,

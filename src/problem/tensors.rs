@@ -1,6 +1,6 @@
 //! The slices that go into a one-shot call or the CPU reference, and the vectors that come back.
 
-use super::{Element, Problem, View};
+use super::{Element, ElementType, Problem, View};
 use crate::error::Error;
 use crate::tensor::{Given, Tensor};
 use std::borrow::Cow;
@@ -132,12 +132,8 @@ impl<'a, T: Element> Inputs<'a, T> {
     /// # Errors
     /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong length.
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
-        if T::TYPE != problem.element {
-            return Err(Error::invalid("query", format!("{} elements", problem.element), T::TYPE));
-        }
-        for Given { tensor, name, view, .. } in problem.given().filter(|given| !given.is_output) {
-            check_len(name, view.as_ref(), self.get(tensor).map(|data| data.len()))?;
-        }
+        let given: Vec<Given> = problem.given().collect();
+        check_inputs(problem.element, &given, |tensor| self.get(tensor))?;
         if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
             let expected = format!("at most kv_len = {}", problem.kv_len);
             return Err(Error::invalid("lens", expected, len));
@@ -173,6 +169,25 @@ impl<T, S> Outputs<T, S> {
             _ => None,
         }
     }
+}
+
+/// Compares the type of a call's slices, and the length of each, with what is needed.
+pub(crate) fn check_inputs<'a, T: Element>(
+    element: ElementType,
+    given: &[Given],
+    data: impl Fn(Tensor) -> Option<Data<'a, T>>,
+) -> Result<(), Error> {
+    if T::TYPE != element {
+        let is_typed = |given: &&Given| matches!(data(given.tensor), Some(Data::Elements(_)));
+        let name = given.iter().find(is_typed).map_or("element", |given| given.name);
+        return Err(Error::invalid(name, format!("{element} elements"), T::TYPE));
+    }
+    for Given { tensor, name, view, .. } in given {
+        if !Tensor::OUTPUTS.contains(tensor) {
+            check_len(name, view.as_ref(), data(*tensor).map(|data| data.len()))?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn check_len(

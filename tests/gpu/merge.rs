@@ -55,7 +55,7 @@ impl Split {
 
     fn check<T: Element>(&self, gpu: &Gpu) -> Result<(), String> {
         let (out, lse) = self.partials::<T>();
-        let inputs = MergeInputs { out: &out, lse: &lse };
+        let inputs = MergeInputs { partial_out: &out, partial_lse: &lse };
         let (shape, bounds) = (self.shape::<T>(), Bounds::of(T::TYPE));
         let expected = cpu::merge(&shape, &inputs).map_err(|error| error.to_string())?;
         let found = gpu.merge_blocking(&shape, &inputs).map_err(|error| error.to_string())?;
@@ -112,7 +112,7 @@ fn run(check: impl Fn(&Split) -> Result<(), String>) {
 fn any_split_of_the_keys_merges_into_the_result_of_one_piece() {
     run(|split| {
         let (out, lse) = split.partials::<f32>();
-        let inputs = MergeInputs { out: &out, lse: &lse };
+        let inputs = MergeInputs { partial_out: &out, partial_lse: &lse };
         let merged = cpu::merge(&split.shape::<f32>(), &inputs).unwrap();
         let whole = split.whole();
         let narrow = |xs: &[f64]| xs.iter().map(|&x| f32::from_f64(x)).collect::<Vec<_>>();
@@ -220,10 +220,10 @@ fn slices_that_do_not_fit_are_refused() {
     let shape = MergeShape::new(2, [1, 1, 2], 3);
     let (out, lse) = (numbers(1, 12), numbers(2, 4));
     for (out, lse, says) in [
-        (&out[1..], &lse[..], "out: expected 12 elements, found 11"),
-        (&out[..], &lse[..2], "lse: expected 4 elements, found 2"),
+        (&out[1..], &lse[..], "partial_out: expected 12 elements, found 11"),
+        (&out[..], &lse[..2], "partial_lse: expected 4 elements, found 2"),
     ] {
-        let inputs = MergeInputs { out, lse };
+        let inputs = MergeInputs { partial_out: out, partial_lse: lse };
         assert_eq!(cpu::merge(&shape, &inputs).unwrap_err().to_string(), says);
         assert_eq!(gpu().merge_blocking(&shape, &inputs).unwrap_err().to_string(), says);
     }

@@ -151,6 +151,8 @@ fn sinks_given_to_one_part_of_the_keys_merge_into_the_whole() {
     let lse = [a.lse.unwrap(), b.lse.unwrap()].concat();
     let out = [a.out, b.out].concat();
     let shape = MergeShape::new(2, [1, 3, 9], 8);
-    let merged = gpu().merge_blocking(&shape, &MergeInputs { out: &out, lse: &lse }).unwrap();
+    let merged = gpu()
+        .merge_blocking(&shape, &MergeInputs { partial_out: &out, partial_lse: &lse })
+        .unwrap();
     whole.compare("merged", &merged, &whole.expected(), &Bounds::F32);
 }

@@ -163,8 +163,10 @@ fn sinks_given_to_one_part_of_the_keys_merge_into_the_whole() {
         let out: Vec<f32> = parts.iter().flat_map(|part| narrow(&part.out)).collect();
         let lse: Vec<f32> =
             parts.iter().flat_map(|part| narrow(part.lse.as_ref().unwrap())).collect();
-        let merged =
-            cpu::merge(&MergeShape::new(2, [2, 4, 3], 5), &MergeInputs { out: &out, lse: &lse });
+        let merged = cpu::merge(
+            &MergeShape::new(2, [2, 4, 3], 5),
+            &MergeInputs { partial_out: &out, partial_lse: &lse },
+        );
         let merged = merged.unwrap();
         for (found, expected) in merged.out.iter().zip(&whole.out) {
             assert!((found - expected).abs() < 1e-6, "{found}, {expected}");

@@ -2,11 +2,11 @@
 
 use super::super::data::Numbers;
 use super::{Compared, Workload, contents, noise, unwritten};
+use crate::attention::AttentionBuffers;
 use crate::buffer::upload;
 use crate::cpu::attend_rows;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::ops::AttentionBuffers;
 use crate::plan::Kernel;
 use crate::problem::{
     AttentionOptions, AttentionShape, Element, ElementType, Inputs, Outputs, Problem, View,

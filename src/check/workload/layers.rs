@@ -6,15 +6,13 @@ use crate::call::Call;
 use crate::cpu;
 use crate::error::Error;
 use crate::host::Gpu;
-use crate::ops::{
-    AdditiveBuffers, LinearBuffers, MultiHeadBuffers, PositionalBuffers, RotaryBuffers,
-    SelfAttentionBuffers,
+use crate::layers::{
+    AdditiveBuffers, AdditiveInputs, AdditiveShape, LinearBuffers, LinearInputs, LinearShape,
+    MultiHeadBuffers, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, PositionalBuffers,
+    PositionalInputs, PositionalShape, RotaryBuffers, RotaryInputs, RotaryShape,
+    SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
 };
-use crate::problem::{
-    AdditiveInputs, AdditiveShape, ElementType, Layout, LinearInputs, LinearShape, MultiHeadInputs,
-    MultiHeadShape, MultiHeadWeights, PositionalInputs, PositionalShape, RotaryInputs, RotaryShape,
-    SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
-};
+use crate::problem::{ElementType, Layout};
 
 /// A tensor here and on the device.
 struct Tensor {

@@ -91,7 +91,7 @@ fn combine(
     call.dispatch(variant, grid).packed_into(Tensor::Out, input, capabilities)
 }
 
-pub(in crate::plan) const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
+pub(crate) const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
 
 /// What is known of each row once all of its keys are: the maximum and sum where the weights will be made of them, else lse.
 fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {

@@ -4,8 +4,10 @@ mod forward;
 mod three_stage;
 mod weights;
 
-pub(super) use forward::{COMBINE_THREADS, fused, split};
-pub(super) use three_stage::{HIDDEN_MARK, softmax_variant, three_stage};
+pub(crate) use forward::COMBINE_THREADS;
+pub(super) use forward::{fused, split};
+pub(super) use three_stage::three_stage;
+pub(crate) use three_stage::{HIDDEN_MARK, softmax_variant};
 pub(super) use weights::weights;
 
 use super::dispatch::{Bindings, Dispatch};
@@ -18,19 +20,19 @@ use crate::problem::{Problem, View};
 use crate::tensor::{Format, Spec, Tensor};
 
 /// A dispatch of one of attention's kernels in the making: what it binds, and what it is told of that.
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     part: &'a Problem,
     bindings: Bindings<'a>,
-    pub(super) params: Params,
+    pub(crate) params: Params,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(part: &'a Problem, capabilities: &'a Capabilities) -> Self {
+    pub(crate) fn new(part: &'a Problem, capabilities: &'a Capabilities) -> Self {
         Self { part, bindings: Bindings::new(capabilities), params: Params::new(part) }
     }
 
     /// Reads those of these tensors that the part has, by their own names.
-    pub(super) fn reads(mut self, tensors: &[Tensor]) -> Self {
+    pub(crate) fn reads(mut self, tensors: &[Tensor]) -> Self {
         let p = self.part;
         let is_read = |tensor: &Tensor| {
             // Without keys, no page of a pool is read.
@@ -78,20 +80,20 @@ impl<'a> Call<'a> {
     }
 
     /// Writes out in the problem's element type, or in words that are packed later.
-    pub(super) fn writes_out(mut self, storage: Storage) -> Self {
+    pub(crate) fn writes_out(mut self, storage: Storage) -> Self {
         let per_word = Format::Elements.per_word(self.part.element);
         self.params.out = self.bindings.bind_out(Tensor::Out, per_word, self.part.out(), storage);
         self
     }
 
     /// Writes out in f32 to a buffer of the operator's own.
-    pub(super) fn writes_own_out(mut self, tensor: Tensor, view: View) -> Self {
+    pub(crate) fn writes_own_out(mut self, tensor: Tensor, view: View) -> Self {
         self.params.out = self.bindings.bind("out", tensor, 1, view);
         self
     }
 
     /// Writes the lse of each row, if it is asked for, or reads it.
-    pub(super) fn lse(mut self) -> Self {
+    pub(crate) fn lse(mut self) -> Self {
         if let Some(view) = self.part.view(Tensor::Lse).filter(|view| view.extent > 0) {
             self.params.lse = self.bindings.bind("lse", Tensor::Lse, 1, view);
             self.params.flags |= Params::HAS_LSE;
@@ -107,12 +109,12 @@ impl<'a> Call<'a> {
     }
 
     /// Reads or writes a matrix of scores or weights.
-    pub(super) fn matrix(mut self, (tensor, view): (Tensor, View)) -> Self {
+    pub(crate) fn matrix(mut self, (tensor, view): (Tensor, View)) -> Self {
         self.params.scores = self.bindings.bind("weights", tensor, 1, view);
         self
     }
 
-    pub(super) fn dispatch(self, variant: Variant, grid: [u32; 3]) -> Dispatch {
+    pub(crate) fn dispatch(self, variant: Variant, grid: [u32; 3]) -> Dispatch {
         self.bindings.dispatch(variant, &self.params, grid)
     }
 

@@ -52,7 +52,7 @@ enum Hidden {
 }
 
 /// A NaN that no computed score is: `scores.wgsl` stores visible NaNs with other bits.
-pub(in crate::plan) const HIDDEN_MARK: u32 = 0xffff_ffff;
+pub(crate) const HIDDEN_MARK: u32 = 0xffff_ffff;
 const MINUS_INFINITY: u32 = 0xff80_0000;
 
 fn scores(
@@ -88,7 +88,7 @@ fn softmax(part: &Problem, weights: (Tensor, View), capabilities: &Capabilities)
 }
 
 /// From scores of which the hidden ones are marked to weights, in place.
-pub(in crate::plan) fn softmax_variant(capabilities: &Capabilities) -> Variant {
+pub(crate) fn softmax_variant(capabilities: &Capabilities) -> Variant {
     let threads = Constant::Count(softmax_threads(capabilities));
     Variant::new(Entry::Softmax, [Storage::F32; 2], [("THREADS", threads)])
 }

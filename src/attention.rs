@@ -1,15 +1,16 @@
-//! Scaled dot-product attention recorded into the caller's encoder.
+//! RECORD: scaled dot-product attention into the caller's encoder, and from slices.
 
 use crate::buffer::BufferRange;
 use crate::context::Context;
 use crate::device::Capabilities;
 use crate::error::Error;
+use crate::host::Gpu;
 use crate::lost;
 use crate::plan::{Kernel, Plan};
-use crate::problem::{AttentionOptions, AttentionShape, Problem};
+use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
 use crate::scope::lock;
 use crate::tensor::Tensor;
-use crate::verbs::{Buffers, Operator, verbs};
+use crate::verbs::{Buffers, Operator, one_shot, verbs};
 use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
@@ -21,7 +22,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Attention {
     pub(crate) context: Arc<Context>,
-    pub(super) options: AttentionOptions,
+    pub(crate) options: AttentionOptions,
 }
 
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
@@ -204,5 +205,50 @@ impl<'a> Buffers<'a> for AttentionBuffers<'a> {
             _ => None,
         };
         buffer.map(BufferRange::from)
+    }
+}
+
+impl Gpu {
+    /// An operator on this device that shares its pipelines.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
+        Attention::from_context(self.context.clone(), options)
+    }
+
+    /// As [`Gpu::attention`]; `kernel` insists on one.
+    ///
+    /// # Errors
+    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
+    pub async fn attention_with<T: Element>(
+        &self,
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+        inputs: &Inputs<'_, T>,
+        kernel: Option<Kernel>,
+    ) -> Result<Outputs<T, f32>, Error> {
+        let operator = self.operator(options)?;
+        let plan = operator.plan_kernel(shape, kernel)?;
+        inputs.validate(&plan.problem)?;
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("attention", call, data).await?;
+        Outputs::collect(written.read_all(Tensor::Out)?, |tensor| written.read(tensor))
+    }
+}
+
+one_shot! {
+    /// Attention from slices: uploads, runs, reads back.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device refuses.
+    attention, attention_blocking<T>(
+        &self,
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+        inputs: &Inputs<'_, T>,
+    ) -> Outputs<T, f32> {
+        self.attention_with(shape, options, inputs, None).await
     }
 }

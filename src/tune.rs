@@ -1,6 +1,6 @@
 //! Choice by measurement: the tiles of the fused kernel that a shape is fastest with on this device.
 
-use super::attention::{Attention, AttentionBuffers};
+use crate::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
 use crate::error::Error;
 use crate::plan::{Entry, ForwardTile, Plan, Tuning, candidates};

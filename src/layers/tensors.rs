@@ -1,0 +1,180 @@
+//! The tensors of a layer's call, listed once for its buffers and its slices.
+
+use crate::device::Capabilities;
+use crate::element::{Element, ElementType};
+use crate::error::Error;
+use crate::plan::{Part, Program, fit};
+use crate::problem::{Data, check_inputs};
+use crate::tensor::{Format, Given, Tensor};
+use crate::view::View;
+
+/// A validated call of a layer without parameters.
+pub(crate) trait LayerProblem: Part + Clone {
+    /// Element type of the call's tensors.
+    fn element(&self) -> ElementType;
+
+    /// The tensors that a caller gives.
+    fn given(&self) -> Vec<Given>;
+
+    /// The dispatches on a device.
+    fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {
+        capabilities.check_bindings()?;
+        Program::new(capabilities, self.given(), fit(vec![self.clone()], capabilities)?)
+    }
+
+    /// Compares the lengths of slices with what is needed.
+    fn validate<'a, T: Element>(&self, inputs: &impl Slices<'a, T>) -> Result<(), Error> {
+        check_inputs(self.element(), &self.given(), |tensor| inputs.get(tensor))
+    }
+}
+
+/// The slices of a call.
+pub(crate) trait Slices<'a, T> {
+    /// One of the inputs, if it is given.
+    fn get(&self, tensor: Tensor) -> Option<Data<'a, T>>;
+}
+
+/// The tensors of a layer's buffers.
+pub(super) trait Tensors {
+    /// Each with its field, how it is stored, and whether it is written.
+    const LIST: &'static [(Tensor, &'static str, Format, bool)];
+
+    /// The tensors that a caller gives, each where `view` says.
+    fn given(element: ElementType, view: impl Fn(Tensor) -> Option<View>) -> Vec<Given> {
+        let given = |&(tensor, name, format, is_output): &(Tensor, _, Format, _)| {
+            let (view, per_word) = (view(tensor), format.per_word(element));
+            Given { tensor, name, view, per_word, is_output, shape: None }
+        };
+        Self::LIST.iter().map(given).collect()
+    }
+}
+
+/// Writes the struct of a call's buffers and, where the layer has one, that of its slices; and says
+/// what each of them has for a [`Tensor`](crate::Tensor).
+///
+/// A line is a tensor, its field and its type: `T` is the shape's element type, and a `bool` is a
+/// bit on the GPU. Slices have no field for what is written alone. It needs the prelude.
+macro_rules! tensors {
+    (
+        $(#[$of_buffers:meta])* buffers $Buffers:ident;
+        $(#[$of_inputs:meta])* inputs $Inputs:ident $(<$T:ident>)?;
+        read { $($read:tt)* }
+        written { $($written:tt)* }
+    ) => {
+        tensors! {
+            $(#[$of_buffers])* buffers $Buffers;
+            read { $($read)* }
+            written { $($written)* }
+        }
+        tensors! { @inputs [$(#[$of_inputs])* $Inputs $(<$T>)?] [] $($read)* }
+    };
+
+    (
+        $(#[$of_buffers:meta])* buffers $Buffers:ident;
+        read { $($(#[$read:meta])* $in:ident => $input:ident: $kind:ident $(<$some:ident>)?,)* }
+        written { $($(#[$write:meta])* $out:ident => $output:ident: $to:ident $(<$maybe:ident>)?,)* }
+    ) => {
+        $(#[$of_buffers])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $Buffers<'a> {
+            $(
+                $(#[$read])*
+                #[doc = tensors!(@stored $kind $($some)?)]
+                pub $input: tensors!(@buffer $kind $($some)?),
+            )*
+            $(
+                $(#[$write])*
+                #[doc = concat!(tensors!(@stored $to $($maybe)?), " Written.")]
+                pub $output: tensors!(@buffer $to $($maybe)?),
+            )*
+        }
+
+        impl<'a> Buffers<'a> for $Buffers<'a> {
+            fn get(&self, tensor: Tensor) -> Option<crate::buffer::BufferRange<'a>> {
+                let buffer: Option<&'a wgpu::Buffer> = match tensor {
+                    $(Tensor::$in => self.$input.into(),)*
+                    $(Tensor::$out => self.$output.into(),)*
+                    _ => None,
+                };
+                buffer.map(Into::into)
+            }
+        }
+
+        impl Tensors for $Buffers<'_> {
+            const LIST: &'static [(Tensor, &'static str, crate::tensor::Format, bool)] = &[
+                $((Tensor::$in, stringify!($input), tensors!(@format $kind $($some)?), false),)*
+                $((Tensor::$out, stringify!($output), tensors!(@format $to $($maybe)?), true),)*
+            ];
+        }
+    };
+
+    // Types that hold a T are written out, field by field, before the struct is: derives see no
+    // macros.
+    (
+        @inputs $head:tt [$($fields:tt)*]
+        $(#[$doc:meta])* $tensor:ident => $field:ident: Option<$of:ident>, $($rest:tt)*
+    ) => {
+        tensors! {
+            @inputs $head
+            [$($fields)* $(#[$doc])* $tensor $field (Option<&'a [$of]>) (tensors!(@data $of))]
+            $($rest)*
+        }
+    };
+    (
+        @inputs $head:tt [$($fields:tt)*]
+        $(#[$doc:meta])* $tensor:ident => $field:ident: $of:ident, $($rest:tt)*
+    ) => {
+        tensors! {
+            @inputs $head
+            [$($fields)* $(#[$doc])* $tensor $field (&'a [$of]) (tensors!(@data $of))]
+            $($rest)*
+        }
+    };
+    (
+        @inputs [$(#[$of_inputs:meta])* $Inputs:ident $(<$T:ident>)?]
+        [$($(#[$doc:meta])* $tensor:ident $field:ident ($($type:tt)*) ($data:expr))*]
+    ) => {
+        $(#[$of_inputs])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $Inputs<'a $(, $T = f32)?> {
+            $($(#[$doc])* pub $field: $($type)*,)*
+        }
+
+        impl<'a $(, $T: Element)?>
+            Slices<'a, tensors!(@element $($T)?)> for $Inputs<'a $(, $T)?>
+        {
+            fn get(
+                &self,
+                tensor: Tensor,
+            ) -> Option<Data<'a, tensors!(@element $($T)?)>> {
+                match tensor {
+                    $(Tensor::$tensor => Option::from(self.$field).map($data),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+
+    (@buffer Option $of:ident) => { Option<&'a wgpu::Buffer> };
+    (@buffer $of:ident) => { &'a wgpu::Buffer };
+
+    (@element) => { f32 };
+    (@element $T:ident) => { $T };
+
+    (@data T) => { Data::Elements };
+    (@data f32) => { Data::Floats };
+    (@data u32) => { Data::Words };
+    (@data bool) => { Data::Flags };
+
+    (@format Option $of:ident) => { tensors!(@format $of) };
+    (@format T) => { crate::tensor::Format::Elements };
+    (@format bool) => { crate::tensor::Format::Bits };
+    (@format $word:ident) => { crate::tensor::Format::Words };
+
+    (@stored Option $of:ident) => { tensors!(@stored $of) };
+    (@stored T) => { "Of the shape's element type." };
+    (@stored bool) => { "Bits, lowest first, in u32 words." };
+    (@stored $word:ident) => { concat!("Of ", stringify!($word), ".") };
+}
+
+pub(super) use tensors;
