@@ -78,7 +78,7 @@ impl Machine {
         )
     }
 
-    /// What a GPU computes, or the CPU: in its place, or where it may take over what the device cannot do.
+    /// Computes on the GPU, or on the CPU where there is none or where it may take over.
     pub(crate) fn compute<T>(
         &self,
         on_gpu: impl FnOnce(&Gpu) -> Result<T, Error>,
@@ -141,11 +141,9 @@ pub(crate) fn options(args: &DeviceArgs) -> GpuOptions {
 
 /// An adapter in a few words.
 pub(crate) fn describe(info: &AdapterInfo) -> String {
-    let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
-    match driver.trim() {
-        "" => format!("{} ({}, {})", info.name, info.backend, kind(info)),
-        driver => format!("{} ({}, {}, {driver})", info.name, info.backend, kind(info)),
-    }
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    let comma = if driver.trim().is_empty() { "" } else { ", " };
+    format!("{} ({}, {}{comma}{})", info.name, info.backend, kind(info), driver.trim())
 }
 
 /// What sort of device it is.

@@ -29,8 +29,8 @@ pub(crate) struct AdditiveArgs {
     emit: Vec<&'static str>,
 }
 
-/// Reads, checks everything, computes, and writes all outputs at once. It computes in f32, which holds every number of the
-/// other types, as the parameters may be of another one.
+/// Reads, checks everything, computes, and writes all outputs at once. It computes in f32, which
+/// holds every number of the other types, as the parameters may be of another one.
 pub(crate) fn additive(args: &AdditiveArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let tensors = Tensors::read(&args.input)?;

@@ -36,7 +36,8 @@ struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// A small self-attention on this machine: result, timing, and pictures of the weights (default)
+    /// A small self-attention on this machine: result, timing, and pictures of the weights
+    /// (default)
     Demo(demo::DemoArgs),
     /// Adapters, features and limits
     Info(info::InfoArgs),

@@ -90,7 +90,7 @@ pub(crate) fn check(
     if report.failed() { Err(Failure::Wrong) } else { Ok(()) }
 }
 
-/// The kernels asked for, under all limits or under those that the name says, if there are such cases and kernels.
+/// The kernels asked for, under all limits or under those that the name says.
 fn asked<'n>(args: &CheckArgs, names: &'n check::Names) -> Result<Vec<&'n str>, Failure> {
     let unknown = |flag, names: Vec<&str>, found: &str| {
         let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();

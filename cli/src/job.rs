@@ -1,4 +1,4 @@
-//! A command that computes tensors: what all of them do, from opening a device to one line of what was done.
+//! What every command that computes tensors does, from opening a device to a line of summary.
 
 use crate::adapter::{DeviceArgs, Machine};
 use crate::failure::Failure;
@@ -31,7 +31,7 @@ impl Job {
         Ok(Self { start, command, file, machine: Machine::open(device)? })
     }
 
-    /// What a layer gives, on a GPU or on the CPU: out in the type of an input, and the weights, if they are asked for, in F32.
+    /// A layer's out, in the type of `input`, and its weights, if they are asked for, in F32.
     pub(crate) fn layer<'a>(
         &self,
         on_gpu: impl FnOnce(&Gpu) -> Result<(Vec<f32>, Option<Vec<f32>>), Error>,
@@ -48,8 +48,8 @@ impl Job {
         Ok(std::iter::once(out).chain(weights).collect())
     }
 
-    /// Writes all outputs, `out` being the first, and the texts beside them. On a terminal, says what was computed from
-    /// what, on which adapter, by which kernel and how long it took; `kernel` names what a GPU runs.
+    /// Writes all outputs, `out` being the first, and the texts beside them. On a terminal, says
+    /// what was computed, where and how long it took; `kernel` names what a GPU runs.
     pub(crate) fn finish(
         self,
         inputs: &[Tensor<'_>],
@@ -78,7 +78,7 @@ impl Job {
     }
 }
 
-/// Refuses outputs that cannot be held: without keys, a few bytes of input ask for any number of them.
+/// Refuses outputs that memory cannot hold: without keys, a small input can ask for large ones.
 pub(crate) fn require_memory<T>(outputs: &[&[usize]]) -> Result<(), Failure> {
     // As computed, and in the file to be written.
     let bytes = outputs.iter().fold(0, |sum: usize, sizes| {
@@ -94,7 +94,7 @@ pub(crate) fn require_memory<T>(outputs: &[&[usize]]) -> Result<(), Failure> {
     })
 }
 
-/// Of a plan for the smallest device, only what no device takes is a failure: what is too large for it may fit ours.
+/// Takes a plan for the smallest device: what is too large for it may fit ours.
 pub(crate) fn require_valid<P>(planned: Result<P, Error>) -> Result<(), Failure> {
     match planned {
         Ok(_) | Err(Error::Unsupported { .. }) => Ok(()),

@@ -47,8 +47,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs a command line, whose first word is the tool's name, and writes to `out` what stands on stdout; `check` and `bench`
-/// on `gpu` if there is one.
+/// Runs a command line, whose first word is the tool's name, and writes to `out` what stands on
+/// stdout; `check` and `bench` on `gpu` if there is one.
 ///
 /// # Errors
 /// What ends the process with another exit code than 0.

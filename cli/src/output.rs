@@ -24,7 +24,8 @@ pub(crate) struct OutputFile {
 }
 
 impl OutputFile {
-    /// Opens a temporary file beside `path`, the value of `flag`; it is removed unless [`write`](Self::write) succeeds.
+    /// Opens a temporary file beside `path`, the value of `flag`; it is removed unless
+    /// [`write`](Self::write) succeeds.
     pub(crate) fn create(flag: &'static str, path: &Path) -> Result<Self, Failure> {
         let refuse = |found: &dyn std::fmt::Display| {
             Failure::input(format_args!("{flag} {}", path.display()), "a writable file", found)

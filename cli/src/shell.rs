@@ -1,4 +1,4 @@
-//! `completions` and `man`: what a shell and its users want of a command line, made from the command line itself.
+//! `completions` and `man`, made from the command line itself.
 
 use crate::failure::Failure;
 use clap::{Args, Command};

@@ -10,8 +10,8 @@ static OURS: OnceLock<File> = OnceLock::new();
 
 /// Sends whatever is written to file descriptor 2 from now on to nowhere, except through [`say`].
 ///
-/// It stays so until the process ends: drivers also print from their exit handlers. On Windows, where
-/// drivers do not print, nothing is redirected.
+/// It stays so until the process ends: drivers also print from their exit handlers. On Windows,
+/// where drivers do not print, nothing is redirected.
 pub(crate) fn silence() {
     #[cfg(unix)]
     redirect();
@@ -33,8 +33,8 @@ pub(crate) fn say(message: &str) {
     write(&one_line(message));
 }
 
-/// A text without line breaks and terminal codes: a tensor's name may contain them, and a compiler's
-/// message has many lines.
+/// A text without line breaks and terminal codes: a tensor's name may contain them, and a
+/// compiler's message has many lines.
 pub(crate) fn one_line(text: &str) -> String {
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     printable.split_whitespace().collect::<Vec<_>>().join(" ")

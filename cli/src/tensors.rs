@@ -16,8 +16,8 @@ pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtyp
 /// The types of lengths, positions and ids.
 pub(crate) const INTEGERS: [Dtype; 2] = [Dtype::I32, Dtype::I64];
 
-/// Names in the metadata of a file with `weights`: of their axes, as a JSON array of strings, and of what was done with
-/// the heads.
+/// Names in the metadata of a file with `weights`: of their axes, as a JSON array of strings, and
+/// of what was done with the heads.
 pub(crate) const AXES: &str = "weights_axes";
 pub(crate) const HEADS: &str = "weights_heads";
 /// The axes of weights that have none of heads, and what is said of the mean over all heads.
@@ -257,8 +257,8 @@ pub(crate) fn require_equal(sizes: &[(&str, usize, usize)]) -> Result<(), Failur
     }
 }
 
-/// Never from a finite number to an infinity: the lowest f64 is a common way to write "very negative" in a
-/// bias, where only `-inf` may hide a key.
+/// Never from a finite number to an infinity: the lowest f64 is a common way to write "very
+/// negative" in a bias, where only `-inf` may hide a key.
 fn within_f32(number: f64) -> f64 {
     if number.is_finite() { number.clamp(f32::MIN.into(), f32::MAX.into()) } else { number }
 }

@@ -8,8 +8,8 @@ use crate::lost;
 use crate::scope::{if_ready, scoped};
 use std::time::Instant;
 
-/// Times what is recorded into encoders, from the host and by the GPU's timestamps where it has them. Not in a browser, where
-/// nothing can be waited for.
+/// Times what is recorded into encoders, from the host and by the GPU's timestamps where it has
+/// them. Not in a browser, where nothing can be waited for.
 ///
 /// ```no_run
 /// use wgpu_attention::check::{Stopwatch, Workload};
@@ -138,8 +138,8 @@ impl<'g> Stopwatch<'g> {
         Ok(Lap { host, gpu: gpu.filter(|&seconds| seconds > 0.0 && seconds <= 1.02 * host) })
     }
 
-    /// Times a call for some seconds. `record` records it once and is told how many were before; it should have run once
-    /// already, as first calls compile.
+    /// Times a call for some seconds. `record` records it once and is told how many were before; it
+    /// should have run once already, as first calls compile.
     ///
     /// # Errors
     /// As [`Stopwatch::lap`].
@@ -172,7 +172,8 @@ impl<'g> Stopwatch<'g> {
         Ok(Times { host, gpu, runs: laps.len(), per_run })
     }
 
-    /// An empty pass that writes timestamps: what is recorded between two of them needs to know nothing of it.
+    /// An empty pass that writes timestamps: what is recorded between two of them needs to know
+    /// nothing of it.
     fn stamp(&self, encoder: &mut wgpu::CommandEncoder, begin: Option<u32>, end: Option<u32>) {
         let Some(Queries { set, .. }) = &self.queries else { return };
         encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {

@@ -14,10 +14,12 @@ use crate::host::Gpu;
 use crate::plan::ForwardTile;
 use crate::problem::{Element, ElementType};
 
-/// A call of one operation on tensors of its own, for those who time it: its result is compared with the reference first.
+/// A call of one operation on tensors of its own, for those who time it: its result is compared
+/// with the reference first.
 ///
-/// Tensors are noise of variance 1, the same everywhere, and parameters of layers leave that variance as it is. What a call
-/// writes holds NaN before, so that what is never written cannot pass.
+/// Tensors are noise of variance 1, the same everywhere, and parameters of layers leave that
+/// variance as it is. What a call writes holds NaN before, so that what is never written cannot
+/// pass.
 ///
 /// ```no_run
 /// use wgpu_attention::check::{Stopwatch, Workload};
@@ -46,7 +48,8 @@ pub struct Compared {
     pub of: usize,
     /// Their largest error, relative to the largest expected element.
     pub max_relative: f64,
-    /// What is wrong: an error out of bounds, or an element that no call of these tensors could give.
+    /// What is wrong: an error out of bounds, or an element that no call of these tensors could
+    /// give.
     pub failure: Option<String>,
 }
 
@@ -110,7 +113,8 @@ impl Compared {
         Self { max_relative, failure: self.failure.or(other.failure), ..self }
     }
 
-    /// Fails for an element that is no number, or further from 0 than any can be but for rounding, compared or not.
+    /// Fails for an element that is no number, or further from 0 than any can be but for rounding,
+    /// compared or not.
     fn bounded<T: Element>(self, name: &str, found: &[T], largest: Option<f32>) -> Self {
         let is_inside = |x: f32| x.is_finite() && largest.is_none_or(|most| x.abs() <= 1.01 * most);
         let wrong = found.iter().map(|x| x.to_f32()).enumerate().find(|(_, x)| !is_inside(*x));
@@ -122,8 +126,8 @@ impl Compared {
     }
 }
 
-/// Noise of variance 1, that of scores too. It comes again after a prime number of elements, and so nowhere in the
-/// same place of a row.
+/// Noise of variance 1, that of scores too. It comes again after a prime number of elements, and so
+/// nowhere in the same place of a row.
 fn noise<T: Element>(seed: u64, count: usize) -> Vec<T> {
     let mut numbers = Numbers(seed);
     let number = |_| T::from_f64(f64::from(numbers.unit()) * 3_f64.sqrt());

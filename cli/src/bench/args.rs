@@ -2,7 +2,7 @@
 
 use crate::adapter::DeviceArgs;
 use crate::values::{choice, one_of, seconds};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 use wgpu_attention::{ElementType, Kernel};
 
@@ -16,15 +16,17 @@ Examples:
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
-    /// Batch, heads of q, heads of k and v, queries, keys, head_dim; a set that suits the adapter if not given
+    /// Batch, heads of q, heads of k and v, queries, keys, head_dim; a set that suits the adapter
+    /// if not given
     #[arg(long, value_name = "B,Hq,Hkv,Sq,Skv,D;...", value_parser = shapes, allow_hyphen_values = true)]
     pub(super) shapes: Option<Shapes>,
     /// Element types; those that the adapter does well if not given
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',', value_parser = choice(ELEMENTS))]
     pub(super) dtypes: Vec<ElementType>,
-    /// Whether a query sees only the keys up to its place, the last query standing beside the last key
-    #[arg(long, value_enum, default_value_t)]
-    pub(super) causal: CausalChoice,
+    /// Whether a query sees only the keys up to its place, the last query standing beside the last
+    /// key
+    #[arg(long, value_parser = choice(CAUSAL), default_value = "both")]
+    pub(super) causal: &'static [bool],
     /// `fwd` is the forward pass
     #[arg(
         long = "passes",
@@ -65,15 +67,9 @@ pub(super) type Sizes = [usize; 6];
 
 pub(super) type Shapes = Vec<Sizes>;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum CausalChoice {
-    No,
-    Yes,
-    #[default]
-    Both,
-}
+const CAUSAL: [(&str, &[bool]); 3] = [("no", &[false]), ("yes", &[true]), ("both", &[false, true])];
 
-/// A kernel; `None` leaves it to the planner. (A bare `Option` would read to clap as an optional flag.)
+/// `None` leaves it to the planner. (clap reads a bare `Option` as an optional flag.)
 type KernelChoice = Option<Kernel>;
 
 fn shapes(text: &str) -> Result<Shapes, String> {

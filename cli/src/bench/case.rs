@@ -33,7 +33,7 @@ pub(super) enum Extra {
 /// With fewer queries than this the keys and values take longer to read than to compute with.
 const FEW_QUERIES: usize = 16;
 
-/// What a case reads beyond any cache: each step of a decoder finds other layers' keys and values there.
+/// Beyond any cache, where a step of a decoder finds other layers' keys and values.
 const BEYOND_CACHES: usize = 256 << 20;
 
 impl Case {
@@ -117,8 +117,8 @@ impl Case {
         (0..q_len).map(row).sum()
     }
 
-    /// Two multiplications and two additions for each visible pair and column; those of the softmax are not
-    /// counted, and hidden pairs are not either.
+    /// Two multiplications and two additions for each visible pair and column; those of the softmax
+    /// are not counted, and hidden pairs are not either.
     fn flops(&self) -> f64 {
         let [batch, num_heads, _, _, _, head_dim] = self.sizes.map(|size| size as f64);
         4.0 * batch * num_heads * head_dim * self.pairs() as f64
@@ -141,7 +141,7 @@ impl Case {
     pub(super) fn workload<'g>(&self, gpu: &'g Gpu, tunes: bool) -> Result<Workload<'g>, Error> {
         let [batch, _, num_kv_heads, _, kv_len, head_dim] = self.sizes;
         let words = (batch * num_kv_heads * kv_len * head_dim) / self.element.per_word() as usize;
-        // A software adapter shares its caches with everything else, and its peers are timed as they are.
+        // A software adapter shares its caches with everything else, as its peers do.
         let copies = match self.is_decode() && !gpu.capabilities().is_software() {
             true => BEYOND_CACHES.div_ceil(2 * 4 * words).min(64),
             false => 1,

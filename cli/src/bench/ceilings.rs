@@ -1,4 +1,4 @@
-//! What an adapter can do at most, measured: multiply-adds in registers, and copying from buffer to buffer.
+//! An adapter's peaks, measured: multiply-adds in registers, and copying between buffers.
 
 use super::device::Device;
 use super::processor::{self, Processor};
@@ -24,7 +24,7 @@ const MULTIPLY_ADD: &str = include_str!("multiply_add.wgsl");
 const MATRIX: &str = include_str!("matrix.wgsl");
 const COPY: &str = include_str!("copy.wgsl");
 
-/// Independent sums, and whether a multiply-add is one function: what suits one driver does not suit another.
+/// Independent sums, and whether a multiply-add is one function: drivers differ in what they like.
 const SHAPES: [(u32, bool); 4] = [(2, true), (4, true), (8, true), (8, false)];
 const TURNS: u32 = 4;
 /// Of a workgroup that multiplies matrices.
@@ -51,8 +51,8 @@ pub(super) fn measure(device: &Device<'_>, step: &mut dyn FnMut(&str)) -> Result
     Ok(Ceilings { f32, f16: f16.transpose()?, matrix, copy, processor })
 }
 
-/// The best rate of any shape. Seen: lavapipe 26, f32 with 2, 4 and 8 vectors 97, 120 and 127 GFLOP/s, fused by neither
-/// way of writing it; f16 21, 21 and 16.
+/// The best rate of any shape. Seen: lavapipe 26, f32 with 2, 4 and 8 vectors 97, 120 and 127
+/// GFLOP/s, fused by neither way of writing it; f16 21, 21 and 16.
 fn multiply_add(device: &Device<'_>, number: &str) -> Result<f64, Error> {
     let groups = if device.gpu.capabilities().is_software() { 64 } else { 8192 };
     let enable = if number == "f16" { "enable f16;\n" } else { "" };

@@ -18,7 +18,7 @@ struct Chart<'a> {
 
 /// Number of keys with TFLOP/s of each, where all else is the same.
 struct Line {
-    /// Element type, head_dim and heads that share keys: of lines that differ in causality alone the same.
+    /// Element type, head_dim and heads that share keys; all but causality.
     kind: String,
     is_causal: bool,
     points: Vec<(f64, f64)>,

@@ -61,7 +61,7 @@ pub(super) fn shapes(capabilities: &Capabilities) -> Vec<Sizes> {
     all.filter(|sizes| key_bytes(sizes) <= capabilities.buffer_size).collect()
 }
 
-/// Cases that no list of shapes can ask for: a window, a bias, and the weights of kernels that give them.
+/// Cases that no list of shapes can ask for: a window, a bias, and the weights.
 pub(super) fn extras(capabilities: &Capabilities, kernel: Option<Kernel>) -> Vec<Case> {
     // There are as many weights as the square of the length.
     let (sizes, weighed) = if capabilities.is_software() {

@@ -9,7 +9,7 @@ pub(super) struct Label {
     pub(super) causal: bool,
     /// What hides keys or is added; of a layer what its sizes are.
     pub(super) words: String,
-    /// `fwd` of plain attention, another name where a comparison by shape would take the rest for it.
+    /// `fwd` for plain attention; another name for what has the same shape.
     pub(super) pass: &'static str,
     /// The kernel, if one was asked for.
     pub(super) kernel: Option<&'static str>,

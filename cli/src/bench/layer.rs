@@ -40,7 +40,7 @@ impl Layer {
         }
     }
 
-    /// Multiply-adds, those of projections and of visible pairs; elements of all tensors that come in and go out.
+    /// Multiply-adds of projections and visible pairs; elements of all tensors read and written.
     fn work(&self) -> (usize, usize) {
         match *self {
             Self::Linear([batch, len, from, to]) => {

@@ -1,5 +1,5 @@
-// Multiply-adds of cooperative matrices that stay where they are: a subgroup's sums are written once, at the end, and
-// are the same in every subgroup.
+// Multiply-adds of cooperative matrices that stay where they are: a subgroup's sums are written
+// once, at the end, and are the same in every subgroup.
 
 enable f16;
 enable wgpu_cooperative_matrix;

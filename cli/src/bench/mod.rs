@@ -1,4 +1,4 @@
-//! `bench`: how fast each kernel is on this adapter, and how much of what the adapter can do that is.
+//! `bench`: how fast each kernel is on this adapter, as a share of the adapter's peak.
 
 mod args;
 mod case;

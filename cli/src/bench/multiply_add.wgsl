@@ -1,4 +1,5 @@
-// Multiply-adds in registers: nothing is read, and nothing written unless a sum is what the host knows it never is.
+// Multiply-adds in registers: nothing is read, and nothing written unless a sum is what the host
+// knows it never is.
 
 alias Number = f32;
 /// Vectors of sums that do not wait for each other: 2, 4 or 8.

@@ -14,7 +14,7 @@ pub(super) fn threads(text: &str) -> u32 {
     declared.and_then(|(count, _)| count.parse().ok()).expect("a count in our own text")
 }
 
-/// Operations a second of the best of these shaders, each with its operations a round, which write so many bytes.
+/// Operations a second of the best shader, each given with its operations a round.
 pub(super) fn rate(
     device: &Device<'_>,
     name: &str,
@@ -67,8 +67,8 @@ pub(super) fn compile(
         ..wgpu::ShaderRuntimeChecks::checked()
     };
     device.tried("compiling", || {
-        // SAFETY: without loop bounding every loop has to end by itself: these count to a number that
-        // the host chose, in steps of one. Bounds checks stay on.
+        // SAFETY: without loop bounding every loop has to end by itself: these count to a number
+        // that the host chose, in steps of one. Bounds checks stay on.
         let module = unsafe { gpu.create_shader_module_trusted(descriptor, checks) };
         gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),

@@ -218,7 +218,7 @@ impl Report {
     fn rates(&self, row: &Row, measured: &Measured) -> Rates {
         let seconds = measured.times.best().median;
         let (flops, bytes) = (row.label.flops / seconds, row.label.bytes as f64 / seconds);
-        // Sums are f32 whatever a tensor is stored as; only matrices multiply in f16 and add in f32.
+        // Kernels add in f32 whatever a tensor is stored as; matrices alone multiply in f16.
         let Ceilings { f32, matrix, copy, .. } = self.ceilings;
         let (reached, most, percent_of) = match (row.label.moves, row.label.element, matrix) {
             (true, ..) => (bytes, copy, "copy"),

@@ -1,6 +1,6 @@
 //! What is asked for, checked before a device is opened.
 
-use super::args::{BenchArgs, CausalChoice, Sizes};
+use super::args::{BenchArgs, Sizes};
 use super::case::{Case, Extra};
 use super::defaults;
 use super::report::Form;
@@ -15,7 +15,7 @@ use wgpu_attention::{Capabilities, ElementType};
 const MOST_BYTES: u128 = 4 << 30;
 
 impl BenchArgs {
-    /// Refuses what cannot be timed anywhere; gives the file for the picture, if there is to be one.
+    /// Refuses what cannot be timed anywhere; opens the file for the picture, if one is asked for.
     pub(super) fn check(&self) -> Result<Option<(Format, OutputFile)>, Failure> {
         adapter::require_gpu(&self.device, "bench times kernels")?;
         self.check_shapes()?;
@@ -61,7 +61,7 @@ impl BenchArgs {
         let cases = self.cases(capabilities).into_iter().map(Subject::Attention);
         let is_default = self.shapes.is_none() && self.kernel.is_none();
         let takes_f32 = self.dtypes.is_empty() || self.dtypes.contains(&ElementType::F32);
-        let layers = match is_default && takes_f32 && self.causal != CausalChoice::Yes {
+        let layers = match is_default && takes_f32 && self.causal.contains(&false) {
             true => defaults::layers(capabilities),
             false => Vec::new(),
         };
@@ -103,11 +103,9 @@ impl BenchArgs {
 
     fn causal_of(&self, sizes: &Sizes) -> &'static [bool] {
         match (self.causal, sizes[3]) {
-            (CausalChoice::No, _) => &[false],
-            (CausalChoice::Yes, _) => &[true],
             // The only query stands beside the last key and sees all: one case, not two.
-            (CausalChoice::Both, 1) => &[false],
-            (CausalChoice::Both, _) => &[false, true],
+            ([false, true], 1) => &[false],
+            (causal, _) => causal,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Subject {
         }
     }
 
-    /// Computes it, compares the result with the reference, and only then times it; `tunes` measures tiles first.
+    /// Computes it, compares it with the reference, then times it; `tunes` measures tiles first.
     pub(super) fn time(
         &self,
         device: &Device<'_>,

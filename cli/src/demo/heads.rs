@@ -1,7 +1,7 @@
 //! Three attention heads whose meaning is built, not learnt, so that one can see whether they work.
 //!
-//! A word's embedding is its one-hot code beside the one-hot code of its position. Query and key of each
-//! head are linear in it, as in any transformer; here their matrices are written down instead of trained.
+//! A word's embedding is its one-hot code beside that of its position. Query and key of each head
+//! are linear in it, as in any transformer, by matrices that are written down, not trained.
 
 use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, Layout};
 
@@ -91,7 +91,7 @@ impl Sentence {
         }
     }
 
-    /// Words look back only, as in a language model. The scale is 1: the codes say how strong a score is.
+    /// Words look back only, as in a language model. The codes say how strong a score is.
     pub(super) fn options(&self) -> AttentionOptions {
         AttentionOptions { causal: true, scale: Some(1.0), ..AttentionOptions::default() }
     }

@@ -73,7 +73,7 @@ fn compared(cpu: Duration, adapter: Duration) -> String {
     }
 }
 
-/// What the times of a software adapter are worth, and which adapter would be better, if this machine has one.
+/// What a software adapter's times are worth, and which adapter of the machine would be better.
 fn software(used: &AdapterInfo, out: &mut dyn Write) -> io::Result<()> {
     if used.device_type != wgpu::DeviceType::Cpu {
         return Ok(());
@@ -90,7 +90,7 @@ fn software(used: &AdapterInfo, out: &mut dyn Write) -> io::Result<()> {
 
 type Kind = (wgpu::DeviceType, wgpu::Backend);
 
-/// Whether an adapter is worth more than the software adapter in use: hardware, or software without GL's detours.
+/// Whether an adapter beats the software adapter in use: hardware, or software without GL.
 fn is_better((device_type, backend): Kind, (_, used): Kind) -> bool {
     let is_gl = |backend| backend == wgpu::Backend::Gl;
     device_type != wgpu::DeviceType::Cpu || (is_gl(used) && !is_gl(backend))

@@ -120,7 +120,7 @@ impl Sizes {
     }
 }
 
-/// Room for a label: a bound that holds for most, so that like pictures are of like sizes; more for the others.
+/// Room for a label: an estimate, so that similar pictures have the same size, or what it needs.
 fn label_width(label: &str, font: i32) -> i32 {
     let estimate = pixels(label.chars().count()).saturating_mul(font) / 2;
     // The gap beside it takes the odd pixel.
@@ -132,7 +132,7 @@ fn text_width(text: &str, font: i32) -> i32 {
     i32::try_from(measured).unwrap_or(0)
 }
 
-/// Counts are small, as [`check_counts`](super::check_counts) says, or so large that any number will do.
+/// [`check_counts`](super::check_counts) has refused what i32 cannot count.
 pub(super) fn pixels(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

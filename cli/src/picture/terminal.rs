@@ -30,8 +30,8 @@ impl Picture<'_> {
         text
     }
 
-    /// Rows of blocks, or of coloured cells with the weight in percent; a dot where it is 0, as for a hidden
-    /// key. The words stand above and beside.
+    /// Rows of blocks, or of coloured cells with the weight in percent; a dot where it is 0, as for
+    /// a hidden key. The words stand above and beside.
     fn table(
         &self,
         panel: &Panel<'_>,

@@ -1,4 +1,4 @@
-//! `plot`: attention weights from a safetensors file as a picture. It computes nothing and opens no device.
+//! `plot`: attention weights from a safetensors file as a picture. It opens no device.
 
 mod args;
 mod labels;

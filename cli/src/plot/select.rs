@@ -87,7 +87,7 @@ impl Selection {
         self.batches.iter().flat_map(|&batch| self.heads.iter().map(move |&head| (batch, head)))
     }
 
-    /// How many stand side by side: all heads if they are few, else about as many as below each other.
+    /// How many stand side by side: all heads if they are few, else a square.
     pub(super) fn columns(&self) -> usize {
         let count = if self.heads.len() == 1 { self.batches.len() } else { self.heads.len() };
         (1..).find(|columns| columns * columns >= count).unwrap_or(count).max(count.min(4))

@@ -16,7 +16,8 @@ Examples:
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, sinks, seg_q, seg_k, kv_len, past_k, past_v
+    /// Tensors q, k, v, and optionally mask, bias, alibi_slopes, sinks, seg_q, seg_k, kv_len,
+    /// past_k, past_v
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
     /// Where the outputs go
@@ -55,8 +56,8 @@ pub(crate) struct RunArgs {
     /// More outputs
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = one_of(EMITS))]
     pub(crate) emit: Vec<&'static str>,
-    /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k on; with `--layout thd`
-    /// from 0 on in each sequence
+    /// Rotate q and the new k first, by tensors cos and sin, at positions from the length of past_k
+    /// on; with `--layout thd` from 0 on in each sequence
     #[arg(long, value_enum, value_name = "PAIRS")]
     pub(crate) rope: Option<RopeChoice>,
 }
@@ -79,7 +80,7 @@ pub(crate) enum LayoutChoice {
     Thd,
 }
 
-/// `auto` is none. (A bare `Option` would read to clap as an optional flag.)
+/// `auto` is none. (clap reads a bare `Option` as an optional flag.)
 type AlignChoice = Option<Align>;
 const ALIGNS: [(&str, AlignChoice); 3] = [
     ("auto", None),

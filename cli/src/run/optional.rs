@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use std::collections::HashMap;
 use wgpu_attention::{AlibiLayout, BroadcastLayout, CuSeqlens};
 
-/// Where sequences without padding begin, which only they need; nothing else but slopes and sinks goes with them.
+/// Where the sequences of a packed batch begin; only slopes and sinks go with them.
 pub(super) fn cu_seqlens(tensors: &Tensors, order: Order) -> Result<Option<CuSeqlens>, Failure> {
     let [query, key] = match (order, tensors.pair(["cu_seqlens_q", "cu_seqlens_k"])?) {
         (Order::Thd, Some(pair)) => pair,
@@ -49,8 +49,8 @@ pub(super) fn kv_lens(
     lens.map(within).transpose()
 }
 
-/// Which document each query and each key, cached ones included, belongs to: ids of `[batch, queries]`, then of
-/// `[batch, keys]`, equal where the file's are, which may be any numbers.
+/// Which document each query and each key, cached ones included, belongs to: ids of `[batch,
+/// queries]`, then of `[batch, keys]`, equal where the file's are, which may be any numbers.
 pub(super) fn segments(
     tensors: &Tensors,
     order: Order,
@@ -87,7 +87,7 @@ pub(super) fn alibi<'t>(
     }))
 }
 
-/// A mask or bias of the file, which broadcasts to the scores, and may be padded to the number of keys.
+/// A mask or bias of the file, broadcast to the scores and perhaps padded to the number of keys.
 #[derive(Debug)]
 pub(super) struct Mask<'a> {
     tensor: Tensor<'a>,

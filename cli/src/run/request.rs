@@ -12,7 +12,7 @@ use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, Element, Inputs, Layout, Problem, SegmentLayout,
 };
 
-/// One attention call: what the library is asked, the elements it reads, and the sizes of its answers.
+/// One attention call: shape, options, the elements to read, and the sizes of all outputs.
 #[derive(Debug)]
 pub(super) struct Request<T> {
     pub(super) shape: AttentionShape,
@@ -91,7 +91,7 @@ impl<T: Element> Request<T> {
             None => Align::TopLeft,
         };
         let options = options(args, auto);
-        // Before elements are put together: with sizes that are refused, that could be endless work.
+        // Before elements are put together: sizes that are refused could make that endless.
         let problem = Problem::new(&shape, &options)?;
         let rope =
             args.rope.map(|choice| Rope::new(choice, tensors, &q, &k, shape.cu_seqlens.as_ref()));
@@ -194,7 +194,7 @@ fn common_batch(q: Sizes, k: &Sequence<'_>, v: &Sequence<'_>) -> Result<usize, F
     Ok(batch)
 }
 
-/// Each output that is asked for, once, with its sizes: as out, it has the leading sizes that `rank` leaves.
+/// Each output asked for, once, with its sizes, of which `rank` leaves the leading ones.
 fn emits(
     args: &RunArgs,
     out: Sizes,

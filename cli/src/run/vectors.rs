@@ -96,7 +96,7 @@ impl Order {
         Strides { batch, head, row, ..Strides::default() }
     }
 
-    /// The sizes as they stand in the file; in the order that leading ones may be missing from, `rank` of them.
+    /// The sizes as they stand in the file; `rank` of them where leading ones may be missing.
     pub(super) fn write(self, sizes: Sizes, rank: usize) -> Vec<usize> {
         let Sizes { batch, heads, len, dim } = sizes;
         match self {
@@ -145,7 +145,7 @@ impl<'a> Sequence<'a> {
         Ok(Self { new: Vectors::new(new, order)?, past })
     }
 
-    /// The sizes of the whole; a single past or a single continuation belongs to all of the other's.
+    /// The sizes of the whole; a single past, or single new keys, broadcast to the other's batch.
     pub(super) fn sizes(&self) -> Sizes {
         let new = self.new.sizes;
         self.past.as_ref().map_or(new, |past| Sizes {
@@ -155,7 +155,7 @@ impl<'a> Sequence<'a> {
         })
     }
 
-    /// Where [`elements`](Self::elements) lie, of which there are as many as `batch` or one for all.
+    /// Where [`elements`](Self::elements) lie, for each of `batch` or once for all.
     pub(super) fn layout(&self, batch: usize) -> Layout {
         let order = if self.past.is_some() { Order::Bhsd } else { self.new.order };
         order.layout(self.sizes(), batch)

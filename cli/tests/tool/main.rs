@@ -4,6 +4,7 @@ mod additive;
 mod bench;
 mod check;
 mod demo;
+mod devices;
 mod hostile;
 mod info;
 mod layers;

@@ -1,4 +1,5 @@
-//! Attention of any shape without parts: all rows are compared, or samples of what would take the reference long.
+//! Attention of any shape without parts: all rows are compared, or samples of what would take the
+//! reference long.
 
 use super::super::data::Numbers;
 use super::{Compared, Workload, contents, noise, unwritten};
@@ -21,11 +22,13 @@ const FEWEST_RUNS: usize = 6;
 impl<'g> Workload<'g> {
     /// Attention on contiguous tensors, with a bias and with weights if the shape asks for them.
     ///
-    /// Calls take turns with `copies` of key and value, so that they find them in memory and not in a cache. `tunes` times
-    /// tiles first where the kernel has some to choose from, and takes the fastest.
+    /// Calls take turns with `copies` of key and value, so that they find them in memory and not in
+    /// a cache. `tunes` times tiles first where the kernel has some to choose from, and takes the
+    /// fastest.
     ///
     /// # Errors
-    /// What planning, uploading and tuning can end in; [`Error::Unsupported`] for an element type that is not built in.
+    /// What planning, uploading and tuning can end in; [`Error::Unsupported`] for an element type
+    /// that is not built in.
     pub fn attention(
         gpu: &'g Gpu,
         shape: &AttentionShape,
@@ -139,8 +142,8 @@ impl<T: Element> Tensors<T> {
         Inputs { query, key, value, bias: bias.as_deref(), ..Inputs::default() }
     }
 
-    /// Compares rows of out and weights with the reference. Of the others every element must be finite and within the
-    /// range of the values, of which it is a mean; a weight, of 0 to 1.
+    /// Compares rows of out and weights with the reference. Of the others every element must be
+    /// finite and within the range of the values, of which it is a mean; a weight, of 0 to 1.
     pub(super) fn compare(&self, p: &Problem, found: &Outputs<T, f32>) -> Result<Compared, Error> {
         let rows = rows(p);
         let inputs = self.inputs();
@@ -173,8 +176,9 @@ impl<T: Element> Tensors<T> {
 /// All rows, by batch, head and query; or the first and the last ones and some in between.
 pub(super) fn rows(p: &Problem) -> Vec<[usize; 3]> {
     let [batch, heads, q_len] = [p.batch, p.num_heads, p.q_len].map(|size| size as usize);
-    let work_of_row = p.kv_len as usize * (p.head_dim + p.value_dim) as usize;
-    if batch * heads * q_len <= WORK / work_of_row.max(1) {
+    // Few keys do not make a row free.
+    let work_of_row = (p.kv_len as usize * (p.head_dim + p.value_dim) as usize).max(1 << 10);
+    if batch * heads * q_len <= WORK / work_of_row {
         let all = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
         return all.flat_map(|(b, h)| (0..q_len).map(move |i| [b, h, i])).collect();
     }

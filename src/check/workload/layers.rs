@@ -116,7 +116,8 @@ impl<'g> Workload<'g> {
         )
     }
 
-    /// A multi-head layer with biases in which every token looks at all, by batch, length, width and heads.
+    /// A multi-head layer with biases in which every token looks at all, by batch, length, width
+    /// and heads.
     ///
     /// # Errors
     /// What planning and uploading can end in.
@@ -205,7 +206,8 @@ impl<'g> Workload<'g> {
         )
     }
 
-    /// Additive attention whose keys are the values too, by batch, queries, keys and the width of all vectors.
+    /// Additive attention whose keys are the values too, by batch, queries, keys and the width of
+    /// all vectors.
     ///
     /// # Errors
     /// What planning and uploading can end in.
