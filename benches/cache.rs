@@ -6,8 +6,9 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criteri
 use std::error::Error;
 use std::time::{Duration, Instant};
 use wgpu_attention::{
-    Align, Attention, AttentionOptions, CacheTokens, Gpu, GpuOptions, KvCacheShape,
-    PagedCacheShape, wgpu,
+    Align, Attention, AttentionOptions, Gpu, GpuOptions,
+    cache::{CacheTokens, KvCacheShape, PagedCacheShape},
+    wgpu,
 };
 
 const NUM_HEADS: usize = 8;

@@ -5,7 +5,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use wgpu_attention::{
-    AdditiveInputs, AdditiveShape, Gpu, GpuOptions, RotaryInputs, RotaryShape, RotaryTable, cpu,
+    Gpu, GpuOptions, cpu,
+    layers::{AdditiveInputs, AdditiveShape, RotaryInputs, RotaryShape, RotaryTable},
 };
 
 fn wave(count: usize, step: f32) -> Vec<f32> {

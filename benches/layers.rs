@@ -6,8 +6,11 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use std::time::Duration;
 use wgpu_attention::wgpu::{self, util::DeviceExt};
 use wgpu_attention::{
-    Error, Gpu, GpuOptions, LinearBuffers, LinearInputs, LinearShape, MultiHeadBuffers,
-    MultiHeadInputs, MultiHeadShape, MultiHeadWeights, cpu,
+    Error, Gpu, GpuOptions, cpu,
+    layers::{
+        LinearBuffers, LinearInputs, LinearShape, MultiHeadBuffers, MultiHeadInputs,
+        MultiHeadShape, MultiHeadWeights,
+    },
 };
 
 /// Rows, features in, features out; under `cargo test` an eighth of each.

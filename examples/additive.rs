@@ -2,7 +2,10 @@
 
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{AdditiveInputs, AdditiveShape, Gpu, GpuOptions, cpu};
+use wgpu_attention::{
+    Gpu, GpuOptions, cpu,
+    layers::{AdditiveInputs, AdditiveShape},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;

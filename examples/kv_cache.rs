@@ -2,10 +2,10 @@
 //! `cargo run --example kv_cache`.
 
 use std::error::Error;
+use wgpu_attention::cache::{CacheTokens, KvCacheShape};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::wgpu::{self, util::DeviceExt};
 use wgpu_attention::{Align, AttentionOptions, AttentionShape, Gpu, GpuOptions, Inputs};
-use wgpu_attention::{CacheTokens, KvCacheShape};
 
 const NUM_HEADS: usize = 8;
 const NUM_KV_HEADS: usize = 2;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    Gpu, GpuOptions, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, cpu,
+    Gpu, GpuOptions, cpu,
+    layers::{HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights},
 };
 
 const WIDTH: usize = 64;

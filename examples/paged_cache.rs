@@ -3,7 +3,10 @@
 
 use std::error::Error;
 use wgpu_attention::wgpu::{self, util::DeviceExt};
-use wgpu_attention::{Align, AttentionOptions, CacheTokens, Gpu, GpuOptions, PagedCacheShape};
+use wgpu_attention::{
+    Align, AttentionOptions, Gpu, GpuOptions,
+    cache::{CacheTokens, PagedCacheShape},
+};
 
 const NUM_HEADS: usize = 8;
 const NUM_KV_HEADS: usize = 2;

@@ -2,7 +2,10 @@
 
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{Gpu, GpuOptions, RotaryInputs, RotaryShape, RotaryTable, TableRows, cpu};
+use wgpu_attention::{
+    Gpu, GpuOptions, cpu,
+    layers::{RotaryInputs, RotaryShape, RotaryTable, TableRows},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;

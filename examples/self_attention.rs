@@ -5,8 +5,8 @@ use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::wgpu::{self, util::DeviceExt};
 use wgpu_attention::{
-    Gpu, GpuOptions, SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape,
-    SelfAttentionWeights, cpu,
+    Gpu, GpuOptions, cpu,
+    layers::{SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights},
 };
 
 const WIDTH: usize = 32;

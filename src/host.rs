@@ -44,7 +44,7 @@ impl Gpu {
     /// workspace: make one `Gpu` for your device and all operators from it.
     ///
     /// ```no_run
-    /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, KvCache, KvCacheShape, wgpu};
+    /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, wgpu, cache::{KvCache, KvCacheShape}};
     /// # fn make(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(Attention, KvCache), Error> {
     /// let gpu = Gpu::from_device(device, queue);
     /// let attention = gpu.operator(&AttentionOptions::default())?;

@@ -95,52 +95,49 @@ mod uniforms;
 mod verbs;
 
 mod attention;
-mod layers;
 mod tune;
 mod warm_up;
-
-mod cache;
 
 mod buffer;
 mod host;
 
+pub mod cache;
 pub mod check;
 pub mod cpu;
+pub mod layers;
 
 pub use attention::{Attention, AttentionBuffers};
-pub use cache::{
-    CacheLensParams, CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape, PagedBatch,
-    PagedCacheShape, PagedKvCache, PagedSequence,
-};
-// For tests of this crate, in tests/host.
-#[doc(hidden)]
-pub use cache::{AppendRange, CopyRange, PagePool, PoolGrowth, SequenceRow};
 pub use call::Call;
 pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};
+pub use element::{Element, ElementType};
 pub use error::Error;
+#[cfg(feature = "half")]
+pub use half;
 pub use host::Gpu;
-pub use layers::{
-    Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditivePlan, AdditiveShape,
-    HeadWeights, LayerMask, Linear, LinearBuffers, LinearInputs, LinearParams, LinearPlan,
-    LinearShape, Merge, MergeBuffers, MergeInputs, MergePlan, MergeShape, MultiHeadAttention,
-    MultiHeadBuffers, MultiHeadInputs, MultiHeadOutputs, MultiHeadPlan, MultiHeadShape,
-    MultiHeadWeights, Positional, PositionalBuffers, PositionalInputs, PositionalPlan,
-    PositionalShape, Rotary, RotaryBuffers, RotaryInputs, RotaryPairs, RotaryPlan, RotaryShape,
-    ScaleBy, SelfAttention, SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionOutputs,
-    SelfAttentionPlan, SelfAttentionShape, SelfAttentionWeights, TableRows, TokenParams,
-};
-pub use plan::{
-    Access, Bound, Constant, Dispatch, Entry, ForwardTile, JoinParams, Kernel, LensParams, Params,
-    Plan, SequenceParams, Storage, Tiles, Tuning, Variant, ViewParams, Window,
-};
+pub use plan::{ForwardTile, Kernel, Plan, Tuning};
 pub use problem::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, Band, BroadcastLayout, BroadcastStrides,
-    CuSeqlens, Element, ElementType, Inputs, Layout, Lens, Outputs, PackedSequence, PagedKeys,
-    Pages, PresentKeys, Problem, SegmentLayout, Sequence, SmallTensors, Strides, View,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, CuSeqlens, Inputs, Outputs, PagedKeys,
+    PresentKeys, Problem, SegmentLayout,
 };
-pub use shader::assemble;
-pub use shader::{Binding, bindings};
-pub use tables::{RotaryTable, alibi_slopes, rotary_frequencies, sinusoidal};
-pub use tensor::{Tensor, Views};
+pub use tables::alibi_slopes;
+pub use view::{BroadcastLayout, BroadcastStrides, Layout, Strides};
 pub use wgpu;
+
+/// What the tests of this crate look at; no part of its interface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::cache::lens::CacheLensParams;
+    pub use crate::cache::pool::{PagePool, PoolGrowth};
+    pub use crate::cache::ranges::{AppendRange, CopyRange, SequenceRow};
+    pub use crate::layers::linear::LinearParams;
+    pub use crate::layers::tokens::TokenParams;
+    pub use crate::plan::{
+        Access, Bound, Constant, Dispatch, Entry, JoinParams, LensParams, Params, SequenceParams,
+        Storage, Tiles, Variant, ViewParams, Window,
+    };
+    pub use crate::problem::{Band, Lens, PackedSequence, Pages, Sequence, SmallTensors};
+    pub use crate::shader::{Binding, assemble, bindings};
+    pub use crate::tensor::{Tensor, Views};
+    pub use crate::view::View;
+}

@@ -17,7 +17,7 @@ impl RotaryTable {
     /// 10000 in the paper.
     ///
     /// ```
-    /// use wgpu_attention::RotaryTable;
+    /// use wgpu_attention::layers::RotaryTable;
     /// let table = RotaryTable::new(4, 10_000.0, 0..3)?;
     /// assert_eq!(table.sin[2..4], [1_f32.sin(), 0.01_f32.sin()]);
     /// # Ok::<(), wgpu_attention::Error>(())
@@ -41,7 +41,7 @@ impl RotaryTable {
     /// are scaled one by one, as in YaRN.
     ///
     /// ```
-    /// use wgpu_attention::{RotaryTable, rotary_frequencies};
+    /// use wgpu_attention::layers::{RotaryTable, rotary_frequencies};
     /// let mut frequencies = rotary_frequencies(8, 10_000.0)?;
     /// frequencies.iter_mut().for_each(|frequency| *frequency /= 4.0);
     /// let stretched = RotaryTable::from_frequencies(&frequencies, 0..9)?;
@@ -92,7 +92,7 @@ pub fn rotary_frequencies(rotary_dim: usize, base: f64) -> Result<Vec<f64>, Erro
 /// with a sine.
 ///
 /// ```
-/// let rows = wgpu_attention::sinusoidal(2, 3, 10_000.0, 0)?;
+/// let rows = wgpu_attention::layers::sinusoidal(2, 3, 10_000.0, 0)?;
 /// let angle = 10_000_f64.powf(-2.0 / 3.0);
 /// assert_eq!(rows, [0.0, 1.0, 0.0, 1_f32.sin(), 1_f32.cos(), angle.sin() as f32]);
 /// # Ok::<(), wgpu_attention::Error>(())

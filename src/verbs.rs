@@ -115,14 +115,16 @@ macro_rules! verbs {
 
         impl $plan {
             /// The shaders it runs, each once.
+            #[doc(hidden)]
             #[must_use]
-            pub fn variants(&self) -> Vec<crate::Variant> {
+            pub fn variants(&self) -> Vec<crate::plan::Variant> {
                 self.program.variants()
             }
 
             /// What is dispatched, in this order.
+            #[doc(hidden)]
             #[must_use]
-            pub fn dispatches(&self) -> &[crate::Dispatch] {
+            pub fn dispatches(&self) -> &[crate::plan::Dispatch] {
                 &self.program.dispatches
             }
 

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use std::cell::Cell;
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
-    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs,
-    RotaryInputs, RotaryShape, cpu,
+    AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
+    layers::{RotaryInputs, RotaryShape},
 };
 
 const BACKENDS: [(&str, Backends); 4] = [

@@ -9,7 +9,10 @@ use clap::Args;
 use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{AdditiveInputs, AdditivePlan, AdditiveShape, Capabilities, cpu};
+use wgpu_attention::{
+    Capabilities, cpu,
+    layers::{AdditiveInputs, AdditivePlan, AdditiveShape},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -10,8 +10,10 @@ use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
 use wgpu_attention::{
-    Capabilities, Gpu, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadPlan, MultiHeadShape,
-    MultiHeadWeights, cpu,
+    Capabilities, Gpu, cpu,
+    layers::{
+        HeadWeights, LayerMask, MultiHeadInputs, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
+    },
 };
 
 #[derive(Debug, Args)]

@@ -8,7 +8,10 @@ use clap::Args;
 use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{Layout, PositionalInputs, PositionalShape, TableRows, cpu, sinusoidal};
+use wgpu_attention::{
+    Layout, cpu,
+    layers::{PositionalInputs, PositionalShape, TableRows, sinusoidal},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

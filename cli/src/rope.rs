@@ -10,7 +10,8 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
 use wgpu_attention::{
-    Element, Layout, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
+    Element, Layout,
+    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
 };
 
 #[derive(Debug, Args)]

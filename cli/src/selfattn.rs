@@ -9,8 +9,10 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
 use wgpu_attention::{
-    BroadcastLayout, Capabilities, Gpu, ScaleBy, SelfAttentionInputs, SelfAttentionPlan,
-    SelfAttentionShape, SelfAttentionWeights, cpu,
+    BroadcastLayout, Capabilities, Gpu, cpu,
+    layers::{
+        ScaleBy, SelfAttentionInputs, SelfAttentionPlan, SelfAttentionShape, SelfAttentionWeights,
+    },
 };
 
 #[derive(Debug, Args)]

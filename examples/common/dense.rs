@@ -1,7 +1,11 @@
 //! A linear layer with its parameters on the device.
 
 use super::{Checkpoint, Result, input};
-use wgpu_attention::{Gpu, Layout, Linear, LinearBuffers, LinearShape, wgpu};
+use wgpu_attention::{
+    Gpu, Layout,
+    layers::{Linear, LinearBuffers, LinearShape},
+    wgpu,
+};
 
 pub(crate) struct Dense {
     linear: Linear,

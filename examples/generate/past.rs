@@ -5,9 +5,13 @@ use super::layer::{QKV, Rows};
 use super::sequence::Step;
 use super::{CONTEXT, HEAD_DIM, HEADS, KV_HEADS, LAYERS};
 use wgpu_attention::{
-    Align, Attention, AttentionBuffers, AttentionOptions, AttentionShape, CacheRotary, CacheTokens,
-    Gpu, KvCache, KvCacheShape, Layout, PagedCacheShape, PagedKvCache, PagedSequence, Rotary,
-    RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows, wgpu,
+    Align, Attention, AttentionBuffers, AttentionOptions, AttentionShape, Gpu, Layout, Strides,
+    cache::{
+        CacheRotary, CacheTokens, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache,
+        PagedSequence,
+    },
+    layers::{Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows},
+    wgpu,
 };
 
 /// Base of the rotary encoding's angles.

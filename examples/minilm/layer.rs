@@ -3,7 +3,9 @@
 use super::common::{Checkpoint, Dense, Pass, input, output};
 use super::{HEADS, MiniLm, Result, WIDTH};
 use wgpu_attention::{
-    Gpu, Layout, MultiHeadAttention, MultiHeadBuffers, MultiHeadShape, MultiHeadWeights, wgpu,
+    Gpu, Layout,
+    layers::{MultiHeadAttention, MultiHeadBuffers, MultiHeadShape, MultiHeadWeights},
+    wgpu,
 };
 
 /// Length of a row inside of the feed-forward part.

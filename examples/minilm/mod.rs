@@ -17,7 +17,11 @@ use layer::{Layer, Norm, Rows};
 use std::path::Path;
 use tokenizers::Tokenizer;
 use tokens::Batch;
-use wgpu_attention::{Gpu, HeadWeights, MultiHeadShape, wgpu};
+use wgpu_attention::{
+    Gpu,
+    layers::{HeadWeights, MultiHeadShape},
+    wgpu,
+};
 
 /// Length of a token's row, and of an embedding.
 const WIDTH: usize = 384;

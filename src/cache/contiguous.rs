@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// would hide the past from it:
 ///
 /// ```no_run
-/// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, KvCache, wgpu};
+/// # use wgpu_attention::{Align, AttentionOptions, Error, Gpu, wgpu, cache::{CacheTokens, KvCache}};
 /// # fn step(gpu: &Gpu, cache: &mut KvCache, encoder: &mut wgpu::CommandEncoder, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
@@ -39,7 +39,7 @@ use std::sync::Arc;
 ///
 /// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
 /// Sequences that are to outgrow any capacity under a window belong in a
-/// [`PagedKvCache`](crate::PagedKvCache), which gives back what the window leaves behind.
+/// [`PagedKvCache`](crate::cache::PagedKvCache), which gives back what the window leaves behind.
 ///
 /// Lengths count what has been recorded. An application that drops an encoder takes the encoder's
 /// tokens back with [`KvCache::truncate`]. Lengths are kept twice: on the host, and in

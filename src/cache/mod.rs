@@ -1,11 +1,11 @@
 //! Caches of keys and values: shapes and bookkeeping, then buffers and what is recorded.
 
-mod pool;
-mod ranges;
+pub(crate) mod pool;
+pub(crate) mod ranges;
 mod shape;
 mod tokens;
 
-mod lens;
+pub(crate) mod lens;
 mod rows;
 mod store;
 mod tables;
@@ -15,10 +15,8 @@ mod paged;
 mod step;
 
 pub use contiguous::KvCache;
-pub use lens::CacheLensParams;
 pub use paged::{PagedBatch, PagedKvCache};
-pub use pool::{PagePool, PagedSequence, PoolGrowth};
-pub use ranges::{AppendRange, CopyRange, SequenceRow};
+pub use pool::PagedSequence;
 pub use shape::{CacheRotary, KvCacheShape, PagedCacheShape};
 pub use step::CacheStep;
 pub use tokens::CacheTokens;

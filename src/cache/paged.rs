@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// [`PagedBatch`]:
 ///
 /// ```no_run
-/// # use wgpu_attention::{Align, AttentionOptions, CacheTokens, Error, Gpu, PagedKvCache, PagedSequence, wgpu};
+/// # use wgpu_attention::{Align, AttentionOptions, Error, Gpu, wgpu, cache::{CacheTokens, PagedKvCache, PagedSequence}};
 /// # fn step(gpu: &Gpu, cache: &mut PagedKvCache, encoder: &mut wgpu::CommandEncoder, sequences: &[PagedSequence], buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
@@ -53,7 +53,7 @@ pub struct PagedKvCache {
 /// recorded into the encoder that it was made for: what [`PagedKvCache::batch`] returns.
 ///
 /// ```no_run
-/// # use wgpu_attention::{Attention, Error, PagedKvCache, PagedSequence, wgpu};
+/// # use wgpu_attention::{Attention, Error, wgpu, cache::{PagedKvCache, PagedSequence}};
 /// # fn attend(attention: &Attention, cache: &PagedKvCache, encoder: &mut wgpu::CommandEncoder, [first, second]: [PagedSequence; 2], query: &wgpu::Buffer, out: &wgpu::Buffer) -> Result<(), Error> {
 /// // query and out are [2, 8, 1, dim]: the newest token of each of two sequences.
 /// let batch = cache.batch(encoder, &[second, first])?;

@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::layers::{Encoding, RotaryPairs};
 use crate::problem::{ElementType, check_page_len, length};
 
-/// Sizes of a [`KvCache`](crate::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`, values
+/// Sizes of a [`KvCache`](crate::cache::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`, values
 /// `[batch, num_kv_heads, capacity, value_dim]`.
 ///
 /// ```
-/// use wgpu_attention::{ElementType, KvCacheShape};
+/// use wgpu_attention::{ElementType, cache::KvCacheShape};
 ///
 /// let shape = KvCacheShape {
 ///     batch: 2,
@@ -61,13 +61,13 @@ impl KvCacheShape {
     }
 }
 
-/// Sizes of a [`PagedKvCache`](crate::PagedKvCache): keys `[num_kv_heads, pages, page_len,
+/// Sizes of a [`PagedKvCache`](crate::cache::PagedKvCache): keys `[num_kv_heads, pages, page_len,
 /// head_dim]`, values `[num_kv_heads, pages, page_len, value_dim]`. A head's pages lie together, so
 /// that a pool too large for a binding can be read a few heads at a time; see
 /// [`PagedKeys`](crate::PagedKeys) for other orders.
 ///
 /// ```
-/// use wgpu_attention::PagedCacheShape;
+/// use wgpu_attention::cache::PagedCacheShape;
 ///
 /// // 512 pages of 16 tokens, of which one sequence takes 2048 at most.
 /// let shape = PagedCacheShape {
@@ -165,7 +165,7 @@ impl PagedCacheShape {
 /// its sequence.
 ///
 /// ```
-/// use wgpu_attention::{CacheRotary, RotaryPairs, RotaryTable};
+/// use wgpu_attention::{cache::CacheRotary, layers::{RotaryPairs, RotaryTable}};
 ///
 /// // Whole keys of 64 columns, in a cache of up to 4096 tokens a sequence.
 /// let RotaryTable { cos, sin } = RotaryTable::new(64, 10_000.0, 0..4096)?;
@@ -176,7 +176,7 @@ impl PagedCacheShape {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CacheRotary<'a> {
     /// `[capacity or more, rotary_dim / 2]`: a row for each place, as
-    /// [`RotaryTable`](crate::RotaryTable) makes.
+    /// [`RotaryTable`](crate::layers::RotaryTable) makes.
     pub cos: &'a [f32],
     /// As `cos`.
     pub sin: &'a [f32],

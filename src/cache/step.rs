@@ -17,7 +17,7 @@ use crate::problem::AttentionShape;
 /// Attention over the cache is bound beside it, and both are recorded for each token:
 ///
 /// ```no_run
-/// # use wgpu_attention::{Attention, CacheTokens, Error, KvCache, wgpu};
+/// # use wgpu_attention::{Attention, Error, wgpu, cache::{CacheTokens, KvCache}};
 /// # fn steps(attention: &Attention, cache: &mut KvCache, device: &wgpu::Device, buffers: [&wgpu::Buffer; 4]) -> Result<(), Error> {
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
@@ -35,8 +35,8 @@ use crate::problem::AttentionShape;
 /// # }
 /// ```
 ///
-/// Queries are rotated at the same places by [`Rotary`](crate::Rotary) with
-/// [`TableRows::Last`](crate::TableRows::Last), after the keys have been appended.
+/// Queries are rotated at the same places by [`Rotary`](crate::layers::Rotary) with
+/// [`TableRows::Last`](crate::layers::TableRows::Last), after the keys have been appended.
 #[derive(Debug)]
 pub struct CacheStep {
     call: Call,

@@ -277,7 +277,7 @@ macro_rules! of_store {
                 &self.store.value.buffer
             }
 
-            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::Rotary) turns
+            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::layers::Rotary) turns
             /// queries by the same.
             #[must_use]
             pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
@@ -322,7 +322,7 @@ macro_rules! read_by_attention {
             }
 
             /// The places of the last `q_len` tokens of each sequence, `[batch, q_len]`, for
-            /// [`TableRows::Named`](crate::TableRows::Named); 0 before the first.
+            /// [`TableRows::Named`](crate::layers::TableRows::Named); 0 before the first.
             #[must_use]
             pub fn positions(&self, q_len: usize) -> Vec<u32> {
                 super::ranges::positions(&self.lens, q_len)

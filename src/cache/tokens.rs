@@ -5,7 +5,7 @@ use crate::problem::Layout;
 /// New tokens for every sequence of a cache; both buffers need [`wgpu::BufferUsages::STORAGE`].
 ///
 /// ```no_run
-/// # use wgpu_attention::{CacheTokens, Error, KvCache, wgpu};
+/// # use wgpu_attention::{Error, wgpu, cache::{CacheTokens, KvCache}};
 /// # fn prefill(cache: &mut KvCache, encoder: &mut wgpu::CommandEncoder, key: &wgpu::Buffer, value: &wgpu::Buffer) -> Result<(), Error> {
 /// // Prompts of 40 and 17 tokens, padded to 40: key and value are [2, num_kv_heads, 40, dim].
 /// let tokens = CacheTokens { lens: Some(&[40, 17]), ..CacheTokens::new(key, value, 40) };
@@ -30,7 +30,7 @@ use crate::problem::Layout;
 ///   sequence. In a cache, rows behind them are free. With [`Align::BottomRight`](crate::Align) the
 ///   last query stands beside the last of these keys.
 ///
-/// [`KvCache::shape`](crate::KvCache::shape) and [`PagedBatch::shape`](crate::PagedBatch::shape)
+/// [`KvCache::shape`](crate::cache::KvCache::shape) and [`PagedBatch::shape`](crate::cache::PagedBatch::shape)
 /// set `kv_lens` to what the cache holds. Prompts that are padded behind their tokens are appended
 /// one at a time: `len` is the prompt's own, `lens` is 0 for the others, and the layouts have the
 /// strides of the padded tensors.

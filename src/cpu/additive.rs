@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 /// value hold.
 ///
 /// ```
-/// use wgpu_attention::{AdditiveInputs, AdditiveShape, cpu};
+/// use wgpu_attention::{cpu, layers::{AdditiveInputs, AdditiveShape}};
 ///
 /// // Two keys, of which the second scores ln 3 higher.
 /// let w_v = 3_f32.ln() / 1_f32.tanh();

@@ -13,7 +13,7 @@ use crate::problem::Element;
 /// - out: `[batch, len, out_features]`; elements that its layout skips are 0
 ///
 /// ```
-/// use wgpu_attention::{LinearInputs, LinearShape, cpu};
+/// use wgpu_attention::{cpu, layers::{LinearInputs, LinearShape}};
 ///
 /// let shape = LinearShape { bias: Some(0), ..LinearShape::new(1, 2, 1) };
 /// let inputs = LinearInputs { x: &[1.0, 2.0], weight: &[3.0, 4.0], bias: Some(&[0.5]) };

@@ -14,7 +14,7 @@ use crate::problem::Element;
 /// are 0.
 ///
 /// ```
-/// use wgpu_attention::{RotaryInputs, RotaryShape, cpu};
+/// use wgpu_attention::{cpu, layers::{RotaryInputs, RotaryShape}};
 ///
 /// // One token of one head, a quarter turn.
 /// let shape = RotaryShape::new(1, 1, 1, 2);

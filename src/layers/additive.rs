@@ -9,7 +9,7 @@ use crate::view::resolve_broadcast;
 /// may be zero.
 ///
 /// ```
-/// use wgpu_attention::AdditiveShape;
+/// use wgpu_attention::layers::AdditiveShape;
 /// // A decoder state of 32 numbers looks at 10 encoder states of 48, through a hidden layer of 16.
 /// let shape = AdditiveShape { weights: true, ..AdditiveShape::new(1, [1, 10], [32, 48, 48], 16) };
 /// assert_eq!((shape.kv_len, shape.value_dim), (10, 48));
@@ -111,7 +111,7 @@ layer! {
     /// what the tanh is taken of. Nothing here submits, waits or reads back.
     ///
     /// ```
-    /// use wgpu_attention::{AdditiveInputs, AdditiveShape, Gpu, GpuOptions};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{AdditiveInputs, AdditiveShape}};
     /// // Two keys, of which the second scores ln 3 higher.
     /// let w_v = 3_f32.ln() / 1_f32.tanh();
     /// let shape = AdditiveShape { bias: false, ..AdditiveShape::new(1, [1, 2], [1, 1, 1], 1) };

@@ -10,7 +10,7 @@ use super::prelude::*;
 /// features in, out is the bias.
 ///
 /// ```
-/// use wgpu_attention::{Layout, LinearShape, Strides};
+/// use wgpu_attention::{Layout, Strides, layers::LinearShape};
 /// // From [len 5, batch 2, 8] to [batch 2, len 5, 12].
 /// let shape = LinearShape {
 ///     batch: 2,
@@ -81,7 +81,7 @@ layer! {
     /// records the plan into your encoder. Sums are f32 for every element type.
     ///
     /// ```
-    /// use wgpu_attention::{Gpu, GpuOptions, LinearInputs, LinearShape};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{LinearInputs, LinearShape}};
     /// // One row of 2 features into 1.
     /// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
     /// let shape = LinearShape { bias: Some(0), ..LinearShape::new(1, 2, 1) };

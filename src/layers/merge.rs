@@ -10,7 +10,7 @@ use crate::view::{multiply, to_u32};
 /// `value_dim`.
 ///
 /// ```
-/// use wgpu_attention::{MergeInputs, MergeShape, cpu};
+/// use wgpu_attention::{cpu, layers::{MergeInputs, MergeShape}};
 /// // One query of one head, over two parts of its keys; the first weighs three times as much.
 /// let shape = MergeShape::new(2, [1, 1, 1], 1);
 /// let inputs = MergeInputs { partial_out: &[4.0_f32, 8.0], partial_lse: &[3_f32.ln(), 0.0] };
@@ -71,7 +71,7 @@ layer! {
     /// into one binding. Nothing here submits, waits or reads back.
     ///
     /// ```
-    /// use wgpu_attention::{Gpu, GpuOptions, MergeInputs, MergeShape};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{MergeInputs, MergeShape}};
     /// // One query of one head, over two parts of its keys; the first weighs three times as much.
     /// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
     /// let inputs = MergeInputs { partial_out: &[4.0_f32, 8.0], partial_lse: &[3_f32.ln(), 0.0] };

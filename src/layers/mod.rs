@@ -3,7 +3,7 @@
 
 mod additive;
 mod head_mean;
-mod linear;
+pub(crate) mod linear;
 mod merge;
 mod multi_head;
 mod multi_head_inputs;
@@ -15,14 +15,15 @@ mod rotary;
 mod self_attention;
 mod state_dict;
 mod tensors;
-mod tokens;
+pub(crate) mod tokens;
 
+pub use crate::tables::{RotaryTable, rotary_frequencies, sinusoidal};
 pub(crate) use additive::AdditiveProblem;
 pub use additive::{
     Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditivePlan, AdditiveShape,
 };
 pub(crate) use linear::LinearProblem;
-pub use linear::{Linear, LinearBuffers, LinearInputs, LinearParams, LinearPlan, LinearShape};
+pub use linear::{Linear, LinearBuffers, LinearInputs, LinearPlan, LinearShape};
 pub(crate) use merge::MergeProblem;
 pub use merge::{Merge, MergeBuffers, MergeInputs, MergePlan, MergeShape};
 pub use multi_head::{
@@ -41,4 +42,4 @@ pub use self_attention::{
 };
 pub(crate) use tensors::LayerProblem;
 pub(crate) use tokens::{Encoding, TokenProblem};
-pub use tokens::{RotaryPairs, TableRows, TokenParams};
+pub use tokens::{RotaryPairs, TableRows};

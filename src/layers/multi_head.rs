@@ -14,7 +14,7 @@ use std::fmt;
 /// The sizes of one call of a multi-head layer.
 ///
 /// ```
-/// use wgpu_attention::{HeadWeights, MultiHeadShape};
+/// use wgpu_attention::layers::{HeadWeights, MultiHeadShape};
 /// // Two sequences of 5 queries and 7 keys, and the weights of all heads.
 /// let shape = MultiHeadShape {
 ///     kv_len: 7,
@@ -42,7 +42,7 @@ pub struct MultiHeadShape {
     pub cu_seqlens: Option<CuSeqlens>,
     /// A boolean mask over `[batch, num_heads, q_len, keys]`, the rows that the layer adds
     /// included; true = attend. For
-    /// [`MultiHeadAttention::encode`](crate::MultiHeadAttention::encode) alone: one-shots and the
+    /// [`MultiHeadAttention::encode`](crate::layers::MultiHeadAttention::encode) alone: one-shots and the
     /// reference take PyTorch's masks in [`MultiHeadInputs`].
     pub mask: Option<BroadcastLayout>,
     /// A bias that is added to the scores, as the mask.
@@ -204,7 +204,7 @@ layer_with_weights! {
     /// buffers of the operator, which calls share.
     ///
     /// ```
-    /// use wgpu_attention::{Gpu, GpuOptions, MultiHeadInputs, MultiHeadShape, MultiHeadWeights};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{MultiHeadInputs, MultiHeadShape, MultiHeadWeights}};
     /// // One head of width 1: 3 words attend to themselves.
     /// let shapes = |name| match name {
     ///     "in_proj_weight" => Some((&[3_usize, 1][..], &[1.0_f32, 0.0, 2.0][..])),

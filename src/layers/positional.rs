@@ -64,13 +64,13 @@ tensors! {
 }
 
 layer! {
-    /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::sinusoidal) or
+    /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::layers::sinusoidal) or
     /// learned positions.
     ///
     /// Nothing here submits, waits or reads back.
     ///
     /// ```
-    /// use wgpu_attention::{Gpu, GpuOptions, PositionalInputs, PositionalShape};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{PositionalInputs, PositionalShape}};
     /// // Two tokens of one number each.
     /// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
     /// let (x, table) = (Some(&[3.0_f32, 4.0][..]), &[0.5, 0.25]);

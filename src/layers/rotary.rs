@@ -7,7 +7,7 @@ use super::tokens::{Encoding, RotaryPairs, TableRows, TokenProblem};
 /// `head_dim`.
 ///
 /// ```
-/// use wgpu_attention::{RotaryShape, TableRows};
+/// use wgpu_attention::layers::{RotaryShape, TableRows};
 /// // 8 heads of one new token, which stands behind 100 cached ones; tables reach to position 2047.
 /// let rows = TableRows::From { start: 100, rows: 2048 };
 /// let shape = RotaryShape { rows, ..RotaryShape::new(1, 8, 1, 64) };
@@ -84,13 +84,13 @@ tensors! {
 
 layer! {
     /// Rotary encoding on one device: pairs of columns rotated by the angles of a table, such as
-    /// [`RotaryTable`](crate::RotaryTable) makes.
+    /// [`RotaryTable`](crate::layers::RotaryTable) makes.
     ///
     /// Source and destination lie as the shape says, apart from each other: keys can be rotated on
     /// their way into a cache. Nothing here submits, waits or reads back.
     ///
     /// ```
-    /// use wgpu_attention::{Gpu, GpuOptions, RotaryInputs, RotaryShape};
+    /// use wgpu_attention::{Gpu, GpuOptions, layers::{RotaryInputs, RotaryShape}};
     /// // One token of one head, a quarter turn.
     /// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
     /// let inputs = RotaryInputs { x: &[3.0_f32, 1.0], cos: &[0.0], sin: &[1.0], positions: None };

@@ -207,7 +207,7 @@ layer_with_weights! {
     ///
     /// ```
     /// use wgpu_attention::{Gpu, GpuOptions};
-    /// use wgpu_attention::{SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights};
+    /// use wgpu_attention::layers::{SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights};
     /// // One head of width 1. All keys are 0, so each word gets the mean of the values 2, 4 and 6.
     /// let weights = SelfAttentionWeights {
     ///     embed_size: 1, heads: 1, values: &[2.0], keys: &[0.0], queries: &[1.0],

@@ -24,6 +24,6 @@ pub use small::SmallTensors;
 pub(crate) use tensors::{Data, check_inputs, check_len};
 pub use tensors::{Inputs, Outputs};
 
-pub use crate::element::{Element, ElementType};
-pub use crate::view::{BroadcastLayout, BroadcastStrides, Layout, Strides, View};
+pub(crate) use crate::element::{Element, ElementType};
+pub(crate) use crate::view::{BroadcastLayout, Layout, Strides, View};
 pub(crate) use crate::view::{length, move_view, resolve};

@@ -40,7 +40,7 @@ pub struct AttentionShape {
     /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The
     /// others are hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last
     /// key. Padding stands behind these keys, but before the new tokens of a cache: see
-    /// [two paddings](crate::CacheTokens#two-paddings).
+    /// [two paddings](crate::cache::CacheTokens#two-paddings).
     pub kv_lens: Option<Vec<usize>>,
     /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the
     /// GPU reads when the call runs. A call is planned and bound once, then, and recorded again as
@@ -75,7 +75,7 @@ pub struct AttentionShape {
     /// [order](PagedKeys#order-of-the-pool) that their layouts say; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
     /// Keys and values are those of a cache, whose last tokens the queries are, as
-    /// [`KvCache::shape`](crate::KvCache::shape) says. Queries that counted from the first key
+    /// [`KvCache::shape`](crate::cache::KvCache::shape) says. Queries that counted from the first key
     /// ([`Align::TopLeft`](crate::Align), the default) would not see their own past: where
     /// causality, a window or ALiBi counts, only another `align` is taken.
     pub cached: bool,
@@ -86,7 +86,7 @@ pub struct AttentionShape {
     /// It is neither scaled nor capped, and nothing hides it. lse includes it: a row that sees no
     /// key has out 0, weights 0 and lse the sink. A sink of `-inf` is as if there were none; one
     /// that is NaN or `+inf` turns each row of its head that sees a key to NaN. Of results over
-    /// parts of the keys that will be [merged](crate::Merge), one has the sinks.
+    /// parts of the keys that will be [merged](crate::layers::Merge), one has the sinks.
     ///
     /// Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2; as a number that each head learns,
     /// gpt-oss, arXiv 2508.10925.
@@ -150,7 +150,7 @@ pub enum SegmentLayout {
 ///
 /// | pool | layout |
 /// |---|---|
-/// | `[num_kv_heads, pages, page_len, dim]`, as a [`PagedKvCache`](crate::PagedKvCache)'s | [`PagedKeys::by_head`] |
+/// | `[num_kv_heads, pages, page_len, dim]`, as a [`PagedKvCache`](crate::cache::PagedKvCache)'s | [`PagedKeys::by_head`] |
 /// | `[pages, num_kv_heads, page_len, dim]` | [`Layout::Bhsd`] |
 /// | `[pages, page_len, num_kv_heads, dim]` | [`Layout::Bshd`] |
 /// | any other | [`Layout::Strided`]: `batch` from page to page, `head`, and `row` from key to key |

@@ -4,8 +4,11 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use wgpu_attention::{
-    BroadcastLayout, Error, HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape,
-    MultiHeadWeights, ScaleBy, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
+    BroadcastLayout, Error,
+    layers::{
+        HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, ScaleBy,
+        SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
+    },
 };
 
 /// One call of a layer, as in the file.

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditiveShape, Capabilities,
-    Element, Gpu, cpu,
+    Capabilities, Element, Gpu, cpu,
+    layers::{Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditiveShape},
 };
 
 /// A call's tensors, from one seed unless a test changes them.

@@ -7,9 +7,12 @@ use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Align, Attention, AttentionOptions, AttentionShape, CacheRotary, CacheTokens, Capabilities,
-    Element, Gpu, Inputs, Kernel, KvCache, KvCacheShape, Layout, RotaryInputs, RotaryPairs,
-    RotaryShape, RotaryTable, TableRows, cpu, wgpu,
+    Align, Attention, AttentionOptions, AttentionShape, Capabilities, Element, Gpu, Inputs, Kernel,
+    Layout,
+    cache::{CacheRotary, CacheTokens, KvCache, KvCacheShape},
+    cpu,
+    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
+    wgpu,
 };
 
 pub(crate) const OPTIONS: AttentionOptions = AttentionOptions {

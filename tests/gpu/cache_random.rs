@@ -9,7 +9,9 @@ use crate::device::gpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AttentionShape, CacheStep, CacheTokens, Call, Gpu, Inputs, KvCache, cpu, wgpu,
+    AttentionShape, Call, Gpu, Inputs,
+    cache::{CacheStep, CacheTokens, KvCache},
+    cpu, wgpu,
 };
 
 const BATCH: usize = 4;

@@ -9,8 +9,10 @@ use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Attention, CacheRotary, CacheStep, CacheTokens, Call, Element, Gpu, Kernel, KvCache,
-    KvCacheShape, Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows, wgpu,
+    Attention, Call, Element, Gpu, Kernel,
+    cache::{CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape},
+    layers::{Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows},
+    wgpu,
 };
 
 const NUM_HEADS: usize = 4;

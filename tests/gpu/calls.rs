@@ -7,7 +7,9 @@ use std::sync::Once;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     AlibiLayout, Attention, AttentionBuffers, AttentionOptions, AttentionShape, Call, ElementType,
-    Kernel, Linear, LinearBuffers, LinearShape, wgpu,
+    Kernel,
+    layers::{Linear, LinearBuffers, LinearShape},
+    wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };

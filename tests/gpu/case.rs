@@ -7,7 +7,7 @@ use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
-    Problem, Tensor,
+    Problem, internal::Tensor,
 };
 
 /// A call and its inputs, all from one seed unless a test changes them.
@@ -77,7 +77,7 @@ impl Case {
         let mut tensors = Tensors::random(&shape, seed);
         // Scores of some size, so that the weights differ.
         tensors.query.iter_mut().for_each(|x| *x *= 4.0);
-        let other = |n: u64, view: Option<wgpu_attention::View>| {
+        let other = |n: u64, view: Option<wgpu_attention::internal::View>| {
             view.map(|view| numbers(seed.wrapping_add(n << 32), view.extent as usize))
         };
         let mask =
@@ -87,7 +87,7 @@ impl Case {
             .map(|xs| xs.iter().map(|x| x * 0.2).collect());
         let given = |tensor| {
             let len = problem.small.len(tensor);
-            problem.view(tensor).map(|view| wgpu_attention::View { extent: len, ..view })
+            problem.view(tensor).map(|view| wgpu_attention::internal::View { extent: len, ..view })
         };
         // Three documents, in runs of a few.
         let segments = other(4, given(Tensor::Segments)).map(|xs| {

@@ -10,8 +10,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    Capabilities, Element, Error, Gpu, Layout, PositionalInputs, PositionalShape, RotaryBuffers,
-    RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, Strides, TableRows, cpu, sinusoidal,
+    Capabilities, Element, Error, Gpu, Layout, Strides, cpu,
+    layers::{
+        PositionalInputs, PositionalShape, RotaryBuffers, RotaryInputs, RotaryPairs, RotaryShape,
+        RotaryTable, TableRows, sinusoidal,
+    },
 };
 
 const ROWS: usize = 80;
@@ -215,7 +218,7 @@ fn what_is_too_large_for_a_device_is_cut() {
 #[test]
 fn keys_are_rotated_on_their_way_into_a_cache() {
     let app = App::open();
-    let operator = wgpu_attention::Rotary::new(&app.device, &app.queue);
+    let operator = wgpu_attention::layers::Rotary::new(&app.device, &app.queue);
     let (heads, dim, room) = (2, 6, 5);
     let table = RotaryTable::new(dim, 10_000.0, 0..room as u64).unwrap();
     let [cos, sin] = [app.buffer(&table.cos), app.buffer(&table.sin)];
@@ -249,7 +252,7 @@ fn keys_are_rotated_on_their_way_into_a_cache() {
 #[test]
 fn buffers_that_do_not_fit_are_refused() {
     let app = App::open();
-    let operator = wgpu_attention::Rotary::new(&app.device, &app.queue);
+    let operator = wgpu_attention::layers::Rotary::new(&app.device, &app.queue);
     let [x, out, cos, sin] = [24, 24, 6, 6].map(|len| app.buffer(&vec![0.0; len]));
     let shape = RotaryShape::new(1, 2, 3, 4);
     let good = RotaryBuffers { x: &x, cos: &cos, sin: &sin, positions: None, out: Some(&out) };

@@ -9,9 +9,12 @@ use crate::properties::runner;
 use proptest::prelude::*;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    BroadcastLayout, Capabilities, CuSeqlens, Gpu, HeadWeights, LayerMask, MultiHeadAttention,
-    MultiHeadBuffers, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, SelfAttention,
-    SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights, cpu,
+    BroadcastLayout, Capabilities, CuSeqlens, Gpu, cpu,
+    layers::{
+        HeadWeights, LayerMask, MultiHeadAttention, MultiHeadBuffers, MultiHeadInputs,
+        MultiHeadShape, MultiHeadWeights, SelfAttention, SelfAttentionBuffers, SelfAttentionInputs,
+        SelfAttentionShape, SelfAttentionWeights,
+    },
 };
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
-use wgpu_attention::{AttentionOptions, AttentionShape, Kernel, Layout, Strides, View};
+use wgpu_attention::{AttentionOptions, AttentionShape, Kernel, Layout, Strides, internal::View};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 

@@ -8,8 +8,8 @@ use crate::errors::text;
 use crate::paged_cache::pool;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AlibiLayout, Align, AttentionOptions, AttentionShape, CacheTokens, Capabilities, Entry, Gpu,
-    Kernel, Layout, LinearShape, Problem, Strides, wgpu,
+    AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, Gpu, Kernel, Layout,
+    Problem, Strides, cache::CacheTokens, internal::Entry, layers::LinearShape, wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };

@@ -8,9 +8,13 @@ use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    AdditiveInputs, AdditiveShape, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    Dispatch, Entry, Inputs, Kernel, Layout, PagedKeys, Plan, SelfAttentionInputs,
-    SelfAttentionShape, SelfAttentionWeights, cpu,
+    AttentionShape, BroadcastLayout, Capabilities, CuSeqlens, Inputs, Kernel, Layout, PagedKeys,
+    Plan, cpu,
+    internal::{Dispatch, Entry},
+    layers::{
+        AdditiveInputs, AdditiveShape, SelfAttentionInputs, SelfAttentionShape,
+        SelfAttentionWeights,
+    },
 };
 
 /// What f32 reaches at any length.

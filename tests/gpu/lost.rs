@@ -7,8 +7,10 @@ use crate::paged_cache::pool;
 use std::time::Duration;
 use wgpu_attention::check::{Bounds, CheckOptions, run};
 use wgpu_attention::{
-    Attention, AttentionBuffers, AttentionShape, CacheTokens, Error, Gpu, GpuOptions, Kernel,
-    KvCache, Linear, LinearBuffers, LinearShape, Outputs, PagedKvCache, Tuning, wgpu,
+    Attention, AttentionBuffers, AttentionShape, Error, Gpu, GpuOptions, Kernel, Outputs, Tuning,
+    cache::{CacheTokens, KvCache, PagedKvCache},
+    layers::{Linear, LinearBuffers, LinearShape},
+    wgpu,
 };
 
 fn case() -> Case {

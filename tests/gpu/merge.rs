@@ -10,7 +10,8 @@ use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Element, Gpu, Inputs, Layout,
-    Merge, MergeBuffers, MergeInputs, MergeShape, Outputs, cpu,
+    Outputs, cpu,
+    layers::{Merge, MergeBuffers, MergeInputs, MergeShape},
 };
 
 /// A call, and which part each of its keys belongs to.

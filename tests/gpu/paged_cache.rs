@@ -9,9 +9,11 @@ use half::{bf16, f16};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Align, Attention, AttentionOptions, AttentionShape, CacheRotary, CacheTokens, Capabilities,
-    Element, Error, Gpu, Inputs, PagedCacheShape, PagedKvCache, PagedSequence, PresentKeys,
-    RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows, cpu,
+    Align, Attention, AttentionOptions, AttentionShape, Capabilities, Element, Error, Gpu, Inputs,
+    PresentKeys,
+    cache::{CacheRotary, CacheTokens, PagedCacheShape, PagedKvCache, PagedSequence},
+    cpu,
+    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
 };
 
 const OPTIONS: AttentionOptions = AttentionOptions {

@@ -7,8 +7,8 @@ use crate::properties::runner;
 use proptest::prelude::*;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, Capabilities, Inputs, Kernel, Layout, MergeInputs,
-    MergeShape, Outputs,
+    Align, AttentionOptions, AttentionShape, Capabilities, Inputs, Kernel, Layout, Outputs,
+    layers::{MergeInputs, MergeShape},
 };
 
 const CAUSAL: AttentionOptions =

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::thread;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Error, Gpu, Kernel, Layout, PagedKeys, Plan, SegmentLayout, Variant,
+    ElementType, Error, Gpu, Kernel, Layout, PagedKeys, Plan, SegmentLayout, internal::Variant,
 };
 
 /// Three stages, and so three pipelines at least.

@@ -5,7 +5,11 @@ use crate::app::App;
 use crate::case::{PLAIN, shape};
 use std::ops::Range;
 use wgpu_attention::wgpu::util::DeviceExt;
-use wgpu_attention::{Align, AttentionOptions, Params, Problem, Sequence, SequenceParams, wgpu};
+use wgpu_attention::{
+    Align, AttentionOptions, Problem,
+    internal::{Params, Sequence, SequenceParams},
+    wgpu,
+};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 

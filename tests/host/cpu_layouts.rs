@@ -3,7 +3,8 @@
 use crate::common::data::{Tensors, attend, numbers};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, BroadcastStrides, Inputs, Layout, Outputs,
-    Problem, Strides, Tensor, View,
+    Problem, Strides,
+    internal::{Tensor, View},
 };
 
 const PLAIN: AttentionOptions = AttentionOptions {

@@ -2,8 +2,9 @@
 
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, Bound, BroadcastLayout, Capabilities, Dispatch, Entry,
-    Kernel, Layout, Params, Plan, Problem, SegmentLayout, Tensor,
+    Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Kernel, Layout, Plan,
+    Problem, SegmentLayout,
+    internal::{Bound, Dispatch, Entry, Params, Tensor},
 };
 
 fn decode() -> AttentionShape {

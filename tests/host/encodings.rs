@@ -2,10 +2,13 @@
 
 use crate::plan::PORTABLE;
 use wgpu_attention::{
-    AdditivePlan, AdditiveShape, Capabilities, Constant, ElementType, Entry, Layout, MergePlan,
-    MergeShape, PositionalInputs, PositionalPlan, PositionalShape, RotaryInputs, RotaryPairs,
-    RotaryPlan, RotaryShape, RotaryTable, Storage, Strides, TableRows, Variant, alibi_slopes, cpu,
-    rotary_frequencies, sinusoidal,
+    Capabilities, ElementType, Layout, Strides, alibi_slopes, cpu,
+    internal::{Constant, Entry, Storage, Variant},
+    layers::{
+        AdditivePlan, AdditiveShape, MergePlan, MergeShape, PositionalInputs, PositionalPlan,
+        PositionalShape, RotaryInputs, RotaryPairs, RotaryPlan, RotaryShape, RotaryTable,
+        TableRows, rotary_frequencies, sinusoidal,
+    },
 };
 
 /// Every variant of these shaders that a plan can ask for.

@@ -4,8 +4,11 @@ use crate::reference::{floats, singles};
 use serde_json::Value;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::{
-    AdditiveInputs, AdditiveShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
-    alibi_slopes, cpu, sinusoidal,
+    alibi_slopes, cpu,
+    layers::{
+        AdditiveInputs, AdditiveShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable,
+        TableRows, sinusoidal,
+    },
 };
 
 fn cases(kind: &str) -> Vec<Value> {

@@ -2,8 +2,11 @@
 
 use crate::common::layer_cases::cases;
 use wgpu_attention::{
-    BroadcastLayout, CuSeqlens, Error, LayerMask, MultiHeadInputs, MultiHeadShape,
-    MultiHeadWeights, SelfAttentionInputs, SelfAttentionWeights, cpu,
+    BroadcastLayout, CuSeqlens, Error, cpu,
+    layers::{
+        LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, SelfAttentionInputs,
+        SelfAttentionWeights,
+    },
 };
 
 fn check(name: &str, found: &[f64], expected: &[f64]) {

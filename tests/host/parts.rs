@@ -7,8 +7,8 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Kernel, Layout, PagedKeys, Pages, Plan, Problem, SegmentLayout, Strides, Tensor,
-    View,
+    ElementType, Kernel, Layout, PagedKeys, Plan, Problem, SegmentLayout, Strides,
+    internal::{Pages, Tensor, View},
 };
 
 /// Outputs need not be contiguous, only free of overlap.

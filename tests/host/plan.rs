@@ -3,8 +3,8 @@
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
-    ElementType, Entry, Error, Kernel, Layout, Matrices, Plan, Problem, SegmentLayout, Storage,
-    Tensor,
+    ElementType, Error, Kernel, Layout, Matrices, Plan, Problem, SegmentLayout,
+    internal::{Entry, Storage, Tensor},
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;
@@ -172,7 +172,7 @@ fn without_keys_nothing_is_stored() {
         let plan = planned_as(asked, &shape, &PORTABLE).unwrap();
         assert_eq!(plan.kernel, kernel);
         assert_eq!(plan.workspace(), 0);
-        let [dispatch] = &plan.dispatches()[..] else { panic!("{:?}", plan.dispatches()) };
+        let [dispatch] = plan.dispatches() else { panic!("{:?}", plan.dispatches()) };
         let bound: Vec<Tensor> = dispatch.bound.iter().map(|bound| bound.tensor).collect();
         assert_eq!(bound, [Tensor::Query, Tensor::Out, Tensor::Lse]);
     }

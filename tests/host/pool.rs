@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use wgpu_attention::{
-    CopyRange, Error, PagePool, PagedCacheShape, PagedSequence, PresentKeys, SequenceRow,
+    Error, PresentKeys,
+    cache::{PagedCacheShape, PagedSequence},
+    internal::{CopyRange, PagePool, SequenceRow},
 };
 
 const PAGE_LEN: usize = 16;

@@ -4,7 +4,7 @@ use crate::shaders::{SHADERS, Shader};
 use naga::{AddressSpace, StorageAccess, TypeInner};
 use std::any::type_name;
 use std::mem::offset_of;
-use wgpu_attention::{
+use wgpu_attention::internal::{
     Access, CacheLensParams, Constant, Entry, JoinParams, LensParams, LinearParams, Params,
     SequenceParams, Storage, TokenParams, Variant, ViewParams, bindings,
 };

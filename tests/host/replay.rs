@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use wgpu_attention::{
-    Band, Bound, Constant, Dispatch, ElementType, Entry, JoinParams, Kernel, Params, Plan, Problem,
-    SequenceParams, Tensor, View, ViewParams, assemble, bindings,
+    ElementType, Kernel, Plan, Problem,
+    internal::{
+        Band, Bound, Constant, Dispatch, Entry, JoinParams, Params, SequenceParams, Tensor, View,
+        ViewParams, assemble, bindings,
+    },
 };
 
 /// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.

@@ -51,7 +51,7 @@ fn sequences_share_a_dispatch_whatever_their_lengths() {
     let plain = AttentionShape { kv_lens: Some(lens), ..AttentionShape::new(4, 2, 3, 2) };
     let problem = Problem::new(&AttentionShape { kv_len: 7, ..plain }, &CAUSAL).unwrap();
     let plan = Plan::new(problem, &Capabilities::PORTABLE, None).unwrap();
-    let [dispatch] = &plan.dispatches()[..] else { panic!("{:?}", plan.dispatches()) };
+    let [dispatch] = plan.dispatches() else { panic!("{:?}", plan.dispatches()) };
     assert_eq!(dispatch.grid, [4, 2, 1]);
     let seen: Vec<_> = dispatch.table.iter().map(|line| (line.first_tile, line.seen_len)).collect();
     assert_eq!(seen, [(0, 7), (1, 7), (2, 2), (3, 0)]);
@@ -116,7 +116,7 @@ fn sequences_without_padding_attend_within_themselves() {
 fn sequences_without_padding_are_not_padded() {
     let problem = Problem::new(&packed(), &CAUSAL).unwrap();
     let plan = Plan::new(problem, &Capabilities::PORTABLE, None).unwrap();
-    let [dispatch] = &plan.dispatches()[..] else { panic!("{:?}", plan.dispatches()) };
+    let [dispatch] = plan.dispatches() else { panic!("{:?}", plan.dispatches()) };
     assert_eq!(dispatch.grid, [3, 1, 1], "an empty sequence has no workgroup");
     let lines: Vec<_> = dispatch
         .table

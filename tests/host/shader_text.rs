@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
-use wgpu_attention::{Constant, Entry, Params, Storage, Variant, assemble};
+use wgpu_attention::internal::{Constant, Entry, Params, Storage, Variant, assemble};
 
 /// The files of a folder below shaders: stem and text.
 fn files(folder: &str) -> Vec<(String, String)> {

@@ -12,9 +12,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
-    Entry, HeadWeights, Kernel, Layout, LinearPlan, LinearShape, Matrices, MultiHeadPlan,
-    MultiHeadShape, MultiHeadWeights, PagedKeys, Plan, Problem, SegmentLayout, SelfAttentionPlan,
-    SelfAttentionShape, Strides, Tiles, Variant, assemble, bindings,
+    Kernel, Layout, Matrices, PagedKeys, Plan, Problem, SegmentLayout, Strides,
+    internal::{Entry, Tiles, Variant, assemble, bindings},
+    layers::{
+        HeadWeights, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
+        SelfAttentionPlan, SelfAttentionShape,
+    },
 };
 
 /// A shader that some plan asks for.

@@ -4,7 +4,8 @@ use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Entry, Kernel, Layout, Params, Plan, Problem, Tensor,
+    ElementType, Kernel, Layout, Plan, Problem,
+    internal::{Entry, Params, Tensor},
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {
@@ -236,7 +237,7 @@ fn a_dispatch_has_no_more_work_than_it_may() {
     let shape = AttentionShape::new(3, 4, 1000, 64);
     for kernel in [Kernel::Forward, Kernel::ThreeStage] {
         let plan = planned_as(Some(kernel), &shape, &device).unwrap();
-        let work = |d: &wgpu_attention::Dispatch| {
+        let work = |d: &wgpu_attention::internal::Dispatch| {
             u64::from(d.grid[2])
                 * u64::from(d.params::<Params>().q_len)
                 * u64::from(d.params::<Params>().kv_len)

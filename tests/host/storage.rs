@@ -2,8 +2,8 @@
 
 use crate::plan::{PORTABLE, ordinary, planned, planned_as};
 use wgpu_attention::{
-    AttentionShape, BroadcastLayout, Capabilities, ElementType, Entry, Kernel, Layout, Storage,
-    Strides, Tensor,
+    AttentionShape, BroadcastLayout, Capabilities, ElementType, Kernel, Layout, Strides,
+    internal::{Entry, Storage, Tensor},
 };
 
 #[test]

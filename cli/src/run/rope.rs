@@ -7,7 +7,8 @@ use crate::failure::Failure;
 use crate::rope::table;
 use crate::tensors::Tensors;
 use wgpu_attention::{
-    CuSeqlens, Element, Layout, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
+    CuSeqlens, Element, Layout,
+    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
 };
 
 /// The angles, and where what they rotate lies.
