@@ -108,7 +108,7 @@ impl<'a> Call<'a> {
         let descriptor = wgpu::CommandEncoderDescriptor::default();
         let mut encoder = self.gpu.device().create_command_encoder(&descriptor);
         let buffers = AttentionBuffers {
-            bias: self.bias.as_ref(),
+            bias: self.bias.as_ref().map(Into::into),
             ..AttentionBuffers::new(query, key, value, out)
         };
         self.operator

@@ -60,7 +60,12 @@ fn layers(criterion: &mut Criterion) {
         let out = buffer(&gpu, &vec![0.0; rows * width]);
         let operator = gpu.linear_operator();
         let plan = operator.plan(&shape).unwrap_or_else(|error| panic!("{error}"));
-        let buffers = LinearBuffers { x: &x, weight: &weight, bias: Some(&bias), out: &out };
+        let buffers = LinearBuffers {
+            x: (&x).into(),
+            weight: (&weight).into(),
+            bias: Some((&bias).into()),
+            out: (&out).into(),
+        };
         group.bench_function(BenchmarkId::new("linear", &adapter), |bencher| {
             bencher.iter(|| run(&gpu, |encoder| operator.encode(encoder, &plan, &buffers)));
         });

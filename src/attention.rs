@@ -28,43 +28,56 @@ pub struct Attention {
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
 /// [`wgpu::BufferUsages::STORAGE`].
 ///
-/// Inputs may share a buffer; an output shares with nothing. A buffer may be larger than its tensor: only
-/// [`AttentionBuffers::check_exact`] asks for as many bytes as the plan's tensors have.
+/// Each is a buffer (`(&buffer).into()`) or a slice of one (`buffer.slice(..).into()`) that begins at a
+/// multiple of the device's `min_storage_buffer_offset_alignment`. Inputs may share a buffer, also as
+/// slices of one arena; an output needs a buffer of its own, as wgpu lets no dispatch read and write
+/// one buffer. A buffer may be larger than its tensor: only [`AttentionBuffers::check_exact`] asks for
+/// as many bytes as the plan's tensors have.
+///
+/// ```no_run
+/// # use wgpu_attention::{AttentionBuffers, wgpu};
+/// # fn of_arena<'a>(arena: &'a wgpu::Buffer, out: &'a wgpu::Buffer, lse: &'a wgpu::Buffer) {
+/// let bytes = 1 << 20;
+/// let [query, key, value] = [0, 1, 2].map(|at| arena.slice(at * bytes..(at + 1) * bytes));
+/// let buffers =
+///     AttentionBuffers { lse: Some(lse.into()), ..AttentionBuffers::new(query, key, value, out) };
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionBuffers<'a> {
     /// `[batch, num_heads, q_len, head_dim]` of the shape's element type; 16-bit elements fill whole words,
     /// so an odd number of them is one element short of the buffer's end.
-    pub query: &'a wgpu::Buffer,
+    pub query: BufferRange<'a>,
     /// `[batch, num_kv_heads, kv_len, head_dim]`, as query.
-    pub key: &'a wgpu::Buffer,
+    pub key: BufferRange<'a>,
     /// `[batch, num_kv_heads, kv_len, value_dim]`, as query.
-    pub value: &'a wgpu::Buffer,
+    pub value: BufferRange<'a>,
     /// `[batch, num_heads, q_len, value_dim]`, as query, written.
-    pub out: &'a wgpu::Buffer,
+    pub out: BufferRange<'a>,
     /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend.
-    pub mask: Option<&'a wgpu::Buffer>,
+    pub mask: Option<BufferRange<'a>>,
     /// f32, as the shape's bias.
-    pub bias: Option<&'a wgpu::Buffer>,
+    pub bias: Option<BufferRange<'a>>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
-    pub alibi_slopes: Option<&'a wgpu::Buffer>,
+    pub alibi_slopes: Option<BufferRange<'a>>,
     /// u32 ids, as the shape's segments.
-    pub segments: Option<&'a wgpu::Buffer>,
+    pub segments: Option<BufferRange<'a>>,
     /// u32 `[batch]`, if the shape has `lens`. A length above `kv_len` counts as `kv_len`.
-    pub lens: Option<&'a wgpu::Buffer>,
+    pub lens: Option<BufferRange<'a>>,
     /// u32 numbers of pages, `[batch, pages_per_sequence]`; key and value then are the pool.
-    pub pages: Option<&'a wgpu::Buffer>,
+    pub pages: Option<BufferRange<'a>>,
     /// f32 `[num_heads]`.
-    pub sinks: Option<&'a wgpu::Buffer>,
+    pub sinks: Option<BufferRange<'a>>,
     /// f32 `[batch, num_heads, q_len]`, written.
-    pub lse: Option<&'a wgpu::Buffer>,
+    pub lse: Option<BufferRange<'a>>,
     /// f32 `[batch, num_heads, q_len, kv_len]`, written.
-    pub weights: Option<&'a wgpu::Buffer>,
+    pub weights: Option<BufferRange<'a>>,
     /// f32, sized as `weights`, written.
-    pub raw_scores: Option<&'a wgpu::Buffer>,
+    pub raw_scores: Option<BufferRange<'a>>,
     /// f32, sized as `weights`, written.
-    pub capped_scores: Option<&'a wgpu::Buffer>,
+    pub capped_scores: Option<BufferRange<'a>>,
     /// f32, sized as `weights`, written.
-    pub masked_scores: Option<&'a wgpu::Buffer>,
+    pub masked_scores: Option<BufferRange<'a>>,
 }
 
 impl Attention {
@@ -147,16 +160,16 @@ impl<'a> AttentionBuffers<'a> {
     /// A call without optional tensors; add them by struct update.
     #[must_use]
     pub fn new(
-        query: &'a wgpu::Buffer,
-        key: &'a wgpu::Buffer,
-        value: &'a wgpu::Buffer,
-        out: &'a wgpu::Buffer,
+        query: impl Into<BufferRange<'a>>,
+        key: impl Into<BufferRange<'a>>,
+        value: impl Into<BufferRange<'a>>,
+        out: impl Into<BufferRange<'a>>,
     ) -> Self {
         Self {
-            query,
-            key,
-            value,
-            out,
+            query: query.into(),
+            key: key.into(),
+            value: value.into(),
+            out: out.into(),
             mask: None,
             bias: None,
             alibi_slopes: None,
@@ -185,7 +198,7 @@ impl<'a> AttentionBuffers<'a> {
 
 impl<'a> Buffers<'a> for AttentionBuffers<'a> {
     fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>> {
-        let buffer = match tensor {
+        match tensor {
             Tensor::Query => Some(self.query),
             Tensor::Key => Some(self.key),
             Tensor::Value => Some(self.value),
@@ -203,8 +216,7 @@ impl<'a> Buffers<'a> for AttentionBuffers<'a> {
             Tensor::CappedScores => self.capped_scores,
             Tensor::MaskedScores => self.masked_scores,
             _ => None,
-        };
-        buffer.map(BufferRange::from)
+        }
     }
 }
 

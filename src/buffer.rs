@@ -6,16 +6,25 @@ use crate::scope::{if_ready, scoped};
 use crate::tensor::Tensor;
 use futures_intrusive::channel::shared::oneshot_channel;
 
-/// Where a tensor lies on the device: a buffer, or part of one.
+/// Where a tensor lies on the device, in bytes: a buffer, or a slice of one.
 ///
-/// Both `&buffer` and `buffer.slice(..)` turn into one.
+/// Both `&buffer` and `buffer.slice(..)` turn into one by `into()`. A slice begins at a multiple of
+/// the device's `min_storage_buffer_offset_alignment`, 256 bytes on most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BufferRange<'a> {
+pub struct BufferRange<'a> {
     pub(crate) buffer: &'a wgpu::Buffer,
     /// First byte.
     pub(crate) offset: u64,
     /// Number of bytes.
     pub(crate) size: u64,
+}
+
+impl<'a> BufferRange<'a> {
+    /// The whole buffer.
+    #[must_use]
+    pub fn buffer(&self) -> &'a wgpu::Buffer {
+        self.buffer
+    }
 }
 
 impl<'a> From<&'a wgpu::Buffer> for BufferRange<'a> {

@@ -107,6 +107,7 @@ pub mod cpu;
 pub mod layers;
 
 pub use attention::{Attention, AttentionBuffers};
+pub use buffer::BufferRange;
 pub use call::Call;
 pub use context::Footprint;
 pub use device::{AdapterSummary, Capabilities, GpuOptions, Matrices, adapters, adapters_blocking};

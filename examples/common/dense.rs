@@ -48,7 +48,12 @@ impl Dense {
         let shape = LinearShape::new(count, from, to);
         let shape = LinearShape { x: layout, bias: bias.map(|_| 0), ..shape };
         let plan = self.linear.plan(&shape)?;
-        let buffers = LinearBuffers { x, weight: &self.weight, bias, out };
+        let buffers = LinearBuffers {
+            x: x.into(),
+            weight: (&self.weight).into(),
+            bias: bias.map(Into::into),
+            out: out.into(),
+        };
         Ok(self.linear.encode(encoder, &plan, &buffers)?)
     }
 }

@@ -134,8 +134,13 @@ impl Past {
             ..RotaryShape::new(rows.batch, turned, step.len, HEAD_DIM)
         };
         let [cos, sin] = &self.tables;
-        let buffers =
-            RotaryBuffers { x: qkv, cos, sin, positions: Some(&rows.positions), out: None };
+        let buffers = RotaryBuffers {
+            x: qkv.into(),
+            cos: cos.into(),
+            sin: sin.into(),
+            positions: Some((&rows.positions).into()),
+            out: None,
+        };
         self.rotary.encode(encoder, &self.rotary.plan(&shape)?, &buffers)?;
 
         let tokens = CacheTokens {

@@ -95,7 +95,10 @@ impl Layer {
     ) -> Result<()> {
         let Rows { x, change, middle, hidden, tokens } = rows;
         let plan = self.attention.plan(shape)?;
-        let buffers = MultiHeadBuffers { weights, ..MultiHeadBuffers::new(x, x, x, change) };
+        let buffers = MultiHeadBuffers {
+            weights: weights.map(Into::into),
+            ..MultiHeadBuffers::new(x, x, x, change)
+        };
         self.attention.encode(encoder, &plan, &buffers)?;
         self.attention_norm.encode(&model.add_norm, encoder, *tokens, [x, change, middle])?;
         self.widen.encode(encoder, *tokens, Layout::Bhsd, [middle, hidden])?;

@@ -70,10 +70,10 @@ impl KvCache {
     #[must_use]
     pub fn step_buffers<'a>(
         &'a self,
-        query: &'a wgpu::Buffer,
-        out: &'a wgpu::Buffer,
+        query: impl Into<crate::BufferRange<'a>>,
+        out: impl Into<crate::BufferRange<'a>>,
     ) -> AttentionBuffers<'a> {
-        AttentionBuffers { lens: Some(&self.lens_buffer), ..self.buffers(query, out) }
+        AttentionBuffers { lens: Some((&self.lens_buffer).into()), ..self.buffers(query, out) }
     }
 
     /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. The buffers

@@ -341,10 +341,11 @@ macro_rules! read_by_attention {
             #[must_use]
             pub fn buffers<'a>(
                 &'a self,
-                query: &'a wgpu::Buffer,
-                out: &'a wgpu::Buffer,
+                query: impl Into<crate::BufferRange<'a>>,
+                out: impl Into<crate::BufferRange<'a>>,
             ) -> AttentionBuffers<'a> {
                 let (key, value, pages) = self.key_buffers();
+                let pages = pages.map(Into::into);
                 AttentionBuffers { pages, ..AttentionBuffers::new(query, key, value, out) }
             }
         }

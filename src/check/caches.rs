@@ -221,7 +221,7 @@ impl<T: Element> Story<T> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let attention = gpu.operator(&options())?;
         attention.encode(&mut encoder, &attention.plan(shape)?, buffers)?;
-        let buffers = [buffers.out];
+        let buffers = [buffers.out.buffer];
         let found = download(gpu.device(), gpu.queue(), encoder, &buffers);
         let mapped = pollster::block_on(found)?;
         Ok(vec![wide(&read::<T>(&mapped[0], Self::rows() * shape.value_dim)?)])

@@ -140,12 +140,20 @@ impl<'a> MultiHeadBuffers<'a> {
     /// A call without optional tensors; add them by struct update.
     #[must_use]
     pub fn new(
-        query: &'a wgpu::Buffer,
-        key: &'a wgpu::Buffer,
-        value: &'a wgpu::Buffer,
-        out: &'a wgpu::Buffer,
+        query: impl Into<crate::BufferRange<'a>>,
+        key: impl Into<crate::BufferRange<'a>>,
+        value: impl Into<crate::BufferRange<'a>>,
+        out: impl Into<crate::BufferRange<'a>>,
     ) -> Self {
-        Self { query, key, value, out, mask: None, bias: None, weights: None }
+        Self {
+            query: query.into(),
+            key: key.into(),
+            value: value.into(),
+            out: out.into(),
+            mask: None,
+            bias: None,
+            weights: None,
+        }
     }
 }
 

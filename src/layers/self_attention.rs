@@ -178,12 +178,19 @@ impl<'a> SelfAttentionBuffers<'a> {
     /// A call without optional tensors; add them by struct update.
     #[must_use]
     pub fn new(
-        values: &'a wgpu::Buffer,
-        keys: &'a wgpu::Buffer,
-        queries: &'a wgpu::Buffer,
-        out: &'a wgpu::Buffer,
+        values: impl Into<crate::BufferRange<'a>>,
+        keys: impl Into<crate::BufferRange<'a>>,
+        queries: impl Into<crate::BufferRange<'a>>,
+        out: impl Into<crate::BufferRange<'a>>,
     ) -> Self {
-        Self { values, keys, queries, out, mask: None, weights: None }
+        Self {
+            values: values.into(),
+            keys: keys.into(),
+            queries: queries.into(),
+            out: out.into(),
+            mask: None,
+            weights: None,
+        }
     }
 }
 

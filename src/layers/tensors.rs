@@ -90,13 +90,12 @@ macro_rules! tensors {
         }
 
         impl<'a> Buffers<'a> for $Buffers<'a> {
-            fn get(&self, tensor: Tensor) -> Option<crate::buffer::BufferRange<'a>> {
-                let buffer: Option<&'a wgpu::Buffer> = match tensor {
+            fn get(&self, tensor: Tensor) -> Option<crate::BufferRange<'a>> {
+                match tensor {
                     $(Tensor::$in => self.$input.into(),)*
                     $(Tensor::$out => self.$output.into(),)*
                     _ => None,
-                };
-                buffer.map(Into::into)
+                }
             }
         }
 
@@ -155,8 +154,8 @@ macro_rules! tensors {
         }
     };
 
-    (@buffer Option $of:ident) => { Option<&'a wgpu::Buffer> };
-    (@buffer $of:ident) => { &'a wgpu::Buffer };
+    (@buffer Option $of:ident) => { Option<crate::BufferRange<'a>> };
+    (@buffer $of:ident) => { crate::BufferRange<'a> };
 
     (@element) => { f32 };
     (@element $T:ident) => { $T };

@@ -243,26 +243,32 @@ fn two_plans_in_one_encoder_keep_apart() {
         let weights = app.output(2 * shape.q_len * shape.kv_len);
         let [query, key, value, w_q, w_k, w_v] = &inputs;
         let buffers = AdditiveBuffers {
-            query,
-            key,
-            value,
-            w_q,
-            w_k,
-            w_v,
-            b: Some(&b),
+            query: query.into(),
+            key: key.into(),
+            value: value.into(),
+            w_q: w_q.into(),
+            w_k: w_k.into(),
+            w_v: w_v.into(),
+            b: Some((&b).into()),
             mask: None,
-            out: &out,
-            weights: Some(&weights),
+            out: (&out).into(),
+            weights: Some((&weights).into()),
         };
         let plan = operator.plan(&shape).unwrap();
         operator.encode(&mut encoder, &plan, &buffers).unwrap();
 
         for (buffers, says) in [
-            (AdditiveBuffers { query: w_v, ..buffers }, "query: expected a buffer of at least"),
+            (
+                AdditiveBuffers { query: w_v.into(), ..buffers },
+                "query: expected a buffer of at least",
+            ),
             (AdditiveBuffers { b: None, ..buffers }, "b: expected a buffer"),
-            (AdditiveBuffers { mask: Some(&b), ..buffers }, "mask: expected none"),
+            (AdditiveBuffers { mask: Some((&b).into()), ..buffers }, "mask: expected none"),
             (AdditiveBuffers { weights: None, ..buffers }, "weights: expected a buffer"),
-            (AdditiveBuffers { out: &weights, ..buffers }, "weights: expected a buffer of its own"),
+            (
+                AdditiveBuffers { out: (&weights).into(), ..buffers },
+                "weights: expected a buffer of its own",
+            ),
         ] {
             let refused = operator.encode(&mut app.encoder(), &plan, &buffers).unwrap_err();
             let says = format!("additive attention: {says}");

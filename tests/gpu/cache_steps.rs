@@ -103,11 +103,11 @@ fn replay<T: Element>(gpu: &Gpu) {
         [cos, sin, replayed.lens_buffer()].map(wgpu::Buffer::clone)
     };
     let buffers = RotaryBuffers {
-        x: query,
-        cos: &cos,
-        sin: &sin,
-        positions: Some(&lens_buffer),
-        out: Some(&turned),
+        x: query.into(),
+        cos: (&cos).into(),
+        sin: (&sin).into(),
+        positions: Some((&lens_buffer).into()),
+        out: Some((&turned).into()),
     };
     let turn = rotary.bind(&rotary.plan(&shape).unwrap(), &buffers).unwrap();
     let append = replayed.bind_append(&tokens).unwrap();
@@ -128,7 +128,7 @@ fn replay<T: Element>(gpu: &Gpu) {
         }
         let places: Vec<f32> = planned.positions(1).iter().map(|&at| f32::from_bits(at)).collect();
         let places = app.buffer(&places);
-        let buffers = RotaryBuffers { positions: Some(&places), ..buffers };
+        let buffers = RotaryBuffers { positions: Some((&places).into()), ..buffers };
         rotary.encode(&mut encoder, &named, &buffers).unwrap();
         let plan = attention.plan(&planned.shape(NUM_HEADS, 1)).unwrap();
         let buffers = planned.buffers(&turned, &planned_out);

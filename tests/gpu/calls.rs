@@ -68,8 +68,8 @@ impl Bound {
         let slopes = case.slopes.as_ref().map(|slopes| app.buffer(slopes));
         let sinks = case.sinks.as_ref().map(|sinks| app.buffer(sinks));
         let buffers = AttentionBuffers {
-            alibi_slopes: slopes.as_ref(),
-            sinks: sinks.as_ref(),
+            alibi_slopes: slopes.as_ref().map(Into::into),
+            sinks: sinks.as_ref().map(Into::into),
             ..AttentionBuffers::new(query, key, value, &out)
         };
         let call = operator.bind(&plan, &buffers).unwrap();
@@ -150,7 +150,8 @@ fn dropped_calls_give_their_parameters_back() {
     let plan = linear.plan(&shape).unwrap();
     assert_eq!(shape.element, ElementType::F32);
     let [x, weight, out] = [2, 4, 2].map(|len| app.buffer(&vec![1.0; len]));
-    let buffers = LinearBuffers { x: &x, weight: &weight, bias: None, out: &out };
+    let buffers =
+        LinearBuffers { x: (&x).into(), weight: (&weight).into(), bias: None, out: (&out).into() };
     let allocated = || app.instance.generate_report().unwrap().hub_report().buffers.num_allocated;
     drop(linear.bind(&plan, &buffers).unwrap());
     let before = allocated();

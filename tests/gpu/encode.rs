@@ -306,13 +306,65 @@ fn attention_takes_its_place_between_two_passes_of_the_application() {
     for kernel in Kernel::PORTABLE {
         let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
         let mut encoder = app.encoder();
-        own_pass(&app, &mut encoder, buffers.value, "data[id.x] * 2.0 + 1.0");
+        own_pass(&app, &mut encoder, buffers.value.buffer(), "data[id.x] * 2.0 + 1.0");
         operator.encode(&mut encoder, &plan, &buffers).unwrap();
-        own_pass(&app, &mut encoder, buffers.out, "data[id.x] - 3.0");
+        own_pass(&app, &mut encoder, buffers.out.buffer(), "data[id.x] - 3.0");
         app.submit(encoder);
         case.tensors.value.iter_mut().for_each(|x| *x = *x * 2.0 + 1.0);
         let expected: Vec<f64> = case.expected().out.iter().map(|x| x - 3.0).collect();
         let what = format!("{}, {case}", kernel.name());
-        check_tensor(&what, &app.read(buffers.out), &expected, &Bounds::F32);
+        check_tensor(&what, &app.read(buffers.out.buffer()), &expected, &Bounds::F32);
     }
+}
+
+/// Query, key and value side by side in one buffer, out and lse in slices of theirs, recorded between
+/// the application's own dispatches of one pass.
+#[test]
+fn slices_of_an_arena_are_read_in_a_pass_of_the_application() {
+    let app = App::open();
+    let shape = AttentionShape { lse: Some(Layout::Bhsd), ..shape(1, 2, 33, 40, 8) };
+    let case = Case::new(shape, PLAIN, 3);
+    let tensors = [&case.tensors.query, &case.tensors.key, &case.tensors.value];
+    let mut contents = Vec::new();
+    let ranges = tensors.map(|tensor| {
+        contents.resize(contents.len().next_multiple_of(64), f32::NAN);
+        let start = contents.len() as u64 * 4;
+        contents.extend_from_slice(tensor);
+        start..contents.len() as u64 * 4
+    });
+    let arena = app.buffer(&contents);
+    let rows = 2 * 33;
+    let (out, lse) = (app.output(64 + rows * 8), app.output(64 + rows));
+    let [query, key, value] = ranges.map(|range| arena.slice(range));
+    let buffers = AttentionBuffers {
+        lse: Some(lse.slice(256..).into()),
+        ..AttentionBuffers::new(query, key, value, out.slice(256..))
+    };
+    let operator = Attention::new(&app.device, &app.queue, &PLAIN).unwrap();
+    let plan = operator.plan(&case.shape).unwrap();
+    let call = operator.bind(&plan, &buffers).unwrap();
+    let mut encoder = app.encoder();
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    call.record(&mut pass);
+    call.record(&mut pass);
+    drop(pass);
+    // What a call keeps on the GPU lives until its work is done.
+    drop(call);
+    app.submit(encoder);
+    let expected = case.expected();
+    for (name, buffer, expected) in
+        [("out", &out, &expected.out), ("lse", &lse, &expected.lse.unwrap())]
+    {
+        let found = app.read(buffer);
+        assert_eq!(found[..64], [UNTOUCHED; 64], "{name}");
+        check_tensor(name, &found[64..], expected, &Bounds::F32);
+    }
+
+    let shifted = AttentionBuffers { query: arena.slice(4..).into(), ..buffers };
+    let refused = operator.bind(&plan, &shifted).unwrap_err().to_string();
+    let says = "attention: query: expected a slice from a multiple of ";
+    assert!(refused.starts_with(says) && refused.ends_with("found from byte 4"), "{refused}");
+    let shared = AttentionBuffers { out: arena.slice(..).into(), ..buffers };
+    let refused = operator.bind(&plan, &shared).unwrap_err().to_string();
+    assert_eq!(refused, "attention: out: expected a buffer of its own, found that of query");
 }

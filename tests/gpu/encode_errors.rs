@@ -129,22 +129,22 @@ fn given<'a>(list: [Option<&'a wgpu::Buffer>; 15], or: &'a wgpu::Buffer) -> Atte
     let [query, key, value, out, mask, bias, alibi_slopes, segments, lens, sinks, rest @ ..] = list;
     let [lse, weights, raw_scores, capped_scores, masked_scores] = rest;
     AttentionBuffers {
-        query: query.unwrap_or(or),
-        key: key.unwrap_or(or),
-        value: value.unwrap_or(or),
-        out: out.unwrap_or(or),
-        mask,
-        bias,
-        alibi_slopes,
-        segments,
-        lens,
+        query: query.unwrap_or(or).into(),
+        key: key.unwrap_or(or).into(),
+        value: value.unwrap_or(or).into(),
+        out: out.unwrap_or(or).into(),
+        mask: mask.map(Into::into),
+        bias: bias.map(Into::into),
+        alibi_slopes: alibi_slopes.map(Into::into),
+        segments: segments.map(Into::into),
+        lens: lens.map(Into::into),
         pages: None,
-        sinks,
-        lse,
-        weights,
-        raw_scores,
-        capped_scores,
-        masked_scores,
+        sinks: sinks.map(Into::into),
+        lse: lse.map(Into::into),
+        weights: weights.map(Into::into),
+        raw_scores: raw_scores.map(Into::into),
+        capped_scores: capped_scores.map(Into::into),
+        masked_scores: masked_scores.map(Into::into),
     }
 }
 
@@ -259,7 +259,7 @@ fn buffers_longer_than_their_tensors_are_found_where_one_asks() {
     let plan = call.operator.plan(&call.case.shape).unwrap();
     call.given().check_exact(&plan).unwrap();
     let longer = call.app.output(49);
-    let buffers = AttentionBuffers { out: &longer, ..call.given() };
+    let buffers = AttentionBuffers { out: (&longer).into(), ..call.given() };
     call.operator.bind(&plan, &buffers).unwrap();
     let found = text(buffers.check_exact(&plan));
     assert_eq!(

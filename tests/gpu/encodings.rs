@@ -236,7 +236,13 @@ fn keys_are_rotated_on_their_way_into_a_cache() {
             ..RotaryShape::new(1, heads, len, dim)
         };
         let plan = operator.plan(&shape).unwrap();
-        let buffers = RotaryBuffers { x, cos: &cos, sin: &sin, positions: None, out: Some(&cache) };
+        let buffers = RotaryBuffers {
+            x: x.into(),
+            cos: (&cos).into(),
+            sin: (&sin).into(),
+            positions: None,
+            out: Some((&cache).into()),
+        };
         operator.encode(&mut encoder, &plan, &buffers).unwrap();
         let inputs = RotaryInputs { x: keys, cos: &table.cos, sin: &table.sin, positions: None };
         let rotated = cpu::rotary(&shape, &inputs).unwrap();
@@ -255,17 +261,35 @@ fn buffers_that_do_not_fit_are_refused() {
     let operator = wgpu_attention::layers::Rotary::new(&app.device, &app.queue);
     let [x, out, cos, sin] = [24, 24, 6, 6].map(|len| app.buffer(&vec![0.0; len]));
     let shape = RotaryShape::new(1, 2, 3, 4);
-    let good = RotaryBuffers { x: &x, cos: &cos, sin: &sin, positions: None, out: Some(&out) };
+    let good = RotaryBuffers {
+        x: (&x).into(),
+        cos: (&cos).into(),
+        sin: (&sin).into(),
+        positions: None,
+        out: Some((&out).into()),
+    };
     let in_place = RotaryShape { out: None, ..shape };
     let named = RotaryShape { rows: TableRows::Named { rows: 3 }, ..shape };
     for (shape, buffers, says) in [
-        (shape, RotaryBuffers { x: &cos, ..good }, "x: expected a buffer of at least 96 bytes"),
+        (
+            shape,
+            RotaryBuffers { x: (&cos).into(), ..good },
+            "x: expected a buffer of at least 96 bytes",
+        ),
         (shape, RotaryBuffers { out: None, ..good }, "out: expected a buffer"),
-        (shape, RotaryBuffers { out: Some(&x), ..good }, "out: expected a buffer of its own"),
-        (shape, RotaryBuffers { positions: Some(&x), ..good }, "positions: expected none"),
+        (
+            shape,
+            RotaryBuffers { out: Some((&x).into()), ..good },
+            "out: expected a buffer of its own",
+        ),
+        (shape, RotaryBuffers { positions: Some((&x).into()), ..good }, "positions: expected none"),
         (named, good, "positions: expected a buffer"),
         (in_place, good, "out: expected none"),
-        (in_place, RotaryBuffers { cos: &x, out: None, ..good }, "x: expected a buffer of its own"),
+        (
+            in_place,
+            RotaryBuffers { cos: (&x).into(), out: None, ..good },
+            "x: expected a buffer of its own",
+        ),
     ] {
         let plan = operator.plan(&shape).unwrap();
         let mut encoder = app.device.create_command_encoder(&Default::default());

@@ -307,7 +307,7 @@ fn self_attention_is_recorded_into_the_callers_encoder() {
     operator.encode(&mut encoder, &plan, &buffers).unwrap();
     app.submit(encoder);
     check_tensor("out", &app.read(&out), &case.expected("out"), &Bounds::F32);
-    let masked = SelfAttentionBuffers { mask: Some(values), ..buffers };
+    let masked = SelfAttentionBuffers { mask: Some(values.into()), ..buffers };
     let refused = operator.encode(&mut app.encoder(), &plan, &masked).unwrap_err();
     assert_eq!(
         refused.to_string(),

@@ -114,8 +114,10 @@ fn bound(case: &Case, kernel: Kernel) -> Bound {
     let out = app.output(case.problem().out().extent as usize);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
     let lens = app.buffer_with(&vec![0.0; case.shape.batch], usage);
-    let buffers =
-        AttentionBuffers { lens: Some(&lens), ..AttentionBuffers::new(query, key, value, &out) };
+    let buffers = AttentionBuffers {
+        lens: Some((&lens).into()),
+        ..AttentionBuffers::new(query, key, value, &out)
+    };
     let call = attention.bind(&plan, &buffers).unwrap();
     Bound { app, lens, out, call }
 }

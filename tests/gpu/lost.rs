@@ -108,7 +108,7 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     for operator in [&compiled, &fresh] {
         for [query, key, value, out, lse] in [&held, &late] {
             let buffers = AttentionBuffers {
-                lse: Some(lse),
+                lse: Some(lse.into()),
                 ..AttentionBuffers::new(query, key, value, out)
             };
             for plan in &plans {
@@ -137,7 +137,7 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     let linear = layer.plan(&linear).unwrap();
     assert!(says_so(layer.prepare_blocking(&linear)));
     let [x, weight, out, ..] = &held;
-    let buffers = LinearBuffers { x, weight, bias: None, out };
+    let buffers = LinearBuffers { x: x.into(), weight: weight.into(), bias: None, out: out.into() };
     assert!(says_so(layer.encode(&mut encoder, &linear, &buffers)));
     queue.submit([encoder.finish()]);
 }

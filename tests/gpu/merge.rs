@@ -167,7 +167,7 @@ fn what_attention_leaves_of_parts_merges_in_the_same_encoder() {
         };
         let plan = attention.plan(&shape).unwrap();
         let buffers = wgpu_attention::AttentionBuffers {
-            lse: Some(&all_lse),
+            lse: Some((&all_lse).into()),
             ..wgpu_attention::AttentionBuffers::new(&query, &key, &value, &all_out)
         };
         attention.encode(&mut encoder, &plan, &buffers).unwrap();
@@ -175,8 +175,12 @@ fn what_attention_leaves_of_parts_merges_in_the_same_encoder() {
     let merge = Merge::new(&app.device, &app.queue);
     let plan = merge.plan(&MergeShape::new(3, [1, heads, q_len], dim)).unwrap();
     let (out, lse) = (app.output(columns), app.output(rows));
-    let buffers =
-        MergeBuffers { partial_out: &all_out, partial_lse: &all_lse, out: &out, lse: &lse };
+    let buffers = MergeBuffers {
+        partial_out: (&all_out).into(),
+        partial_lse: (&all_lse).into(),
+        out: (&out).into(),
+        lse: (&lse).into(),
+    };
     merge.encode(&mut encoder, &plan, &buffers).unwrap();
     app.submit(encoder);
     let expected = attend(&whole, &options, &tensors.inputs());
@@ -184,10 +188,10 @@ fn what_attention_leaves_of_parts_merges_in_the_same_encoder() {
     check_tensor("lse", &app.read(&lse), &expected.lse.unwrap(), &Bounds::F32);
 
     let mut encoder = app.encoder();
-    let shared = MergeBuffers { lse: &out, ..buffers };
+    let shared = MergeBuffers { lse: (&out).into(), ..buffers };
     let refused = merge.encode(&mut encoder, &plan, &shared).unwrap_err().to_string();
     assert_eq!(refused, "merge: lse: expected a buffer of its own, found that of out");
-    let short = MergeBuffers { partial_lse: &lse, ..buffers };
+    let short = MergeBuffers { partial_lse: (&lse).into(), ..buffers };
     let refused = merge.encode(&mut encoder, &plan, &short).unwrap_err().to_string();
     assert_eq!(
         refused,

@@ -42,7 +42,7 @@ fn a_recorded_call_gives_the_bits_of_a_one_shot() {
         let plan = operator.plan_kernel(&case.shape, kernel).unwrap();
         let mut encoder = app.encoder();
         let buffers = AttentionBuffers {
-            lse: Some(&lse),
+            lse: Some((&lse).into()),
             ..AttentionBuffers::new(&query, &key, &value, &out)
         };
         operator.encode(&mut encoder, &plan, &buffers).unwrap();

@@ -35,7 +35,7 @@ fn every_candidate_is_right_and_the_fastest_is_planned_with() {
         let [query, key, value, out] = [rows, keys, keys, rows].map(|len| app.output(len));
         let lse = app.output(2 * q_len);
         let buffers = AttentionBuffers {
-            lse: Some(&lse),
+            lse: Some((&lse).into()),
             ..AttentionBuffers::new(&query, &key, &value, &out)
         };
         let found = attention.tune_blocking(&shape, &buffers).unwrap();
@@ -114,9 +114,9 @@ fn what_the_fused_kernel_does_not_take_is_not_tuned() {
     let says = "shape: expected one that forward or decode takes, found forward-wide";
     assert_eq!(refused, says);
     let plain = AttentionShape::new(1, 1, 300, 16);
-    let buffers = AttentionBuffers { out: &small, ..buffers };
+    let buffers = AttentionBuffers { out: (&small).into(), ..buffers };
     let refused = attention.tune_blocking(&plain, &buffers).unwrap_err().to_string();
-    assert!(refused.starts_with("out: expected a buffer of at least"), "{refused}");
+    assert!(refused.starts_with("attention: out: expected a buffer of at least"), "{refused}");
     assert_eq!(attention.tuning(), Tuning::default());
     assert_eq!(attention.plan(&plain).unwrap().kernel, Kernel::Forward);
 }

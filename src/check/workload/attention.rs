@@ -81,8 +81,8 @@ fn new<'g, T: Element>(
         let [key, value] = &pairs[0];
         let other = unwritten(gpu, "out", out_len * size_of::<T>())?;
         let buffers = AttentionBuffers {
-            bias: bias.as_ref(),
-            weights: weights.as_ref(),
+            bias: bias.as_ref().map(Into::into),
+            weights: weights.as_ref().map(Into::into),
             ..AttentionBuffers::new(&query, key, value, &other)
         };
         let found = operator.tune_blocking(shape, &buffers)?;
@@ -104,8 +104,8 @@ fn new<'g, T: Element>(
         bind: Box::new(move |turn| {
             let [key, value] = &pairs[turn % pairs.len()];
             let buffers = AttentionBuffers {
-                bias: bias.as_ref(),
-                weights: weights.as_ref(),
+                bias: bias.as_ref().map(Into::into),
+                weights: weights.as_ref().map(Into::into),
                 ..AttentionBuffers::new(&query, key, value, &out)
             };
             operator.bind(&plan, &buffers)

@@ -106,7 +106,15 @@ impl<'g> Workload<'g> {
             move || compiler.prepare_blocking(&planned),
             move |out| {
                 let [x, weight, bias] = &buffers;
-                operator.bind(&plan, &LinearBuffers { x, weight, bias: Some(bias), out })
+                operator.bind(
+                    &plan,
+                    &LinearBuffers {
+                        x: x.into(),
+                        weight: weight.into(),
+                        bias: Some(bias.into()),
+                        out: out.into(),
+                    },
+                )
             },
             move |sequence| {
                 let x = x.part(sequence, batch);
@@ -233,8 +241,18 @@ impl<'g> Workload<'g> {
             move |out| {
                 let [query, key, w_q, w_k, w_v, b] = &buffers;
                 let (value, b, mask, weights) = (key, Some(b), None, None);
-                let buffers =
-                    AdditiveBuffers { query, key, value, w_q, w_k, w_v, b, mask, out, weights };
+                let buffers = AdditiveBuffers {
+                    query: query.into(),
+                    key: key.into(),
+                    value: value.into(),
+                    w_q: w_q.into(),
+                    w_k: w_k.into(),
+                    w_v: w_v.into(),
+                    b: b.map(Into::into),
+                    mask,
+                    out: out.into(),
+                    weights,
+                };
                 operator.bind(&plan, &buffers)
             },
             move |sequence| {
@@ -274,7 +292,13 @@ impl<'g> Workload<'g> {
             move || compiler.prepare_blocking(&planned),
             move |out| {
                 let [x, cos, sin] = &buffers;
-                let buffers = RotaryBuffers { x, cos, sin, positions: None, out: Some(out) };
+                let buffers = RotaryBuffers {
+                    x: x.into(),
+                    cos: cos.into(),
+                    sin: sin.into(),
+                    positions: None,
+                    out: Some(out.into()),
+                };
                 operator.bind(&plan, &buffers)
             },
             move |sequence| {
@@ -305,8 +329,12 @@ impl<'g> Workload<'g> {
             move || compiler.prepare_blocking(&planned),
             move |out| {
                 let [x, table] = &buffers;
-                let buffers =
-                    PositionalBuffers { x: Some(x), table, positions: None, out: Some(out) };
+                let buffers = PositionalBuffers {
+                    x: Some(x.into()),
+                    table: table.into(),
+                    positions: None,
+                    out: Some(out.into()),
+                };
                 operator.bind(&plan, &buffers)
             },
             move |sequence| {
