@@ -122,11 +122,11 @@ impl<'a> Call<'a> {
 
 fn stored(numbers: &[f32], element: ElementType) -> Vec<u8> {
     match element {
-        ElementType::F32 => bytemuck::cast_slice(numbers).to_vec(),
         ElementType::F16 => numbers.iter().flat_map(|&x| f16::from_f32(x).to_ne_bytes()).collect(),
         ElementType::Bf16 => {
             numbers.iter().flat_map(|&x| bf16::from_f32(x).to_ne_bytes()).collect()
         }
+        _ => bytemuck::cast_slice(numbers).to_vec(),
     }
 }
 

@@ -5,11 +5,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::error::Error;
 use std::time::{Duration, Instant};
-use wgpu_attention::{
-    Align, Attention, AttentionOptions, Gpu, GpuOptions,
-    cache::{CacheTokens, KvCacheShape, PagedCacheShape},
-    wgpu,
-};
+use wgpu_attention::cache::{CacheTokens, KvCacheShape, PagedCacheShape};
+use wgpu_attention::{Align, Attention, AttentionOptions, Gpu, GpuOptions, wgpu};
 
 const NUM_HEADS: usize = 8;
 const KV_HEADS: usize = 2;

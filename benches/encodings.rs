@@ -4,10 +4,10 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use wgpu_attention::{
-    Gpu, GpuOptions, cpu,
-    layers::{AdditiveInputs, AdditiveShape, RotaryInputs, RotaryShape, RotaryTable},
+use wgpu_attention::layers::{
+    AdditiveInputs, AdditiveShape, RotaryInputs, RotaryShape, RotaryTable,
 };
+use wgpu_attention::{Gpu, GpuOptions, cpu};
 
 fn wave(count: usize, step: f32) -> Vec<f32> {
     (0..count).map(|n| (n as f32 * step).sin()).collect()

@@ -4,14 +4,12 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
-use wgpu_attention::wgpu::{self, util::DeviceExt};
-use wgpu_attention::{
-    Error, Gpu, GpuOptions, cpu,
-    layers::{
-        LinearBuffers, LinearInputs, LinearShape, MultiHeadBuffers, MultiHeadInputs,
-        MultiHeadShape, MultiHeadWeights,
-    },
+use wgpu_attention::layers::{
+    LinearBuffers, LinearInputs, LinearShape, MultiHeadBuffers, MultiHeadInputs, MultiHeadShape,
+    MultiHeadWeights,
 };
+use wgpu_attention::wgpu::{self, util::DeviceExt};
+use wgpu_attention::{Error, Gpu, GpuOptions, cpu};
 
 /// Rows, features in, features out; under `cargo test` an eighth of each.
 const LINEAR: [[usize; 3]; 2] = [[512, 768, 768], [8, 768, 768]];

@@ -2,10 +2,8 @@
 
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{
-    Gpu, GpuOptions, cpu,
-    layers::{AdditiveInputs, AdditiveShape},
-};
+use wgpu_attention::layers::{AdditiveInputs, AdditiveShape};
+use wgpu_attention::{Gpu, GpuOptions, cpu};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;

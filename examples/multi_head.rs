@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{
-    Gpu, GpuOptions, cpu,
-    layers::{HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights},
+use wgpu_attention::layers::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights,
 };
+use wgpu_attention::{Gpu, GpuOptions, cpu};
 
 const WIDTH: usize = 64;
 const HEADS: usize = 4;

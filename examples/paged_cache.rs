@@ -2,11 +2,9 @@
 //! `cargo run --example paged_cache`.
 
 use std::error::Error;
+use wgpu_attention::cache::{CacheTokens, PagedCacheShape};
 use wgpu_attention::wgpu::{self, util::DeviceExt};
-use wgpu_attention::{
-    Align, AttentionOptions, Gpu, GpuOptions,
-    cache::{CacheTokens, PagedCacheShape},
-};
+use wgpu_attention::{Align, AttentionOptions, Gpu, GpuOptions};
 
 const NUM_HEADS: usize = 8;
 const NUM_KV_HEADS: usize = 2;

@@ -3,11 +3,11 @@
 
 use std::error::Error;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::wgpu::{self, util::DeviceExt};
-use wgpu_attention::{
-    Gpu, GpuOptions, cpu,
-    layers::{SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights},
+use wgpu_attention::layers::{
+    SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
 };
+use wgpu_attention::wgpu::{self, util::DeviceExt};
+use wgpu_attention::{Gpu, GpuOptions, cpu};
 
 const WIDTH: usize = 32;
 const HEADS: usize = 4;

@@ -28,11 +28,11 @@ pub struct Attention {
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
 /// [`wgpu::BufferUsages::STORAGE`].
 ///
-/// Each is a buffer (`(&buffer).into()`) or a slice of one (`buffer.slice(..).into()`) that begins at a
-/// multiple of the device's `min_storage_buffer_offset_alignment`. Inputs may share a buffer, also as
-/// slices of one arena; an output needs a buffer of its own, as wgpu lets no dispatch read and write
-/// one buffer. A buffer may be larger than its tensor: only [`AttentionBuffers::check_exact`] asks for
-/// as many bytes as the plan's tensors have.
+/// Each is a buffer (`(&buffer).into()`) or a slice of one (`buffer.slice(..).into()`) that begins
+/// at a multiple of the device's `min_storage_buffer_offset_alignment`. Inputs may share a buffer,
+/// also as slices of one arena; an output needs a buffer of its own, as wgpu lets no dispatch read
+/// and write one buffer. A buffer may be larger than its tensor: only
+/// [`AttentionBuffers::check_exact`] asks for as many bytes as the plan's tensors have.
 ///
 /// ```no_run
 /// # use wgpu_attention::{AttentionBuffers, wgpu};
@@ -45,8 +45,8 @@ pub struct Attention {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionBuffers<'a> {
-    /// `[batch, num_heads, q_len, head_dim]` of the shape's element type; 16-bit elements fill whole words,
-    /// so an odd number of them is one element short of the buffer's end.
+    /// `[batch, num_heads, q_len, head_dim]` of the shape's element type; 16-bit elements fill
+    /// whole words, so an odd number of them is one element short of the buffer's end.
     pub query: BufferRange<'a>,
     /// `[batch, num_kv_heads, kv_len, head_dim]`, as query.
     pub key: BufferRange<'a>,
@@ -85,7 +85,8 @@ impl Attention {
     /// [`Gpu`](crate::Gpu) share theirs.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an option that no shape could make valid, [`Error::Device`] if the device is lost.
+    /// [`Error::Invalid`] for an option that no shape could make valid, [`Error::Device`] if the
+    /// device is lost.
     pub fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -94,8 +95,9 @@ impl Attention {
         Self::with_capabilities(device, queue, options, Capabilities::of(device))
     }
 
-    /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is tested
-    /// on a better adapter, and how a device of yours is used with its [`Matrices`](crate::Matrices).
+    /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is
+    /// tested on a better adapter, and how a device of yours is used with its
+    /// [`Matrices`](crate::Matrices).
     ///
     /// # Errors
     /// As [`Attention::new`].
@@ -121,8 +123,8 @@ impl Attention {
     /// Validates `shape` and decides what will run.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the device is
-    /// too small for.
+    /// [`Error::Invalid`] for a shape that cannot be, [`Error::Unsupported`] for one that the
+    /// device is too small for.
     pub fn plan(&self, shape: &AttentionShape) -> Result<Plan, Error> {
         self.plan_kernel(shape, None)
     }
@@ -130,7 +132,8 @@ impl Attention {
     /// As [`Attention::plan`]; `kernel` insists on one.
     ///
     /// # Errors
-    /// As [`Attention::plan`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
+    /// As [`Attention::plan`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks
+    /// for.
     pub fn plan_kernel(
         &self,
         shape: &AttentionShape,
@@ -185,8 +188,9 @@ impl<'a> AttentionBuffers<'a> {
         }
     }
 
-    /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its tensor: f32 under a plan for
-    /// f16, say, or last frame's shape. Use it if each tensor has a buffer of its own. Empty tensors take a buffer of any size.
+    /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its
+    /// tensor: f32 under a plan for f16, say, or last frame's shape. Use it if each tensor has a
+    /// buffer of its own. Empty tensors take a buffer of any size.
     ///
     /// # Errors
     /// [`Error::Invalid`].
@@ -232,7 +236,8 @@ impl Gpu {
     /// As [`Gpu::attention`]; `kernel` insists on one.
     ///
     /// # Errors
-    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks for.
+    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks
+    /// for.
     pub async fn attention_with<T: Element>(
         &self,
         shape: &AttentionShape,
@@ -254,7 +259,8 @@ one_shot! {
     /// Attention from slices: uploads, runs, reads back.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device refuses.
+    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device
+    /// refuses.
     attention, attention_blocking<T>(
         &self,
         shape: &AttentionShape,

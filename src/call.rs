@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 /// A plan bound to its buffers: what `bind` of every operation returns.
 ///
-/// Making one creates bind groups and keeps parameters on the GPU for as long as it lives; [`Call::encode`] then records
-/// the same work again and again, and creates nothing. It holds on to the buffers that it was bound to.
+/// Making one creates bind groups and keeps parameters on the GPU for as long as it lives;
+/// [`Call::encode`] then records the same work again and again, and creates nothing. It holds on to
+/// the buffers that it was bound to.
 #[derive(Debug)]
 pub struct Call {
     label: &'static str,
@@ -35,8 +36,8 @@ impl Call {
         Self { label, dispatches, leases: Arc::new(leases) }
     }
 
-    /// Records the call into `encoder`, in a compute pass of its own. Any number of calls may go into one encoder, and one call
-    /// into any number.
+    /// Records the call into `encoder`, in a compute pass of its own. Any number of calls may go
+    /// into one encoder, and one call into any number.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         if self.dispatches.is_empty() {
             return;
@@ -47,8 +48,8 @@ impl Call {
         }));
     }
 
-    /// Records the call into a compute pass of yours, among your own dispatches and with your labels and timestamps. It sets
-    /// the pipeline and bind group 0, and leaves them set.
+    /// Records the call into a compute pass of yours, among your own dispatches and with your
+    /// labels and timestamps. It sets the pipeline and bind group 0, and leaves them set.
     ///
     /// ```no_run
     /// # use wgpu_attention::{Call, wgpu};

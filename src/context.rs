@@ -238,8 +238,8 @@ pub(crate) struct Step<'a> {
     pub(crate) buffers: Vec<(&'static str, wgpu::Buffer, Window)>,
 }
 
-/// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue runs them
-/// one after the other.
+/// A buffer of our own that grows. Calls may share it: each writes what it reads, and the queue
+/// runs them one after the other.
 #[derive(Debug, Default)]
 struct Scratch(Mutex<Option<wgpu::Buffer>>);
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The element type of query, key, value and out; everything else is f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ElementType {
     /// 32 bits.
     #[default]

@@ -40,8 +40,8 @@ impl Gpu {
         pollster::block_on(Self::open(options))
     }
 
-    /// Uses a device of yours. Operators and caches made by one `Gpu`, or by its clones, share pipelines, tuning and
-    /// workspace: make one `Gpu` for your device and all operators from it.
+    /// Uses a device of yours. Operators and caches made by one `Gpu`, or by its clones, share
+    /// pipelines, tuning and workspace: make one `Gpu` for your device and all operators from it.
     ///
     /// ```no_run
     /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, wgpu, cache::{KvCache, KvCacheShape}};
@@ -64,8 +64,8 @@ impl Gpu {
         Self::with_capabilities(device, queue, Capabilities::of(device))
     }
 
-    /// As [`Gpu::from_device`], on no more than `capabilities` of the device: how a device of yours is used with its
-    /// [`Matrices`](crate::Matrices).
+    /// As [`Gpu::from_device`], on no more than `capabilities` of the device: how a device of yours
+    /// is used with its [`Matrices`](crate::Matrices).
     #[must_use]
     pub fn with_capabilities(
         device: &wgpu::Device,
@@ -92,8 +92,8 @@ impl Gpu {
         self.remade(self.context.capabilities, Arc::new(self.context.pipelines.edited(edit)))
     }
 
-    /// The same device, used as if it could do as much as `capabilities` say, every shader's text changed by `rewrite`: how a
-    /// test emulates what no adapter at hand has.
+    /// The same device, used as if it could do as much as `capabilities` say, every shader's text
+    /// changed by `rewrite`: how a test emulates what no adapter at hand has.
     #[doc(hidden)]
     #[must_use]
     pub fn emulating(&self, capabilities: Capabilities, rewrite: fn(String) -> String) -> Self {
@@ -107,8 +107,8 @@ impl Gpu {
         Self { context: Arc::new(context), adapter: self.adapter.clone() }
     }
 
-    /// Another device on the same adapter, used in the same way as far as it can; none where the adapter is not known or
-    /// opens no other, or texts were changed.
+    /// Another device on the same adapter, used in the same way as far as it can; none where the
+    /// adapter is not known or opens no other, or texts were changed.
     pub(crate) fn sibling(&self) -> Option<Self> {
         let adapter = self.adapter.as_ref().filter(|_| !self.context.pipelines.are_edited())?;
         let opened = pollster::block_on(device::open(adapter)).ok()?;
@@ -123,8 +123,9 @@ impl Gpu {
         &self.context.device
     }
 
-    /// Whether the device is lost: nothing works on it any more, and a new one has to be opened. It is asked by a buffer of
-    /// some bytes; a browser tells nobody but the device's lost callback, which this library leaves to you.
+    /// Whether the device is lost: nothing works on it any more, and a new one has to be opened. It
+    /// is asked by a buffer of some bytes; a browser tells nobody but the device's lost callback,
+    /// which this library leaves to you.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         lost::is_lost(self.device())
@@ -154,8 +155,9 @@ impl Gpu {
         self.context.footprint()
     }
 
-    /// Gives back the workspace, which grows to what the largest call so far needed, of all operators and caches made from this
-    /// `Gpu`. A call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and done.
+    /// Gives back the workspace, which grows to what the largest call so far needed, of all
+    /// operators and caches made from this `Gpu`. A call that is bound already, or that the GPU is
+    /// still busy with, keeps its own until it is dropped and done.
     pub fn release_workspace(&self) {
         self.context.release_workspace();
     }

@@ -1,5 +1,5 @@
-//! FlashAttention-class attention in WGSL on any GPU that wgpu reaches, on your own device, buffers and
-//! command encoder, with a CPU reference that says what is right.
+//! FlashAttention-class attention in WGSL on any GPU that wgpu reaches, on your own device, buffers
+//! and command encoder, with a CPU reference that says what is right.
 //!
 //! One call from slices, for those who want an answer:
 //!
@@ -20,43 +20,60 @@
 //! ```
 //!
 //! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
-//! `plan` and `encode`, see `examples/own_encoder.rs`. Make one [`Gpu::from_device`] for your device and every operator
-//! and cache from it ([`Gpu::operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and workspace.
-//! `Attention::new(&device, &queue, ..)` and its like make operators that share nothing.
+//! `plan` and `encode`, or `bind` and [`Call::record`] for a pass of yours; see
+//! `examples/own_encoder.rs`. Make one [`Gpu::from_device`] for your device and every operator and
+//! cache from it ([`Gpu::operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and
+//! workspace. `Attention::new(&device, &queue, ..)` and its like make operators that share nothing.
 //!
 //! An application that passes its own device needs wgpu 30, the same as [`wgpu`] here.
 //!
-//! The layers around it have the same verbs: [`Linear`], [`MultiHeadAttention`] with PyTorch's parameters and
-//! masks, and the [`SelfAttention`] of many tutorials.
+//! # What there is
+//!
+//! - [`Attention`]: masks, windows, grouped heads, packed batches and more, all options of
+//!   [`AttentionShape`] and [`AttentionOptions`], on the fused kernel that fits ([`Kernel`]).
+//! - [`layers`]: [`Linear`](layers::Linear), [`MultiHeadAttention`](layers::MultiHeadAttention)
+//!   with PyTorch's parameters and masks, the [`SelfAttention`](layers::SelfAttention) of many
+//!   tutorials, rotary and other positional encodings, additive attention, and
+//!   [`Merge`](layers::Merge) for results over parts of the keys. They have the same verbs.
+//! - [`cache`]: keys and values of tokens that have been seen, contiguous
+//!   ([`KvCache`](cache::KvCache)) or in pages ([`PagedKvCache`](cache::PagedKvCache)).
+//! - 16 bits: [`ElementType`] stores f16 or bf16 and sums in f32. Slices of them are `half::f16`
+//!   and `half::bf16`, with the feature `half`.
+//! - [`Attention::tune`]: the tile sizes that are fastest on your GPU, measured and kept.
+//! - [`cpu`]: the reference in f64. [`check`]: every kernel against it, on the machine it runs on.
 //!
 //! # How a call flows
 //!
 //! The modules below stand in the order in which a call passes through them.
 //!
-//! 1. **What**: an [`AttentionShape`] and [`AttentionOptions`] are validated once into a [`Problem`].
-//! 2. **Where**: [`Capabilities`] are a device's features and limits as plain data; [`Gpu`] opens one.
-//! 3. **How**: [`Plan`] picks kernel, tiles and grid, and cuts what is too large for the device. Pure; print
-//!    it to see what will run and why.
-//! 4. **Text**: [`assemble`] specialises the WGSL of a [`Variant`]. Pure.
-//! 5. **Compile**: a pipeline per variant, once. Lengths are not part of a variant, head sizes and options
-//!    are.
-//! 6. **Record**: [`Attention::encode`] writes into your encoder and nothing else; [`Attention::bind`] makes a [`Call`] that
-//!    can be recorded again and again.
+//! 1. **What**: an [`AttentionShape`] and [`AttentionOptions`] are validated once into a
+//!    [`Problem`].
+//! 2. **Where**: [`Capabilities`] are a device's features and limits as plain data; [`Gpu`] opens
+//!    one.
+//! 3. **How**: a [`Plan`] picks kernel, tiles and grid, and cuts what is too large for the device.
+//!    Pure; print it to see what will run and why.
+//! 4. **Text**: the WGSL in `shaders/`, specialised by named constants. Pure.
+//! 5. **Compile**: a pipeline per variant of a shader, once. Lengths are not part of a variant,
+//!    head sizes and options are.
+//! 6. **Record**: [`Attention::encode`] writes into your encoder and nothing else;
+//!    [`Attention::bind`] makes a [`Call`] that can be recorded again and again.
 //! 7. **Back** and **one-shot**: [`Gpu::attention`] uploads, runs, reads back.
-//!
-//! [`cpu`] is the reference; [`check`] compares every kernel with it on the machine it runs on.
 //!
 //! # On a device of your own
 //!
-//! - **A lost device** shows as [`Error::Device`] with "the device is lost" ([`Error::is_lost`]) from everything that returns a
-//!   `Result` and asks the device: operators and caches made on it, `prepare`, `bind`, `encode`, `append`, `tune`, one-shots.
-//!   Operators made without a `Result` ([`Linear::new`]) say so at `prepare` or `bind`. [`Call::encode`] asks nothing, and in a
-//!   browser nothing tells. wgpu gives the reason to the device's lost callback, which this library leaves to you.
+//! - **A lost device** shows as [`Error::Device`] with "the device is lost" ([`Error::is_lost`])
+//!   from everything that returns a `Result` and asks the device: operators and caches made on it,
+//!   `prepare`, `bind`, `encode`, `append`, `tune`, one-shots. Operators made without a `Result`
+//!   ([`layers::Linear::new`]) say so at `prepare` or `bind`. [`Call::encode`] asks nothing, and in
+//!   a browser nothing tells. wgpu gives the reason to the device's lost callback, which this
+//!   library leaves to you.
 //! - **An encoder of another device** is found by wgpu, at `finish`: `encode` returns `Ok`.
-//! - **Workspace** grows to what the largest call needs ([`Plan::workspace`]); [`Gpu::release_workspace`] gives it back.
-//! - **First calls** compile: [`Attention::prepare`] does so ahead, and [`Attention::warm_up`] also runs what drivers compile only
-//!   when it first runs.
-//! - **Buffers** may be larger than their tensors, and their bytes are not looked at: see [`AttentionBuffers::check_exact`].
+//! - **Workspace** grows to what the largest call needs ([`Plan::workspace`]);
+//!   [`Gpu::release_workspace`] gives it back.
+//! - **First calls** compile: [`Attention::prepare`] does so ahead, and [`Attention::warm_up`] also
+//!   runs what drivers compile only when it first runs.
+//! - **Buffers** may be larger than their tensors, and their bytes are not looked at: see
+//!   [`AttentionBuffers::check_exact`].
 //!
 //! # What it computes
 //!
@@ -69,9 +86,9 @@
 //! lse_i  = ln of the sum of exp(score) over the visible keys
 //! ```
 //!
-//! A key is hidden by the mask, by a bias of `-inf`, by causality or by a window; all apply together. A
-//! hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0 and lse `-inf`. Values whose weighted sum
-//! passes the largest f32 give infinity.
+//! A key is hidden by the mask, by a bias of `-inf`, by causality or by a window; all apply
+//! together. A hidden key adds nothing, not even NaN. A row that sees no key has out 0, weights 0
+//! and lse `-inf`. Values whose weighted sum passes the largest f32 give infinity.
 #![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs then says what a feature brings
 
 mod element;

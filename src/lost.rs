@@ -1,7 +1,7 @@
 //! Telling that a device is lost.
 //!
-//! wgpu keeps a loss from error scopes: what is made then is merely not valid, and says so of itself once it is used. It
-//! tells the device's lost callback, but that is the application's.
+//! wgpu keeps a loss from error scopes: what is made then is merely not valid, and says so of
+//! itself once it is used. It tells the device's lost callback, but that is the application's.
 
 use crate::error::{Error, LOST};
 use crate::scope::{if_ready, scoped};

@@ -10,7 +10,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `action` and catches what the device says of it, in place of the panic that is wgpu's default.
+/// Runs `action` and catches what the device says of it, in place of the panic that is wgpu's
+/// default.
 pub(crate) fn scoped<T>(
     device: &wgpu::Device,
     action: impl FnOnce() -> T,

@@ -1,8 +1,9 @@
 //! TEXT: embedded WGSL, shared parts, and specialisation by name. Pure.
 //!
-//! A shader is a file that naga and an editor read as it is. The host does two things to it: it adds
-//! the parts that `// use` lines name, each once, and rewrites the initialiser of named constants.
-//! `load(key)` is the part `load`, as `key` is stored, with its `tensor` renamed to `key`.
+//! A shader is a file that naga and an editor read as it is. The host does two things to it: it
+//! adds the parts that `// use` lines name, each once, and rewrites the initialiser of named
+//! constants. `load(key)` is the part `load`, as `key` is stored, with its `tensor` renamed to
+//! `key`.
 
 use crate::plan::{Access, Constant, Entry, Storage, Stored, Variant};
 use std::collections::BTreeSet;
@@ -19,7 +20,8 @@ pub struct Binding {
     pub access: Access,
 }
 
-/// The storage buffers that a shader binds, as its file says; binding 0 is always the uniform block.
+/// The storage buffers that a shader binds, as its file says; binding 0 is always the uniform
+/// block.
 #[must_use]
 pub fn bindings(entry: Entry) -> &'static [Binding] {
     static ALL: OnceLock<Vec<Vec<Binding>>> = OnceLock::new();
@@ -56,8 +58,8 @@ const PARTS: &[(&str, &str)] = parts! {
     "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
 };
 
-/// The text of a shared part. Some have several files, of which the variant picks one; `load` and `store` have one for
-/// each way in which a tensor may be stored.
+/// The text of a shared part. Some have several files, of which the variant picks one; `load` and
+/// `store` have one for each way in which a tensor may be stored.
 fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static str> {
     let stem = match (name, tensor) {
         ("lockstep" | "queries" | "outs", _) if is_on(variant, "SOFTWARE") => {

@@ -1,7 +1,9 @@
-//! Every tensor of every operation, listed once: its name, its axes, how it is stored, who writes it.
+//! Every tensor of every operation, listed once: its name, its axes, how it is stored, who writes
+//! it.
 //!
-//! Validation, slicing, binding, uploads and downloads are loops over this list. A new optional tensor is one more line
-//! here, a field in the structs that callers fill, and the kernels that read it.
+//! Validation, slicing, binding, uploads and downloads are loops over this list. A new optional
+//! tensor is one more line here, a field in the structs that callers fill, and the kernels that
+//! read it.
 
 use crate::element::ElementType;
 use crate::view::View;
@@ -127,7 +129,8 @@ pub(crate) struct Spec {
     pub(crate) axes: [Axis; 4],
     pub(crate) format: Format,
     pub(crate) is_output: bool,
-    /// Whether it says something of whole rows, once all of their keys are in, and nothing of single keys.
+    /// Whether it says something of whole rows, once all of their keys are in, and nothing of
+    /// single keys.
     pub(crate) is_of_rows: bool,
 }
 
@@ -184,7 +187,8 @@ impl Tensor {
         Self::INPUTS.into_iter().chain(Self::OUTPUTS)
     }
 
-    /// Small ones of a word an element, which kernels read through one binding, in the order in which they are joined.
+    /// Small ones of a word an element, which kernels read through one binding, in the order in
+    /// which they are joined.
     pub const SMALL: [Self; 5] =
         [Self::AlibiSlopes, Self::Segments, Self::Lens, Self::Pages, Self::Sinks];
 

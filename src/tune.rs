@@ -1,4 +1,5 @@
-//! Choice by measurement: the tiles of the fused kernel that a shape is fastest with on this device.
+//! Choice by measurement: the tiles of the fused kernel that a shape is fastest with on this
+//! device.
 
 use crate::attention::{Attention, AttentionBuffers};
 use crate::call::Call;
@@ -12,16 +13,18 @@ use std::time::{Duration, Instant};
 const TURNS: usize = 7;
 
 impl Attention {
-    /// Measures the tiles that the plan's model picks for a shape and those near to it, and plans with the fastest from now on: calls of
-    /// these dims, element type and number of rows, on all operators that share this one's device and pipelines.
+    /// Measures the tiles that the plan's model picks for a shape and those near to it, and plans
+    /// with the fastest from now on: calls of these dims, element type and number of rows, on all
+    /// operators that share this one's device and pipelines.
     ///
-    /// Takes each candidate's compilation and eight calls, which write to `buffers` as [`Attention::encode`] does. Gives the
-    /// candidates with their median times, the fastest first.
+    /// Takes each candidate's compilation and eight calls, which write to `buffers` as
+    /// [`Attention::encode`] does. Gives the candidates with their median times, the fastest first.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for a shape that `forward` and `decode` do
-    /// not take; [`Error::Device`] if the device is lost, and nothing is learned then; otherwise as [`Attention::plan`],
-    /// [`Attention::prepare`] and [`Attention::bind`].
+    /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for
+    /// a shape that `forward` and `decode` do not take; [`Error::Device`] if the device is lost,
+    /// and nothing is learned then; otherwise as [`Attention::plan`], [`Attention::prepare`] and
+    /// [`Attention::bind`].
     pub async fn tune(
         &self,
         shape: &AttentionShape,

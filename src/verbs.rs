@@ -1,6 +1,8 @@
-//! RECORD: what every operator does with a plan, written once: `prepare`, `warm_up`, `bind`, `encode`.
+//! RECORD: what every operator does with a plan, written once: `prepare`, `warm_up`, `bind`,
+//! `encode`.
 //!
-//! An operator has a `context`, its plan a `program`; [`Operator`] says what is of one operator alone.
+//! An operator has a `context`, its plan a `program`; [`Operator`] says what is of one operator
+//! alone.
 
 use crate::buffer::BufferRange;
 use crate::error::Error;
@@ -31,10 +33,12 @@ pub(crate) trait Buffers<'a> {
 macro_rules! verbs {
     ($operator:ident, $plan:ident, $buffers:ident, $label:literal) => {
         impl $operator {
-            /// Compiles the plan's pipelines now rather than at the first `encode`, and reports what the shader compiler says.
+            /// Compiles the plan's pipelines now rather than at the first `encode`, and reports
+            /// what the shader compiler says.
             ///
             /// # Errors
-            /// [`Error::Shader`](crate::Error::Shader); [`Error::Device`](crate::Error::Device) if the device is lost.
+            /// [`Error::Shader`](crate::Error::Shader); [`Error::Device`](crate::Error::Device) if
+            /// the device is lost.
             pub async fn prepare(&self, plan: &$plan) -> Result<(), crate::Error> {
                 self.context.pipelines.prepare(&plan.program.variants()).await
             }
@@ -48,11 +52,13 @@ macro_rules! verbs {
             }
 
             #[doc = concat!("Compiles the plan's pipelines as [`", stringify!($operator), "::prepare`] does, and runs each once on a call")]
-            /// of nothing, with buffers of its own: a software adapter, and some drivers, compile a pipeline when it first
-            /// runs, for seconds. Submits and waits; on native the wait blocks.
+            /// of nothing, with buffers of its own: a software adapter, and some drivers, compile a
+            /// pipeline when it first runs, for seconds. Submits and waits; on native the wait
+            /// blocks.
             ///
             /// # Errors
-            /// [`Error::Shader`](crate::Error::Shader), and [`Error::Device`](crate::Error::Device) for what the device refuses.
+            /// [`Error::Shader`](crate::Error::Shader), and [`Error::Device`](crate::Error::Device)
+            /// for what the device refuses.
             pub async fn warm_up(&self, plan: &$plan) -> Result<(), crate::Error> {
                 self.context.warm_up(&plan.program.variants()).await
             }
@@ -79,12 +85,14 @@ macro_rules! verbs {
                 Ok(())
             }
 
-            /// Binds the plan to its buffers, for calls that are recorded again and again: see [`Call`](crate::Call).
+            /// Binds the plan to its buffers, for calls that are recorded again and again: see
+            /// [`Call`](crate::Call).
             ///
             /// # Errors
-            /// [`Error::Invalid`](crate::Error::Invalid) for a buffer that is missing, not wanted, too small, shared or without
-            /// the STORAGE usage, and for a plan of another operator or for other capabilities. A buffer may be larger than its
-            /// tensor, and nothing tells what its bytes are: f32 under a plan for f16 is taken.
+            /// [`Error::Invalid`](crate::Error::Invalid) for a buffer that is missing, not wanted,
+            /// too small, shared or without the STORAGE usage, and for a plan of another operator
+            /// or for other capabilities. A buffer may be larger than its tensor, and nothing tells
+            /// what its bytes are: f32 under a plan for f16 is taken.
             /// [`Error::Device`](crate::Error::Device) if the device is lost.
             pub fn bind(
                 &self,
@@ -99,15 +107,16 @@ macro_rules! verbs {
                 })
             }
 
-            /// What has been made on this operator's device so far: for those who watch that nothing grows.
+            /// What has been made on this operator's device so far: for those who watch that
+            /// nothing grows.
             #[must_use]
             pub fn footprint(&self) -> crate::Footprint {
                 self.context.footprint()
             }
 
-            /// Gives back the workspace, which grows to what the largest call so far needed, of this operator and of all that
-            /// share it. A call that is bound already, or that the GPU is still busy with, keeps its own until it is dropped and
-            /// done.
+            /// Gives back the workspace, which grows to what the largest call so far needed, of
+            /// this operator and of all that share it. A call that is bound already, or that the
+            /// GPU is still busy with, keeps its own until it is dropped and done.
             pub fn release_workspace(&self) {
                 self.context.release_workspace();
             }

@@ -14,8 +14,8 @@ use futures_intrusive::channel::shared::oneshot_channel;
 const BYTES: u64 = 256;
 
 impl Context {
-    /// Runs these shaders with parameters that are all 0: there are no keys to loop over. What a shader stores all the same
-    /// stays within buffers made here, as its indices are checked.
+    /// Runs these shaders with parameters that are all 0: there are no keys to loop over. What a
+    /// shader stores all the same stays within buffers made here, as its indices are checked.
     pub(crate) async fn warm_up(&self, variants: &[Variant]) -> Result<(), Error> {
         self.pipelines.prepare(variants).await?;
         let dispatch = |variant: &Variant| Dispatch {
@@ -43,8 +43,8 @@ impl Context {
         self.run("warming up", &call).await
     }
 
-    /// Submits a call and waits until the device is done with it. On native the wait blocks, as nothing else would poll the
-    /// device.
+    /// Submits a call and waits until the device is done with it. On native the wait blocks, as
+    /// nothing else would poll the device.
     pub(crate) async fn run(&self, action: &'static str, call: &Call) -> Result<(), Error> {
         let (device, queue) = (&self.device, &self.queue);
         let failed = |message: String| lost::failed(device, action, message);

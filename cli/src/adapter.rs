@@ -5,10 +5,10 @@ use crate::stderr;
 use crate::values::choice;
 use clap::{Args, ValueEnum};
 use std::cell::Cell;
+use wgpu_attention::layers::{RotaryInputs, RotaryShape};
 use wgpu_attention::wgpu::{self, AdapterInfo, Backends};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, Element, Error, Gpu, GpuOptions, Inputs, Outputs, cpu,
-    layers::{RotaryInputs, RotaryShape},
 };
 
 const BACKENDS: [(&str, Backends); 4] = [

@@ -9,10 +9,8 @@ use clap::Args;
 use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{
-    Capabilities, cpu,
-    layers::{AdditiveInputs, AdditivePlan, AdditiveShape},
-};
+use wgpu_attention::layers::{AdditiveInputs, AdditivePlan, AdditiveShape};
+use wgpu_attention::{Capabilities, cpu};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

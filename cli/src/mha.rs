@@ -9,12 +9,10 @@ use clap::Args;
 use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{
-    Capabilities, Gpu, cpu,
-    layers::{
-        HeadWeights, LayerMask, MultiHeadInputs, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
-    },
+use wgpu_attention::layers::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
 };
+use wgpu_attention::{Capabilities, Gpu, cpu};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -8,10 +8,8 @@ use clap::Args;
 use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{
-    Layout, cpu,
-    layers::{PositionalInputs, PositionalShape, TableRows, sinusoidal},
-};
+use wgpu_attention::layers::{PositionalInputs, PositionalShape, TableRows, sinusoidal};
+use wgpu_attention::{Layout, cpu};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -9,10 +9,8 @@ use crate::values::{base, heads, position};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{
-    Element, Layout,
-    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
-};
+use wgpu_attention::layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows};
+use wgpu_attention::{Element, Layout};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

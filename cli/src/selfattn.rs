@@ -8,12 +8,10 @@ use crate::values::{choice, heads, one_of};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
-use wgpu_attention::{
-    BroadcastLayout, Capabilities, Gpu, cpu,
-    layers::{
-        ScaleBy, SelfAttentionInputs, SelfAttentionPlan, SelfAttentionShape, SelfAttentionWeights,
-    },
+use wgpu_attention::layers::{
+    ScaleBy, SelfAttentionInputs, SelfAttentionPlan, SelfAttentionShape, SelfAttentionWeights,
 };
+use wgpu_attention::{BroadcastLayout, Capabilities, Gpu, cpu};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -266,9 +266,9 @@ fn within_f32(number: f64) -> f64 {
 /// The type of `T` in a file.
 pub(crate) fn dtype<T: Element>() -> Dtype {
     match T::TYPE {
-        ElementType::F32 => Dtype::F32,
         ElementType::F16 => Dtype::F16,
         ElementType::Bf16 => Dtype::BF16,
+        _ => Dtype::F32,
     }
 }
 

@@ -1,11 +1,8 @@
 //! A linear layer with its parameters on the device.
 
 use super::{Checkpoint, Result, input};
-use wgpu_attention::{
-    Gpu, Layout,
-    layers::{Linear, LinearBuffers, LinearShape},
-    wgpu,
-};
+use wgpu_attention::layers::{Linear, LinearBuffers, LinearShape};
+use wgpu_attention::{Gpu, Layout, wgpu};
 
 pub(crate) struct Dense {
     linear: Linear,

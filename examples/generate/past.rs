@@ -4,13 +4,14 @@ use super::common::{Result, input};
 use super::layer::{QKV, Rows};
 use super::sequence::Step;
 use super::{CONTEXT, HEAD_DIM, HEADS, KV_HEADS, LAYERS};
+use wgpu_attention::cache::{
+    CacheRotary, CacheTokens, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache, PagedSequence,
+};
+use wgpu_attention::layers::{
+    Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows,
+};
 use wgpu_attention::{
     Align, Attention, AttentionBuffers, AttentionOptions, AttentionShape, Gpu, Layout, Strides,
-    cache::{
-        CacheRotary, CacheTokens, KvCache, KvCacheShape, PagedCacheShape, PagedKvCache,
-        PagedSequence,
-    },
-    layers::{Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows},
     wgpu,
 };
 

@@ -2,11 +2,10 @@
 
 use super::common::{Checkpoint, Dense, Pass, input, output};
 use super::{HEADS, MiniLm, Result, WIDTH};
-use wgpu_attention::{
-    Gpu, Layout,
-    layers::{MultiHeadAttention, MultiHeadBuffers, MultiHeadShape, MultiHeadWeights},
-    wgpu,
+use wgpu_attention::layers::{
+    MultiHeadAttention, MultiHeadBuffers, MultiHeadShape, MultiHeadWeights,
 };
+use wgpu_attention::{Gpu, Layout, wgpu};
 
 /// Length of a row inside of the feed-forward part.
 const HIDDEN: usize = 1536;

@@ -17,11 +17,8 @@ use layer::{Layer, Norm, Rows};
 use std::path::Path;
 use tokenizers::Tokenizer;
 use tokens::Batch;
-use wgpu_attention::{
-    Gpu,
-    layers::{HeadWeights, MultiHeadShape},
-    wgpu,
-};
+use wgpu_attention::layers::{HeadWeights, MultiHeadShape};
+use wgpu_attention::{Gpu, wgpu};
 
 /// Length of a token's row, and of an embedding.
 const WIDTH: usize = 384;

@@ -4,7 +4,8 @@ use super::{Batching, Result};
 use std::ops::Range;
 use std::path::Path;
 use tokenizers::{Tokenizer, TruncationParams};
-use wgpu_attention::{CuSeqlens, layers::MultiHeadShape};
+use wgpu_attention::CuSeqlens;
+use wgpu_attention::layers::MultiHeadShape;
 
 /// Of longer sentences only so many tokens count, as where the model was published.
 const MOST_TOKENS: usize = 256;

@@ -8,8 +8,8 @@ use crate::problem::{PresentKeys, length};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A sequence of a [`PagedKvCache`](crate::cache::PagedKvCache), of the one that made it and no other;
-/// once removed it names none.
+/// A sequence of a [`PagedKvCache`](crate::cache::PagedKvCache), of the one that made it and no
+/// other; once removed it names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PagedSequence(u64);
 

@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::layers::{Encoding, RotaryPairs};
 use crate::problem::{ElementType, check_page_len, length};
 
-/// Sizes of a [`KvCache`](crate::cache::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`, values
-/// `[batch, num_kv_heads, capacity, value_dim]`.
+/// Sizes of a [`KvCache`](crate::cache::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`,
+/// values `[batch, num_kv_heads, capacity, value_dim]`.
 ///
 /// ```
 /// use wgpu_attention::{ElementType, cache::KvCacheShape};

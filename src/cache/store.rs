@@ -277,8 +277,8 @@ macro_rules! of_store {
                 &self.store.value.buffer
             }
 
-            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::layers::Rotary) turns
-            /// queries by the same.
+            /// The cosines and sines that keys are rotated by: [`Rotary`](crate::layers::Rotary)
+            /// turns queries by the same.
             #[must_use]
             pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
                 self.store.rotary()

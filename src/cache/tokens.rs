@@ -30,10 +30,10 @@ use crate::problem::Layout;
 ///   sequence. In a cache, rows behind them are free. With [`Align::BottomRight`](crate::Align) the
 ///   last query stands beside the last of these keys.
 ///
-/// [`KvCache::shape`](crate::cache::KvCache::shape) and [`PagedBatch::shape`](crate::cache::PagedBatch::shape)
-/// set `kv_lens` to what the cache holds. Prompts that are padded behind their tokens are appended
-/// one at a time: `len` is the prompt's own, `lens` is 0 for the others, and the layouts have the
-/// strides of the padded tensors.
+/// [`KvCache::shape`](crate::cache::KvCache::shape) and
+/// [`PagedBatch::shape`](crate::cache::PagedBatch::shape) set `kv_lens` to what the cache holds.
+/// Prompts that are padded behind their tokens are appended one at a time: `len` is the prompt's
+/// own, `lens` is 0 for the others, and the layouts have the strides of the padded tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheTokens<'a> {
     /// `[batch, num_kv_heads, len, head_dim]` of the cache's element type, not rotated yet if the

@@ -1,4 +1,5 @@
-//! Attention: each case on the fused kernels, there with the weights too, and on the one that gives the scores.
+//! Attention: each case on the fused kernels, there with the weights too, and on the one that gives
+//! the scores.
 
 use super::cases::{Case, cases};
 use super::data::Tensors;
@@ -20,7 +21,8 @@ fn run<T: Element>(trial: &mut Trial<'_>, case: &Case) -> Result<(), Error> {
     let problem = Problem::new(shape, options)?;
     let tensors: Tensors<T> = Tensors::new(&problem, *data, problem.kv_len.into());
     let inputs = tensors.inputs();
-    // Sequences without padding have no matrix, and three-stage, which gives scores and the weights of long dims, reads no pages.
+    // Sequences without padding have no matrix, and three-stage, which gives scores and the weights
+    // of long dims, reads no pages.
     let is_wide = shape.head_dim.max(shape.value_dim) > 128;
     let has_weights = shape.cu_seqlens.is_none() && (shape.pages.is_none() || !is_wide);
     let weights = has_weights.then_some(Layout::Bhsd);

@@ -1,4 +1,5 @@
-//! Caches: attention over tokens that came in a chunk and one by one, rotated on their way, is attention over all of them.
+//! Caches: attention over tokens that came in a chunk and one by one, rotated on their way, is
+//! attention over all of them.
 
 use super::data::Numbers;
 use super::trial::{Call, HALVES, Route, Task, Trial, wide, with_element};
@@ -12,7 +13,8 @@ use crate::layers::{RotaryInputs, RotaryPairs, RotaryShape, TableRows};
 use crate::problem::{Align, AttentionOptions, AttentionShape, Element, ElementType, Inputs};
 use crate::tables::RotaryTable;
 
-/// Tokens of each sequence in the chunk, of which padding makes one length; then so many one by one.
+/// Tokens of each sequence in the chunk, of which padding makes one length; then so many one by
+/// one.
 const CHUNK: [usize; 3] = [40, 0, 17];
 const ALONE: usize = 3;
 /// Places of a table, and of a cache.
@@ -97,7 +99,8 @@ impl<T: Element> Story<T> {
         CacheRotary { cos, sin, rotary_dim: ROTARY_DIM, pairs: RotaryPairs::Half }
     }
 
-    /// Keys or values of each sequence's tokens from one place before its end to another: `[batch, num_kv_heads, len, dim]`.
+    /// Keys or values of each sequence's tokens from one place before its end to another: `[batch,
+    /// num_kv_heads, len, dim]`.
     fn last(&self, which: usize, from: usize, to: usize) -> Vec<T> {
         let (dim, longest) = (self.dims[which], CHUNK[0] + ALONE);
         let rows = self.tokens[which].chunks(longest * dim);

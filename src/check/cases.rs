@@ -38,11 +38,13 @@ const DIMS: [(&str, usize, usize); 11] = [
 ];
 const QUICK_DIMS: usize = 5;
 
-/// head_dim where another is not what a case tries: loops over a quarter of the columns compile in a third of the time.
+/// head_dim where another is not what a case tries: loops over a quarter of the columns compile in
+/// a third of the time.
 const DIM: usize = 64;
 const QUICK_DIM: usize = 16;
 
-/// All cases, or those that a quick check leaves; `has_matrices`: of the kernel of cooperative matrices too.
+/// All cases, or those that a quick check leaves; `has_matrices`: of the kernel of cooperative
+/// matrices too.
 pub(super) fn cases(quick: bool, has_matrices: bool) -> Vec<Case> {
     let dim = if quick { QUICK_DIM } else { DIM };
     let mut list = Cases { cases: Vec::new(), dim };
@@ -183,7 +185,8 @@ fn options_by_element(list: &mut Cases, quick: bool) {
     list.poisoned("everything, over NaN", everything, options);
 }
 
-/// Sinks beside rows that see no key, lengths of their own, few queries of many keys, and scores of any size.
+/// Sinks beside rows that see no key, lengths of their own, few queries of many keys, and scores of
+/// any size.
 fn sinks(list: &mut Cases) {
     let dim = list.dim;
     let plain = AttentionOptions::default();
@@ -331,8 +334,8 @@ fn elements(list: &mut Cases) {
     }
 }
 
-/// So many keys that their sums drift unless a kernel takes care: the plan's choice, with weights and scores too, and
-/// the kernels that it does not choose for so few queries.
+/// So many keys that their sums drift unless a kernel takes care: the plan's choice, with weights
+/// and scores too, and the kernels that it does not choose for so few queries.
 fn long_rows(list: &mut Cases) {
     for kernel in [None, Some(Kernel::Forward), Some(Kernel::ForwardWide)] {
         let (shape, options) = (shape(1, 9, 16_384, 4), AttentionOptions::default());
@@ -385,7 +388,8 @@ fn matrices(list: &mut Cases, quick: bool) {
     };
     let options = AttentionOptions { softcap: Some(5.0), window_left: Some(70), ..causal };
     add("everything at once", everything.clone(), options, Data::Random);
-    // Of keys as far away as ALiBi makes them, f16 has no weight but 0: an infinite value would show as NaN.
+    // Of keys as far away as ALiBi makes them, f16 has no weight but 0: an infinite value would
+    // show as NaN.
     let everything = AttentionShape { alibi: None, ..everything };
     add("everything, over NaN", everything, options, Data::Poisoned);
     let kv_lens = Some(vec![97, 97, 0, 17, 33]);

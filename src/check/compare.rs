@@ -34,8 +34,8 @@ impl Bounds {
 
 /// How far found values are from the expected ones.
 ///
-/// Both errors are infinite if a value is not finite where a finite one is expected, or is not of the
-/// expected kind (NaN, `inf`, `-inf`), or is not 0 where all that is expected is 0.
+/// Both errors are infinite if a value is not finite where a finite one is expected, or is not of
+/// the expected kind (NaN, `inf`, `-inf`), or is not 0 where all that is expected is 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accuracy {
     /// Largest absolute error, divided by the largest expected magnitude of the whole tensor.
@@ -85,9 +85,10 @@ impl fmt::Display for Accuracy {
 
 /// Measures how far `found` is from `expected`.
 ///
-/// The largest absolute error is taken relative to the largest expected magnitude, not element by element:
-/// an output near 0 is the small difference of large terms. Values that are not finite must be of
-/// the same kind in both, NaN for NaN and each infinity for itself; pairs that are stay out of the norms.
+/// The largest absolute error is taken relative to the largest expected magnitude, not element by
+/// element: an output near 0 is the small difference of large terms. Values that are not finite
+/// must be of the same kind in both, NaN for NaN and each infinity for itself; pairs that are stay
+/// out of the norms.
 ///
 /// ```
 /// use wgpu_attention::check::{Bounds, compare};

@@ -10,10 +10,11 @@ pub(super) enum Data {
     Random,
     /// Small integers, so that scores up to 10,000 are exact in f32 and only the softmax is tried.
     Large,
-    /// All weights but the first one nearly equal, and values around 1: sums that round each term alike show it.
+    /// All weights but the first one nearly equal, and values around 1: sums that round each term
+    /// alike show it.
     Even,
-    /// As random, with NaN and infinities in some keys and values: rows that see them must show it, the
-    /// others must not.
+    /// As random, with NaN and infinities in some keys and values: rows that see them must show it,
+    /// the others must not.
     Poisoned,
 }
 
@@ -86,8 +87,8 @@ impl<T: Element> Tensors<T> {
         self.value.iter_mut().for_each(|x| *x = T::from_f64(1.0 + f64::from(x.to_f32()) / 2.0));
     }
 
-    /// Late keys, so that causal rows before them stay clean. The last one is NaN: of a row whose only score is -inf,
-    /// no lse is right.
+    /// Late keys, so that causal rows before them stay clean. The last one is NaN: of a row whose
+    /// only score is -inf, no lse is right.
     fn poison(&mut self, p: &Problem) {
         let last = p.kv_len as usize - 1;
         let table = self.pages.clone();
@@ -143,7 +144,8 @@ fn lengths(numbers: &mut Numbers, batch: u32, kv_len: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Pages in no order; sequences share their first. Entries that a sequence does not reach name none.
+/// Pages in no order; sequences share their first. Entries that a sequence does not reach name
+/// none.
 fn table(numbers: &mut Numbers, p: &Problem, pages: Pages) -> Vec<u32> {
     let mut free: Vec<u32> = (0..pages.count).collect();
     free.sort_by_cached_key(|_| numbers.unit().to_bits());
@@ -180,7 +182,8 @@ fn bias(numbers: &mut Numbers, extent: u32) -> Vec<f32> {
     (0..extent).map(term).collect()
 }
 
-/// Numbers between -1 and 1 that look random and are the same everywhere: for calls that only need some data.
+/// Numbers between -1 and 1 that look random and are the same everywhere: for calls that only need
+/// some data.
 #[must_use]
 pub fn uniform(seed: u64, count: usize) -> Vec<f32> {
     Numbers(seed).tensor(count as u64)

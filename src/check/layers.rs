@@ -20,7 +20,8 @@ struct MultiHead {
     sizes: [usize; 4],
     /// Whether the layer has `bias_k`, `bias_v`, and a row of zeros.
     adds: bool,
-    /// Whether there is a mask that hides, for each head or for all, and a padding mask that is added.
+    /// Whether there is a mask that hides, for each head or for all, and a padding mask that is
+    /// added.
     masks: Option<Masks>,
 }
 

@@ -25,7 +25,8 @@ pub(super) fn tasks(quick: bool) -> Vec<Task> {
         }
     }
     add("features", LinearShape { bias: Some(0), ..LinearShape::new(300, 20, 260) });
-    // From [len, batch, features] to [batch, len + 1, features], by the second of two matrices in one.
+    // From [len, batch, features] to [batch, len + 1, features], by the second of two matrices in
+    // one.
     let strided = |element, width: usize| LinearShape {
         batch: 3,
         element,

@@ -36,7 +36,8 @@ pub struct Names {
     pub kernels: Vec<String>,
 }
 
-/// The names that a quick or a whole check can have rows of: on `gpu`, or without one on whichever has the most.
+/// The names that a quick or a whole check can have rows of: on `gpu`, or without one on whichever
+/// has the most.
 #[must_use]
 pub fn names(quick: bool, gpu: Option<&Gpu>) -> Names {
     let mut names = Names { cases: Vec::new(), kernels: Vec::new() };
@@ -60,9 +61,10 @@ fn has_matrices(gpu: &Gpu) -> bool {
 /// Runs every kernel of every operation over shapes that hurt and compares with the f64 reference.
 ///
 /// They run at the device's best and held to core WebGPU's limits, where that makes a difference,
-/// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not an error.
-/// As compiling takes most of the time, a `Gpu` that opened a software adapter itself opens it once more for
-/// each further core and shares the cases out; on a GPU and on a device of yours they run one after the other.
+/// and to limits so low that calls are cut into parts. A wrong result is a row of the report, not
+/// an error. As compiling takes most of the time, a `Gpu` that opened a software adapter itself
+/// opens it once more for each further core and shares the cases out; on a GPU and on a device of
+/// yours they run one after the other.
 ///
 /// ```no_run
 /// use wgpu_attention::{Gpu, GpuOptions, check};
@@ -74,7 +76,8 @@ fn has_matrices(gpu: &Gpu) -> bool {
 /// ```
 ///
 /// # Errors
-/// [`Error::Unsupported`] if the device is too small for any kernel; [`Error::Device`] if it is lost.
+/// [`Error::Unsupported`] if the device is too small for any kernel; [`Error::Device`] if it is
+/// lost.
 pub fn run(
     gpu: &Gpu,
     options: &CheckOptions<'_>,

@@ -44,15 +44,18 @@ pub struct Report {
 /// The worst of one kernel's or operation's cases of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Name of attention's kernel or of another operation, and of the limits it was held to if not the device's own.
+    /// Name of attention's kernel or of another operation, and of the limits it was held to if not
+    /// the device's own.
     pub kernel: String,
     /// What was tried.
     pub name: &'static str,
     /// Number of calls.
     pub cases: usize,
-    /// Largest [`Accuracy::max_relative`](super::Accuracy::max_relative) of any output of the shape's element type.
+    /// Largest [`Accuracy::max_relative`](super::Accuracy::max_relative) of any output of the
+    /// shape's element type.
     pub max_relative: f64,
-    /// Largest [`Accuracy::frobenius`](super::Accuracy::frobenius) of any output of the shape's element type.
+    /// Largest [`Accuracy::frobenius`](super::Accuracy::frobenius) of any output of the shape's
+    /// element type.
     pub frobenius: f64,
     /// What they may be.
     pub bounds: Bounds,

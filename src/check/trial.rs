@@ -1,4 +1,5 @@
-//! One call on every set of limits that makes a difference, and the row of the report that it ends in.
+//! One call on every set of limits that makes a difference, and the row of the report that it ends
+//! in.
 
 use super::compare::{Accuracy, Bounds, compare};
 use super::report::Row;
@@ -84,8 +85,8 @@ impl<'a> Trial<'a> {
         Self { tiers, kernels, rows: Vec::new() }
     }
 
-    /// Runs a call wherever it is planned in a way of its own; `run` gives the outputs in the order of
-    /// [`Call::expected`].
+    /// Runs a call wherever it is planned in a way of its own; `run` gives the outputs in the order
+    /// of [`Call::expected`].
     pub(super) fn compare<S: PartialEq>(
         &mut self,
         call: &Call<'_>,

@@ -1,6 +1,7 @@
 //! Cases shared out among devices of one adapter.
 //!
-//! Drivers compile for seconds what then runs for milliseconds, and a software adapter compiles on one thread per device.
+//! Drivers compile for seconds what then runs for milliseconds, and a software adapter compiles on
+//! one thread per device.
 
 use super::report::{CheckOptions, Row};
 use super::trial::{Task, Trial};
@@ -41,8 +42,8 @@ impl Queue<'_> {
     }
 }
 
-/// Runs the tasks, on one device for each core where a CPU plays the GPU. `tell` hears of each when it is started,
-/// and again with its rows.
+/// Runs the tasks, on one device for each core where a CPU plays the GPU. `tell` hears of each when
+/// it is started, and again with its rows.
 pub(super) fn run(
     gpu: &Gpu,
     tasks: &[&Task],
@@ -86,8 +87,8 @@ pub(super) fn run(
     failure.map_or(Ok(()), Err)
 }
 
-/// Further devices of a software adapter, one for each core that has none yet. On a GPU long calls side by side might not
-/// fit its memory.
+/// Further devices of a software adapter, one for each core that has none yet. On a GPU long calls
+/// side by side might not fit its memory.
 fn siblings(gpu: &Gpu, tasks: usize) -> Vec<Gpu> {
     let info = gpu.adapter_info();
     // OpenGL has one context, and wgpu panics where a thread waits too long for it.

@@ -76,8 +76,8 @@ pub fn attention<T: Element>(
     Outputs::collect(out, |tensor| Ok(outputs[tensor].take()))
 }
 
-/// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one after
-/// the other.
+/// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one
+/// after the other.
 pub(crate) fn attend_rows(
     problem: &Problem,
     inputs: &Inputs<'_>,

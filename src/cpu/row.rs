@@ -100,7 +100,8 @@ impl<'a> Row<'a> {
         (sink != f32::NEG_INFINITY).then_some(sink.into())
     }
 
-    /// The softmax of the row's scores, none where a key is hidden, and of what joins the whole row.
+    /// The softmax of the row's scores, none where a key is hidden, and of what joins the whole
+    /// row.
     pub(super) fn softmax(&self, scores: &[Option<f64>]) -> Softmax {
         softmax(scores, self.sink())
     }

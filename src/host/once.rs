@@ -8,7 +8,8 @@ use crate::problem::{Data, Element};
 use crate::tensor::Tensor;
 use crate::verbs::Operator;
 
-/// What a call wrote: for each of its outputs a buffer that the host can read, and its number of elements.
+/// What a call wrote: for each of its outputs a buffer that the host can read, and its number of
+/// elements.
 pub(crate) struct Written(Vec<(Tensor, Mapped, usize)>);
 
 impl Written {
@@ -25,8 +26,8 @@ impl Written {
 }
 
 impl Context {
-    /// Uploads what `data` has for the tensors of a program, runs it with what the operator holds, and reads back what it
-    /// writes: in place where that is uploaded too.
+    /// Uploads what `data` has for the tensors of a program, runs it with what the operator holds,
+    /// and reads back what it writes: in place where that is uploaded too.
     pub(crate) async fn run_once<'a, T: Element>(
         &self,
         label: &'static str,

@@ -42,8 +42,8 @@ pub struct MultiHeadShape {
     pub cu_seqlens: Option<CuSeqlens>,
     /// A boolean mask over `[batch, num_heads, q_len, keys]`, the rows that the layer adds
     /// included; true = attend. For
-    /// [`MultiHeadAttention::encode`](crate::layers::MultiHeadAttention::encode) alone: one-shots and the
-    /// reference take PyTorch's masks in [`MultiHeadInputs`].
+    /// [`MultiHeadAttention::encode`](crate::layers::MultiHeadAttention::encode) alone: one-shots
+    /// and the reference take PyTorch's masks in [`MultiHeadInputs`].
     pub mask: Option<BroadcastLayout>,
     /// A bias that is added to the scores, as the mask.
     pub bias: Option<BroadcastLayout>,

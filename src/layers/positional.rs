@@ -64,8 +64,8 @@ tensors! {
 }
 
 layer! {
-    /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::layers::sinusoidal) or
-    /// learned positions.
+    /// Adds a row of a table to each token, or writes it: [`sinusoidal`](crate::layers::sinusoidal)
+    /// or learned positions.
     ///
     /// Nothing here submits, waits or reads back.
     ///

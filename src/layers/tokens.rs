@@ -22,8 +22,8 @@ pub enum TableRows {
     },
     /// The tokens are the last ones of sequences whose lengths are u32 `[batch]`, given as
     /// positions: token `i` takes row `length - len + i` of a table `[rows, width]`.
-    /// [`KvCache::lens_buffer`](crate::cache::KvCache::lens_buffer) has such lengths. On the GPU a row
-    /// before the table's first is the first, and one past its last the last.
+    /// [`KvCache::lens_buffer`](crate::cache::KvCache::lens_buffer) has such lengths. On the GPU a
+    /// row before the table's first is the first, and one past its last the last.
     Last {
         /// Rows of the table.
         rows: usize,

@@ -8,6 +8,7 @@ use crate::problem::Problem;
 
 /// A way to compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kernel {
     /// One kernel with online softmax that never stores the `q_len x kv_len` matrix. If weights are
     /// asked for, a second kernel stores them.

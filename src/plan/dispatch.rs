@@ -1,4 +1,5 @@
-//! One dispatch as plain data: which shader, which parts of which tensors under which names, what grid.
+//! One dispatch as plain data: which shader, which parts of which tensors under which names, what
+//! grid.
 
 use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
@@ -49,7 +50,8 @@ impl Dispatch {
         self.bound.iter().find(|bound| bound.tensor == tensor)
     }
 
-    /// This dispatch; and, if what it writes has to be packed into words of `tensor` that rows share, one that does so.
+    /// This dispatch; and, if what it writes has to be packed into words of `tensor` that rows
+    /// share, one that does so.
     pub(crate) fn packed_into(
         self,
         tensor: Tensor,
@@ -86,8 +88,8 @@ impl<'a> Bindings<'a> {
         Self { capabilities, list: Vec::new() }
     }
 
-    /// Binds a tensor of so many elements in a word under the shader's `name`, and says where it then lies. What is empty is
-    /// not bound.
+    /// Binds a tensor of so many elements in a word under the shader's `name`, and says where it
+    /// then lies. What is empty is not bound.
     pub(crate) fn bind(
         &mut self,
         name: &'static str,

@@ -1,4 +1,5 @@
-//! Cutting an operation into parts that a device takes: its grids, bindings, workspace, tables, and the work of a dispatch.
+//! Cutting an operation into parts that a device takes: its grids, bindings, workspace, tables, and
+//! the work of a dispatch.
 
 use super::MOST_SEQUENCES;
 use super::dispatch::{Bound, Dispatch};
@@ -26,7 +27,8 @@ pub(crate) trait Part: Sized {
         None
     }
 
-    /// Parts that are this one together, in order, each with less of what is too much; none if there are none.
+    /// Parts that are this one together, in order, each with less of what is too much; none if
+    /// there are none.
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>>;
 }
 
@@ -53,8 +55,8 @@ const MOST_WORKSPACE: u64 = 64 << 20;
 /// A call of more dispatches than this is refused, before planning it takes gigabytes and forever.
 const MOST_DISPATCHES: usize = 1 << 14;
 
-/// Work alone cuts a call into about this many parts at most: what has more of it is not for a device on
-/// which that takes long. Halving makes up to twice as many, of up to seven dispatches.
+/// Work alone cuts a call into about this many parts at most: what has more of it is not for a
+/// device on which that takes long. Halving makes up to twice as many, of up to seven dispatches.
 const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
 
 /// The dispatches of `wholes`, each cut until the device takes its parts.
@@ -136,7 +138,8 @@ pub(crate) fn check_limits<const N: usize>(
     }
 }
 
-/// The ranges of two halves: of all axes, the one at `axis` cut at a multiple of `step`. None if there is nothing to cut.
+/// The ranges of two halves: of all axes, the one at `axis` cut at a multiple of `step`. None if
+/// there is nothing to cut.
 pub(crate) fn halves<const N: usize>(
     whole: [Range<u32>; N],
     axis: usize,

@@ -1,4 +1,5 @@
-//! Small tensors copied into one buffer, if a call has several: kernels have one binding for all of them.
+//! Small tensors copied into one buffer, if a call has several: kernels have one binding for all of
+//! them.
 
 use super::dispatch::{Bindings, Dispatch};
 use super::fit::{Excess, Part, middle};

@@ -52,6 +52,7 @@ pub struct Plan {
     /// Why this kernel.
     pub reason: &'static str,
     /// Its tiles.
+    #[doc(hidden)]
     pub tiles: Tiles,
     /// Whether the tiles were measured.
     pub tuned: bool,
@@ -61,8 +62,8 @@ impl Plan {
     /// Plans `problem` on a device; `kernel` insists on one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `kernel` cannot give what the problem asks for, [`Error::Unsupported`] if
-    /// the device is too small for it.
+    /// [`Error::Invalid`] if `kernel` cannot give what the problem asks for, [`Error::Unsupported`]
+    /// if the device is too small for it.
     pub fn new(
         problem: Problem,
         capabilities: &Capabilities,

@@ -1,4 +1,5 @@
-//! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test checks.
+//! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test
+//! checks.
 
 use super::window::Window;
 use crate::problem::{Lens, Pages, Problem, SequenceRow, View};

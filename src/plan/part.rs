@@ -1,4 +1,5 @@
-//! A part of an attention call: its kernel's dispatches, and how it is cut where a device does not take it.
+//! A part of an attention call: its kernel's dispatches, and how it is cut where a device does not
+//! take it.
 
 use super::dispatch::{Bound, Dispatch};
 use super::fit::{Excess, Part, middle};
@@ -74,8 +75,8 @@ enum Axis {
 }
 
 impl<'a> AttentionPart<'a> {
-    /// The parts that a call begins with: all of it, or where sequences differ and the kernel cannot take them together, those
-    /// that do not.
+    /// The parts that a call begins with: all of it, or where sequences differ and the kernel
+    /// cannot take them together, those that do not.
     pub(super) fn all(problem: &Problem, way: &'a Way) -> Vec<Self> {
         let part = |problem| Self { problem, chunks: 1, way };
         match way.is_fused() {
@@ -210,8 +211,8 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
                 Tensor::Key | Tensor::Value => (part.num_kv_heads, 1),
                 _ => (part.num_heads, part.q_len),
             };
-            // A tensor shrinks most along the axis that it reaches farthest on, and not at all along
-            // one on which it repeats.
+            // A tensor shrinks most along the axis that it reaches farthest on, and not at all
+            // along one on which it repeats.
             let reach = |stride, size: u32| u64::from(stride) * u64::from(size - 1);
             [
                 (Axis::Queries, reach(bound.view.row, rows)),
@@ -230,8 +231,8 @@ fn is_of_pool(bound: &Bound) -> bool {
     matches!(bound.tensor, Tensor::Key | Tensor::Value)
 }
 
-/// Two halves, in order. Heads that share a key/value head stay together as long as there are others. A sequence that is
-/// left alone differs from no other.
+/// Two halves, in order. Heads that share a key/value head stay together as long as there are
+/// others. A sequence that is left alone differs from no other.
 fn halve(part: &Problem, axis: Axis) -> Vec<Problem> {
     let count = part.sequence_count();
     if part.is_ragged() && matches!(axis, Axis::Batch) {

@@ -1,4 +1,5 @@
-//! What a plan of any operation comes to: the tensors that its caller gives, and dispatches in order.
+//! What a plan of any operation comes to: the tensors that its caller gives, and dispatches in
+//! order.
 
 use super::dispatch::Dispatch;
 use super::variant::{Entry, Variant};
@@ -35,7 +36,8 @@ impl Program {
         }
     }
 
-    /// Its dispatches with other tensors in place of some: how an operation becomes a step of another.
+    /// Its dispatches with other tensors in place of some: how an operation becomes a step of
+    /// another.
     pub(crate) fn renamed(self, name: impl Fn(Tensor) -> Tensor) -> Vec<Dispatch> {
         let mut dispatches = self.dispatches;
         for bound in dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.bound) {
@@ -53,8 +55,9 @@ impl Program {
         variants
     }
 
-    /// Refuses buffers that are missing, not wanted, too small or without a usage that they need, and an output that shares bytes
-    /// with something else; `exactly` also those that are larger than their tensor.
+    /// Refuses buffers that are missing, not wanted, too small or without a usage that they need,
+    /// and an output that shares bytes with something else; `exactly` also those that are larger
+    /// than their tensor.
     pub(crate) fn check_buffers<'b>(
         &self,
         find: impl Fn(Tensor) -> Option<BufferRange<'b>>,

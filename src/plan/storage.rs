@@ -79,7 +79,8 @@ pub(crate) fn of(element: ElementType, by_four: bool, capabilities: &Capabilitie
     }
 }
 
-/// How what is stored as `input` is written, if one invocation's share may end in the middle of a word or not.
+/// How what is stored as `input` is written, if one invocation's share may end in the middle of a
+/// word or not.
 pub(crate) fn writing(input: Storage, parts_words: bool) -> Storage {
     let is_words = matches!(input, Storage::F16Words | Storage::Bf16Words);
     if is_words && parts_words { Storage::Unpacked } else { input }

@@ -76,7 +76,8 @@ impl Entry {
         &all[self as usize]
     }
 
-    /// The default of one of its counts, read from its text as the library is compiled, so that it stands nowhere else.
+    /// The default of one of its counts, read from its text as the library is compiled, so that it
+    /// stands nowhere else.
     pub(crate) const fn count(self, name: &str) -> u32 {
         count(self.text(), name)
     }
@@ -182,8 +183,8 @@ impl Variant {
 }
 
 impl fmt::Display for Variant {
-    /// A name that spells the variant: how its first tensor is stored, and those that differ from it; the counts, then
-    /// the flags that are on.
+    /// A name that spells the variant: how its first tensor is stored, and those that differ from
+    /// it; the counts, then the flags that are on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.entry.name())?;
         let mut first = None;

@@ -1,4 +1,5 @@
-//! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt again.
+//! WHAT: shapes, strides and options, validated once into a [`Problem`] that nothing has to doubt
+//! again.
 
 mod attention;
 mod cut;

@@ -9,6 +9,9 @@ use crate::view::{
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
 ///
+/// Write it as [`AttentionShape::new`] and a struct update: later versions add fields, each with a
+/// default that changes nothing.
+///
 /// Sizes may be zero (an empty batch, no queries, no keys), except for `num_heads`, `num_kv_heads`,
 /// `head_dim` and `value_dim`.
 ///
@@ -75,8 +78,8 @@ pub struct AttentionShape {
     /// [order](PagedKeys#order-of-the-pool) that their layouts say; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
     /// Keys and values are those of a cache, whose last tokens the queries are, as
-    /// [`KvCache::shape`](crate::cache::KvCache::shape) says. Queries that counted from the first key
-    /// ([`Align::TopLeft`](crate::Align), the default) would not see their own past: where
+    /// [`KvCache::shape`](crate::cache::KvCache::shape) says. Queries that counted from the first
+    /// key ([`Align::TopLeft`](crate::Align), the default) would not see their own past: where
     /// causality, a window or ALiBi counts, only another `align` is taken.
     pub cached: bool,
     /// Attention sinks, a logit for each query head: it joins the sum that the weights of the

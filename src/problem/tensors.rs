@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::tensor::{Given, Tensor};
 use std::borrow::Cow;
 
-/// The tensors of one call, as slices of `T` (the shape's element type) laid out as its [`AttentionShape`](crate::AttentionShape) says.
+/// The tensors of one call, as slices of `T` (the shape's element type) laid out as its
+/// [`AttentionShape`](crate::AttentionShape) says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inputs<'a, T = f32> {
     /// `[batch, num_heads, q_len, head_dim]`.
@@ -31,15 +32,16 @@ pub struct Inputs<'a, T = f32> {
     pub sinks: Option<&'a [f32]>,
 }
 
-/// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the shape
-/// asks for them.
+/// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the
+/// shape asks for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
     pub out: Vec<T>,
     /// `[batch, num_heads, q_len]`: natural log; `-inf`, or the sink, for a row that sees no key.
     pub lse: Option<Vec<S>>,
-    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or less with a sink, or is 0 if it sees no key.
+    /// `[batch, num_heads, q_len, kv_len]`: each row sums to 1, or less with a sink, or is 0 if it
+    /// sees no key.
     pub weights: Option<Vec<S>>,
     /// `[batch, num_heads, q_len, kv_len]`: `scale * q . k`.
     pub raw_scores: Option<Vec<S>>,
@@ -130,7 +132,8 @@ impl<'a, T: Element> Inputs<'a, T> {
     /// Compares every slice's length with what the problem needs.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong length.
+    /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong
+    /// length.
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
         let given: Vec<Given> = problem.given().collect();
         check_inputs(problem.element, &given, |tensor| self.get(tensor))?;

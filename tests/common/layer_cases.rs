@@ -3,13 +3,11 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use wgpu_attention::{
-    BroadcastLayout, Error,
-    layers::{
-        HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, ScaleBy,
-        SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
-    },
+use wgpu_attention::layers::{
+    HeadWeights, LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, ScaleBy,
+    SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
 };
+use wgpu_attention::{BroadcastLayout, Error};
 
 /// One call of a layer, as in the file.
 pub(crate) struct LayerCase {

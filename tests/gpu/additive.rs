@@ -8,10 +8,10 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{
-    Capabilities, Element, Gpu, cpu,
-    layers::{Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditiveShape},
+use wgpu_attention::layers::{
+    Additive, AdditiveBuffers, AdditiveInputs, AdditiveOutputs, AdditiveShape,
 };
+use wgpu_attention::{Capabilities, Element, Gpu, cpu};
 
 /// A call's tensors, from one seed unless a test changes them.
 #[derive(Clone)]

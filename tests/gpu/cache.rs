@@ -5,14 +5,12 @@ use crate::case::check_tensor;
 use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
+use wgpu_attention::cache::{CacheRotary, CacheTokens, KvCache, KvCacheShape};
 use wgpu_attention::check::Bounds;
+use wgpu_attention::layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows};
 use wgpu_attention::{
     Align, Attention, AttentionOptions, AttentionShape, Capabilities, Element, Gpu, Inputs, Kernel,
-    Layout,
-    cache::{CacheRotary, CacheTokens, KvCache, KvCacheShape},
-    cpu,
-    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
-    wgpu,
+    Layout, cpu, wgpu,
 };
 
 pub(crate) const OPTIONS: AttentionOptions = AttentionOptions {

@@ -7,12 +7,9 @@ use crate::case::check_tensor;
 use crate::common::data::numbers;
 use crate::device::gpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use wgpu_attention::cache::{CacheStep, CacheTokens, KvCache};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{
-    AttentionShape, Call, Gpu, Inputs,
-    cache::{CacheStep, CacheTokens, KvCache},
-    cpu, wgpu,
-};
+use wgpu_attention::{AttentionShape, Call, Gpu, Inputs, cpu, wgpu};
 
 const BATCH: usize = 4;
 const CAPACITY: usize = 20;

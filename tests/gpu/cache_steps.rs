@@ -7,13 +7,12 @@ use crate::case::check_tensor;
 use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
+use wgpu_attention::cache::{CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{
-    Attention, Call, Element, Gpu, Kernel,
-    cache::{CacheRotary, CacheStep, CacheTokens, KvCache, KvCacheShape},
-    layers::{Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows},
-    wgpu,
+use wgpu_attention::layers::{
+    Rotary, RotaryBuffers, RotaryPairs, RotaryShape, RotaryTable, TableRows,
 };
+use wgpu_attention::{Attention, Call, Element, Gpu, Kernel, wgpu};
 
 const NUM_HEADS: usize = 4;
 const STEPS: usize = 120;

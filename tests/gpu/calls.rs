@@ -5,11 +5,10 @@ use crate::case::{Case, PLAIN, check_tensor, shape};
 use std::cell::Cell;
 use std::sync::Once;
 use wgpu_attention::check::Bounds;
+use wgpu_attention::layers::{Linear, LinearBuffers, LinearShape};
 use wgpu_attention::{
     AlibiLayout, Attention, AttentionBuffers, AttentionOptions, AttentionShape, Call, ElementType,
-    Kernel,
-    layers::{Linear, LinearBuffers, LinearShape},
-    wgpu,
+    Kernel, wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };

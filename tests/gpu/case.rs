@@ -5,9 +5,10 @@ use crate::device::{gpu, portable};
 use std::fmt;
 use wgpu_attention::check::{Bounds, compare};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
+use wgpu_attention::internal::Tensor;
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Gpu, Inputs, Kernel, Layout, Outputs,
-    Problem, internal::Tensor,
+    Problem,
 };
 
 /// A call and its inputs, all from one seed unless a test changes them.

@@ -9,13 +9,11 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{
-    Capabilities, Element, Error, Gpu, Layout, Strides, cpu,
-    layers::{
-        PositionalInputs, PositionalShape, RotaryBuffers, RotaryInputs, RotaryPairs, RotaryShape,
-        RotaryTable, TableRows, sinusoidal,
-    },
+use wgpu_attention::layers::{
+    PositionalInputs, PositionalShape, RotaryBuffers, RotaryInputs, RotaryPairs, RotaryShape,
+    RotaryTable, TableRows, sinusoidal,
 };
+use wgpu_attention::{Capabilities, Element, Error, Gpu, Layout, Strides, cpu};
 
 const ROWS: usize = 80;
 

@@ -8,14 +8,12 @@ use crate::device::{gpu, portable};
 use crate::properties::runner;
 use proptest::prelude::*;
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{
-    BroadcastLayout, Capabilities, CuSeqlens, Gpu, cpu,
-    layers::{
-        HeadWeights, LayerMask, MultiHeadAttention, MultiHeadBuffers, MultiHeadInputs,
-        MultiHeadShape, MultiHeadWeights, SelfAttention, SelfAttentionBuffers, SelfAttentionInputs,
-        SelfAttentionShape, SelfAttentionWeights,
-    },
+use wgpu_attention::layers::{
+    HeadWeights, LayerMask, MultiHeadAttention, MultiHeadBuffers, MultiHeadInputs, MultiHeadShape,
+    MultiHeadWeights, SelfAttention, SelfAttentionBuffers, SelfAttentionInputs, SelfAttentionShape,
+    SelfAttentionWeights,
 };
+use wgpu_attention::{BroadcastLayout, Capabilities, CuSeqlens, Gpu, cpu};
 
 #[test]
 fn multi_head_layers_are_those_of_pytorch() {

@@ -2,7 +2,8 @@
 
 use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
-use wgpu_attention::{AttentionOptions, AttentionShape, Kernel, Layout, Strides, internal::View};
+use wgpu_attention::internal::View;
+use wgpu_attention::{AttentionOptions, AttentionShape, Kernel, Layout, Strides};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 

@@ -6,10 +6,13 @@ use crate::case::{Case, PLAIN, check_tensor, full, shape};
 use crate::device::gpu;
 use crate::errors::text;
 use crate::paged_cache::pool;
+use wgpu_attention::cache::CacheTokens;
 use wgpu_attention::check::Bounds;
+use wgpu_attention::internal::Entry;
+use wgpu_attention::layers::LinearShape;
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, Capabilities, Gpu, Kernel, Layout,
-    Problem, Strides, cache::CacheTokens, internal::Entry, layers::LinearShape, wgpu,
+    Problem, Strides, wgpu,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };

@@ -5,10 +5,8 @@ use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{
-    Capabilities, Element, Gpu, Layout, Strides, cpu,
-    layers::{LinearInputs, LinearShape},
-};
+use wgpu_attention::layers::{LinearInputs, LinearShape};
+use wgpu_attention::{Capabilities, Element, Gpu, Layout, Strides, cpu};
 
 fn check<T: Element>(gpu: &Gpu, shape: &LinearShape, bounds: &Bounds) {
     let shape = &LinearShape { element: T::TYPE, ..shape.clone() };

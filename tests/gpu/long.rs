@@ -7,14 +7,13 @@ use crate::common::data::numbers;
 use crate::device::gpu;
 use half::f16;
 use wgpu_attention::check::Bounds;
+use wgpu_attention::internal::{Dispatch, Entry};
+use wgpu_attention::layers::{
+    AdditiveInputs, AdditiveShape, SelfAttentionInputs, SelfAttentionShape, SelfAttentionWeights,
+};
 use wgpu_attention::{
     AttentionShape, BroadcastLayout, Capabilities, CuSeqlens, Inputs, Kernel, Layout, PagedKeys,
     Plan, cpu,
-    internal::{Dispatch, Entry},
-    layers::{
-        AdditiveInputs, AdditiveShape, SelfAttentionInputs, SelfAttentionShape,
-        SelfAttentionWeights,
-    },
 };
 
 /// What f32 reaches at any length.

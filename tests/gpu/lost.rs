@@ -5,11 +5,11 @@ use crate::cache::cache_shape;
 use crate::case::{Case, PLAIN, shape};
 use crate::paged_cache::pool;
 use std::time::Duration;
+use wgpu_attention::cache::{CacheTokens, KvCache, PagedKvCache};
 use wgpu_attention::check::{Bounds, CheckOptions, run};
+use wgpu_attention::layers::{Linear, LinearBuffers, LinearShape};
 use wgpu_attention::{
     Attention, AttentionBuffers, AttentionShape, Error, Gpu, GpuOptions, Kernel, Outputs, Tuning,
-    cache::{CacheTokens, KvCache, PagedKvCache},
-    layers::{Linear, LinearBuffers, LinearShape},
     wgpu,
 };
 

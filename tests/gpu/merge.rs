@@ -8,10 +8,10 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 use wgpu_attention::check::{Bounds, compare};
+use wgpu_attention::layers::{Merge, MergeBuffers, MergeInputs, MergeShape};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Element, Gpu, Inputs, Layout,
     Outputs, cpu,
-    layers::{Merge, MergeBuffers, MergeInputs, MergeShape},
 };
 
 /// A call, and which part each of its keys belongs to.

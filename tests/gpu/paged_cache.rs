@@ -7,13 +7,14 @@ use crate::common::data::numbers;
 use crate::device::{gpu, portable};
 use half::{bf16, f16};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use wgpu_attention::cache::{
+    CacheRotary, CacheTokens, PagedCacheShape, PagedKvCache, PagedSequence,
+};
 use wgpu_attention::check::Bounds;
+use wgpu_attention::layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows};
 use wgpu_attention::{
     Align, Attention, AttentionOptions, AttentionShape, Capabilities, Element, Error, Gpu, Inputs,
-    PresentKeys,
-    cache::{CacheRotary, CacheTokens, PagedCacheShape, PagedKvCache, PagedSequence},
-    cpu,
-    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
+    PresentKeys, cpu,
 };
 
 const OPTIONS: AttentionOptions = AttentionOptions {

@@ -6,9 +6,9 @@ use crate::device::gpu;
 use crate::properties::runner;
 use proptest::prelude::*;
 use wgpu_attention::check::Bounds;
+use wgpu_attention::layers::{MergeInputs, MergeShape};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, Capabilities, Inputs, Kernel, Layout, Outputs,
-    layers::{MergeInputs, MergeShape},
 };
 
 const CAUSAL: AttentionOptions =

@@ -4,9 +4,10 @@ use crate::case::{Case, PLAIN, shape};
 use crate::device::gpu;
 use std::collections::HashSet;
 use std::thread;
+use wgpu_attention::internal::Variant;
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Error, Gpu, Kernel, Layout, PagedKeys, Plan, SegmentLayout, internal::Variant,
+    ElementType, Error, Gpu, Kernel, Layout, PagedKeys, Plan, SegmentLayout,
 };
 
 /// Three stages, and so three pipelines at least.

@@ -4,12 +4,9 @@
 use crate::app::App;
 use crate::case::{PLAIN, shape};
 use std::ops::Range;
+use wgpu_attention::internal::{Params, Sequence, SequenceParams};
 use wgpu_attention::wgpu::util::DeviceExt;
-use wgpu_attention::{
-    Align, AttentionOptions, Problem,
-    internal::{Params, Sequence, SequenceParams},
-    wgpu,
-};
+use wgpu_attention::{Align, AttentionOptions, Problem, wgpu};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 

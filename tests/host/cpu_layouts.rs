@@ -1,10 +1,10 @@
 //! However tensors lie, and however masks are broadcast, the answer is the same.
 
 use crate::common::data::{Tensors, attend, numbers};
+use wgpu_attention::internal::{Tensor, View};
 use wgpu_attention::{
     AttentionOptions, AttentionShape, BroadcastLayout, BroadcastStrides, Inputs, Layout, Outputs,
     Problem, Strides,
-    internal::{Tensor, View},
 };
 
 const PLAIN: AttentionOptions = AttentionOptions {

@@ -2,10 +2,9 @@
 
 use crate::common::data::{Tensors, attend};
 use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
+use wgpu_attention::layers::{MergeInputs, MergeShape};
 use wgpu_attention::{
-    Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, Outputs, Problem,
-    cpu,
-    layers::{MergeInputs, MergeShape},
+    Align, AttentionOptions, AttentionShape, BroadcastLayout, Inputs, Layout, Outputs, Problem, cpu,
 };
 
 const LN_2: f32 = std::f32::consts::LN_2;

@@ -1,10 +1,10 @@
 //! Keys that workgroups share, and keys that come in chunks: together they are all keys, each once.
 
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
+use wgpu_attention::internal::{Bound, Dispatch, Entry, Params, Tensor};
 use wgpu_attention::{
     Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, Kernel, Layout, Plan,
     Problem, SegmentLayout,
-    internal::{Bound, Dispatch, Entry, Params, Tensor},
 };
 
 fn decode() -> AttentionShape {

@@ -1,15 +1,13 @@
 //! Encodings: their plans, their tables, and what the CPU reference says of them.
 
 use crate::plan::PORTABLE;
-use wgpu_attention::{
-    Capabilities, ElementType, Layout, Strides, alibi_slopes, cpu,
-    internal::{Constant, Entry, Storage, Variant},
-    layers::{
-        AdditivePlan, AdditiveShape, MergePlan, MergeShape, PositionalInputs, PositionalPlan,
-        PositionalShape, RotaryInputs, RotaryPairs, RotaryPlan, RotaryShape, RotaryTable,
-        TableRows, rotary_frequencies, sinusoidal,
-    },
+use wgpu_attention::internal::{Constant, Entry, Storage, Variant};
+use wgpu_attention::layers::{
+    AdditivePlan, AdditiveShape, MergePlan, MergeShape, PositionalInputs, PositionalPlan,
+    PositionalShape, RotaryInputs, RotaryPairs, RotaryPlan, RotaryShape, RotaryTable, TableRows,
+    rotary_frequencies, sinusoidal,
 };
+use wgpu_attention::{Capabilities, ElementType, Layout, Strides, alibi_slopes, cpu};
 
 /// Every variant of these shaders that a plan can ask for.
 pub(crate) fn variants() -> Vec<Variant> {

@@ -3,13 +3,11 @@
 use crate::reference::{floats, singles};
 use serde_json::Value;
 use wgpu_attention::check::{Bounds, compare};
-use wgpu_attention::{
-    alibi_slopes, cpu,
-    layers::{
-        AdditiveInputs, AdditiveShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable,
-        TableRows, sinusoidal,
-    },
+use wgpu_attention::layers::{
+    AdditiveInputs, AdditiveShape, RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows,
+    sinusoidal,
 };
+use wgpu_attention::{alibi_slopes, cpu};
 
 fn cases(kind: &str) -> Vec<Value> {
     let all: Value = serde_json::from_str(include_str!("reference/encodings.json")).unwrap();

@@ -1,13 +1,11 @@
 //! The reference's layers agree with PyTorch's modules, and refuse what those could not be.
 
 use crate::common::layer_cases::cases;
-use wgpu_attention::{
-    BroadcastLayout, CuSeqlens, Error, cpu,
-    layers::{
-        LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, SelfAttentionInputs,
-        SelfAttentionWeights,
-    },
+use wgpu_attention::layers::{
+    LayerMask, MultiHeadInputs, MultiHeadShape, MultiHeadWeights, SelfAttentionInputs,
+    SelfAttentionWeights,
 };
+use wgpu_attention::{BroadcastLayout, CuSeqlens, Error, cpu};
 
 fn check(name: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{name}");

@@ -5,10 +5,10 @@ use crate::replay::assert_covers_its_problem;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
+use wgpu_attention::internal::{Pages, Tensor, View};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
     ElementType, Kernel, Layout, PagedKeys, Plan, Problem, SegmentLayout, Strides,
-    internal::{Pages, Tensor, View},
 };
 
 /// Outputs need not be contiguous, only free of overlap.

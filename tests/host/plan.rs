@@ -1,10 +1,10 @@
 //! HOW: which kernel and shaders a plan picks, and what it says of them.
 
 use crate::replay::assert_covers_its_problem;
+use wgpu_attention::internal::{Entry, Storage, Tensor};
 use wgpu_attention::{
     AlibiLayout, Align, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities,
     ElementType, Error, Kernel, Layout, Matrices, Plan, Problem, SegmentLayout,
-    internal::{Entry, Storage, Tensor},
 };
 
 pub(crate) const PORTABLE: Capabilities = Capabilities::PORTABLE;

@@ -2,11 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use wgpu_attention::{
-    Error, PresentKeys,
-    cache::{PagedCacheShape, PagedSequence},
-    internal::{CopyRange, PagePool, SequenceRow},
-};
+use wgpu_attention::cache::{PagedCacheShape, PagedSequence};
+use wgpu_attention::internal::{CopyRange, PagePool, SequenceRow};
+use wgpu_attention::{Error, PresentKeys};
 
 const PAGE_LEN: usize = 16;
 const PAGES: usize = 12;

@@ -3,13 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
-use wgpu_attention::{
-    ElementType, Kernel, Plan, Problem,
-    internal::{
-        Band, Bound, Constant, Dispatch, Entry, JoinParams, Params, SequenceParams, Tensor, View,
-        ViewParams, assemble, bindings,
-    },
+use wgpu_attention::internal::{
+    Band, Bound, Constant, Dispatch, Entry, JoinParams, Params, SequenceParams, Tensor, View,
+    ViewParams, assemble, bindings,
 };
+use wgpu_attention::{ElementType, Kernel, Plan, Problem};
 
 /// A query, as the whole problem counts: with `cu_seqlens`, from the first sequence on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -558,7 +556,7 @@ fn per_word(p: &Problem, tensor: Tensor) -> u32 {
         Tensor::Mask => 32,
         Tensor::Query | Tensor::Key | Tensor::Value | Tensor::Out => match p.element {
             ElementType::F32 => 1,
-            ElementType::F16 | ElementType::Bf16 => 2,
+            _ => 2,
         },
         _ => 1,
     }

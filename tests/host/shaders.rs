@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
+use wgpu_attention::internal::{Entry, Tiles, Variant, assemble, bindings};
+use wgpu_attention::layers::{
+    HeadWeights, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
+    SelfAttentionPlan, SelfAttentionShape,
+};
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, ElementType,
     Kernel, Layout, Matrices, PagedKeys, Plan, Problem, SegmentLayout, Strides,
-    internal::{Entry, Tiles, Variant, assemble, bindings},
-    layers::{
-        HeadWeights, LinearPlan, LinearShape, MultiHeadPlan, MultiHeadShape, MultiHeadWeights,
-        SelfAttentionPlan, SelfAttentionShape,
-    },
 };
 
 /// A shader that some plan asks for.

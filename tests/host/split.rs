@@ -2,10 +2,10 @@
 
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
+use wgpu_attention::internal::{Entry, Params, Tensor};
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
     ElementType, Kernel, Layout, Plan, Problem,
-    internal::{Entry, Params, Tensor},
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {

@@ -1,9 +1,9 @@
 //! How elements are loaded and stored: one, two or four at a time.
 
 use crate::plan::{PORTABLE, ordinary, planned, planned_as};
+use wgpu_attention::internal::{Entry, Storage, Tensor};
 use wgpu_attention::{
     AttentionShape, BroadcastLayout, Capabilities, ElementType, Kernel, Layout, Strides,
-    internal::{Entry, Storage, Tensor},
 };
 
 #[test]

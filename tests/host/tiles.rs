@@ -1,7 +1,8 @@
 //! How large tiles are, and what a device needs to have for them.
 
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
-use wgpu_attention::{AttentionShape, Capabilities, Error, Kernel, internal::Tiles};
+use wgpu_attention::internal::Tiles;
+use wgpu_attention::{AttentionShape, Capabilities, Error, Kernel};
 
 fn tiles(shape: &AttentionShape, kernel: Kernel, workgroup_memory: u32) -> Result<Tiles, Error> {
     let device = Capabilities { workgroup_memory, ..PORTABLE };

@@ -6,10 +6,8 @@ use crate::adapter::Machine;
 use crate::failure::Failure;
 use crate::rope::table;
 use crate::tensors::Tensors;
-use wgpu_attention::{
-    CuSeqlens, Element, Layout,
-    layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows},
-};
+use wgpu_attention::layers::{RotaryInputs, RotaryPairs, RotaryShape, RotaryTable, TableRows};
+use wgpu_attention::{CuSeqlens, Element, Layout};
 
 /// The angles, and where what they rotate lies.
 #[derive(Debug)]

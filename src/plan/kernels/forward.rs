@@ -1,4 +1,5 @@
-//! The fused kernels: over all keys of a row, or over parts of them that another kernel merges (split-KV).
+//! The fused kernels: over all keys of a row, or over parts of them that another kernel merges
+//! (split-KV).
 
 use super::super::dispatch::Dispatch;
 use super::super::params::Params;
@@ -23,7 +24,8 @@ pub(in crate::plan) fn fused(
     call.packed_into(Tensor::Out, storage::input(part, capabilities), capabilities)
 }
 
-/// The same for each of `splits` parts of each of `chunks` of the keys; then one kernel that merges the results.
+/// The same for each of `splits` parts of each of `chunks` of the keys; then one kernel that merges
+/// the results.
 pub(in crate::plan) fn split(
     part: &Problem,
     tiles: &Tiles,
@@ -93,7 +95,8 @@ fn combine(
 
 pub(crate) const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
 
-/// What is known of each row once all of its keys are: the maximum and sum where the weights will be made of them, else lse.
+/// What is known of each row once all of its keys are: the maximum and sum where the weights will
+/// be made of them, else lse.
 fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {
     match part.stores_weights() {
         true => call.writes_sums((Tensor::Sums, dense(part, 2))),
@@ -101,7 +104,8 @@ fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {
     }
 }
 
-/// The kernel that goes through keys a tile at a time, in `splits` workgroups for each tile of rows.
+/// The kernel that goes through keys a tile at a time, in `splits` workgroups for each tile of
+/// rows.
 fn over_keys(
     part: &Problem,
     tiles: &Tiles,

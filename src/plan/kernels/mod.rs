@@ -19,7 +19,8 @@ use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 use crate::tensor::{Format, Spec, Tensor};
 
-/// A dispatch of one of attention's kernels in the making: what it binds, and what it is told of that.
+/// A dispatch of one of attention's kernels in the making: what it binds, and what it is told of
+/// that.
 pub(crate) struct Call<'a> {
     part: &'a Problem,
     bindings: Bindings<'a>,

@@ -10,8 +10,8 @@ use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 use crate::tensor::Tensor;
 
-/// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand in
-/// the caller's buffer or in the workspace.
+/// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand
+/// in the caller's buffer or in the workspace.
 pub(in crate::plan) fn three_stage(
     part: &Problem,
     tiles: &ProductTiles,
