@@ -87,7 +87,8 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn new(gpu: &'a Gpu, case: &Case, tensors: &Tensors) -> Self {
-        let operator = gpu.operator(&case.options).unwrap_or_else(|error| panic!("{error}"));
+        let operator =
+            gpu.attention_operator(&case.options).unwrap_or_else(|error| panic!("{error}"));
         let upload = |contents: &[u8]| {
             gpu.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
                 label: None,

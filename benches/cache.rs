@@ -50,7 +50,7 @@ impl Times {
         let gpu = Gpu::open_blocking(&GpuOptions::default())?;
         let options =
             AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
-        let attention = gpu.operator(&options)?;
+        let attention = gpu.attention_operator(&options)?;
         Ok(Self { gpu, attention })
     }
 

@@ -15,7 +15,8 @@ fn encode(criterion: &mut Criterion) {
 
 fn time(criterion: &mut Criterion) -> Result<(), Error> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;
-    let operator = gpu.operator(&AttentionOptions { causal: true, ..Default::default() })?;
+    let operator =
+        gpu.attention_operator(&AttentionOptions { causal: true, ..Default::default() })?;
     let grouped =
         |q_len| AttentionShape { num_kv_heads: 8, q_len, ..AttentionShape::new(1, 32, 4096, 128) };
     for (name, shape) in [("prefill", grouped(512)), ("decode", grouped(1))] {

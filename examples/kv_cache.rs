@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The last query stands beside the last key of the cache.
     let options =
         AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
-    let attention = gpu.operator(&options)?;
+    let attention = gpu.attention_operator(&options)?;
     let shape = KvCacheShape {
         num_kv_heads: NUM_KV_HEADS,
         capacity: LEN,

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Once per device: what its operators share. Once per model: an operator. Once per shape, or per step, as it is cheap: a plan.
     let options = AttentionOptions { causal: true, ..AttentionOptions::default() };
-    let attention = Gpu::from_device(&device, &queue).operator(&options)?;
+    let attention = Gpu::from_device(&device, &queue).attention_operator(&options)?;
     let [batch, num_heads, len, head_dim] = SHAPE;
     let shape = AttentionShape::new(batch, num_heads, len, head_dim);
     let plan = attention.plan(&shape)?;

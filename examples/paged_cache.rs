@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", gpu.adapter_info().name);
     let options =
         AttentionOptions { causal: true, align: Align::BottomRight, ..Default::default() };
-    let attention = gpu.operator(&options)?;
+    let attention = gpu.attention_operator(&options)?;
     // A capacity of 512 tokens in all: 32 pages of 16.
     let shape = PagedCacheShape {
         num_kv_heads: NUM_KV_HEADS,

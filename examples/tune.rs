@@ -11,7 +11,7 @@ const HEAD_DIM: usize = 128;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open_blocking(&GpuOptions::default())?;
-    let attention = gpu.operator(&AttentionOptions::default())?;
+    let attention = gpu.attention_operator(&AttentionOptions::default())?;
     let shape = AttentionShape::new(1, NUM_HEADS, LEN, HEAD_DIM);
     let wave = |step: f32| {
         let elements = NUM_HEADS * LEN * HEAD_DIM;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("\nWhat another run may learn at once:\n{}", attention.tuning());
 
     // As such a run does.
-    let later = gpu.operator(&AttentionOptions::default())?;
+    let later = gpu.attention_operator(&AttentionOptions::default())?;
     later.learn(&attention.tuning().to_string().parse()?);
     println!("{}", later.plan(&shape)?);
     let is_kept = later.plan(&shape)?.tuned;

@@ -229,7 +229,7 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Attention::new`].
-    pub fn operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
+    pub fn attention_operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
         Attention::from_context(self.context.clone(), options)
     }
 
@@ -245,7 +245,7 @@ impl Gpu {
         inputs: &Inputs<'_, T>,
         kernel: Option<Kernel>,
     ) -> Result<Outputs<T, f32>, Error> {
-        let operator = self.operator(options)?;
+        let operator = self.attention_operator(options)?;
         let plan = operator.plan_kernel(shape, kernel)?;
         inputs.validate(&plan.problem)?;
         let call = (&operator, &plan.program);

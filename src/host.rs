@@ -47,7 +47,7 @@ impl Gpu {
     /// # use wgpu_attention::{Attention, AttentionOptions, Error, Gpu, wgpu, cache::{KvCache, KvCacheShape}};
     /// # fn make(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(Attention, KvCache), Error> {
     /// let gpu = Gpu::from_device(device, queue);
-    /// let attention = gpu.operator(&AttentionOptions::default())?;
+    /// let attention = gpu.attention_operator(&AttentionOptions::default())?;
     /// let shape = KvCacheShape {
     ///     num_kv_heads: 8,
     ///     capacity: 4096,

@@ -22,7 +22,7 @@
 //! Recorded into your own encoder, for an application that has a device already: [`Attention`] with
 //! `plan` and `encode`, or `bind` and [`Call::record`] for a pass of yours; see
 //! `examples/own_encoder.rs`. Make one [`Gpu::from_device`] for your device and every operator and
-//! cache from it ([`Gpu::operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and
+//! cache from it ([`Gpu::attention_operator`], [`Gpu::kv_cache`] and so on): they share pipelines, tuning and
 //! workspace. `Attention::new(&device, &queue, ..)` and its like make operators that share nothing.
 //!
 //! An application that passes its own device needs wgpu 30, the same as [`wgpu`] here.

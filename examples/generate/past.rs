@@ -91,7 +91,7 @@ impl Past {
             }
         };
         Ok(Self {
-            attention: gpu.operator(&options)?,
+            attention: gpu.attention_operator(&options)?,
             rotary: gpu.rotary_operator(),
             tables: [input(gpu.device(), &cos), input(gpu.device(), &sin)],
             kept,

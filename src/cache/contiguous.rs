@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
 /// let options = AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
-/// let attention = gpu.operator(&options)?;
+/// let attention = gpu.attention_operator(&options)?;
 /// cache.append(encoder, &CacheTokens::new(key, value, 1))?;
 /// let plan = attention.plan(&cache.shape(num_heads, 1))?;
 /// attention.encode(encoder, &plan, &cache.buffers(query, out))?;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// # let [query, key, value, out] = buffers;
 /// # let num_heads = 8;
 /// let options = AttentionOptions { causal: true, align: Align::BottomRight, ..AttentionOptions::default() };
-/// let attention = gpu.operator(&options)?;
+/// let attention = gpu.attention_operator(&options)?;
 /// cache.append(encoder, sequences, &CacheTokens::new(key, value, 1))?;
 /// let batch = cache.batch(encoder, sequences)?;
 /// let plan = attention.plan(&batch.shape(num_heads, 1))?;

@@ -85,7 +85,7 @@ fn run<T: Element>(
                 element: T::TYPE,
                 ..AttentionShape::new(batch, NUM_HEADS, Q_LEN, dims[0])
             };
-            let plan = gpu.operator(&options())?.plan(&shape)?;
+            let plan = gpu.attention_operator(&options())?.plan(&shape)?;
             Ok(Route { kernel, steps: plan.variants(), dispatches: plan.dispatches().len() })
         }
     };
@@ -222,7 +222,7 @@ impl<T: Element> Story<T> {
         shape: &AttentionShape,
         buffers: &AttentionBuffers<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let attention = gpu.operator(&options())?;
+        let attention = gpu.attention_operator(&options())?;
         attention.encode(&mut encoder, &attention.plan(shape)?, buffers)?;
         let buffers = [buffers.out.buffer];
         let found = download(gpu.device(), gpu.queue(), encoder, &buffers);

@@ -126,7 +126,7 @@ impl Story<'_> {
         });
         let mut cache = gpu.kv_cache(&shape, rotary).unwrap();
         cache.prepare_blocking().unwrap();
-        let attention = gpu.operator(&OPTIONS).unwrap();
+        let attention = gpu.attention_operator(&OPTIONS).unwrap();
         let totals = self.totals();
         let mut sequences = Vec::new();
         let mut expected = Vec::new();

@@ -61,7 +61,7 @@ impl World {
         let step = cache.bind_append(&CacheTokens::new(&now[0], &now[1], 1)).unwrap();
         let queries = numbers(7, BATCH * NUM_HEADS * DIM);
         let (query, out) = (upload(&app, &queries), app.output(queries.len()));
-        let attention = gpu.operator(&OPTIONS).unwrap();
+        let attention = gpu.attention_operator(&OPTIONS).unwrap();
         let plan = attention.plan(&cache.step_shape(NUM_HEADS, 1)).unwrap();
         let attend = attention.bind(&plan, &cache.step_buffers(&query, &out)).unwrap();
         let sequences = Default::default();

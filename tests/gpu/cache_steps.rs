@@ -92,7 +92,7 @@ fn replay<T: Element>(gpu: &Gpu) {
     let [turned, out, planned_out] = [(); 3].map(|()| app.output(LEN));
     let tokens = CacheTokens::new(key, value, 1);
 
-    let attention = gpu.operator(&OPTIONS).unwrap();
+    let attention = gpu.attention_operator(&OPTIONS).unwrap();
     let rotary = Rotary::new(&app.device, &app.queue);
     let rows = TableRows::Last { rows: SHAPE.capacity };
     let shape = RotaryShape::new(SHAPE.batch, NUM_HEADS, 1, SHAPE.head_dim);

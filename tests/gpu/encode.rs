@@ -107,7 +107,7 @@ fn a_thousand_calls_in_one_encoder_each_see_their_own_parameters() {
         let place = Strides { offset: n * 8, batch: 0, head: 0, row: 8 };
         let case = call(n);
         let shape = AttentionShape { out: Layout::Strided(place), ..case.shape };
-        let operator = gpu.operator(&case.options).unwrap();
+        let operator = gpu.attention_operator(&case.options).unwrap();
         let plan = operator.plan(&shape).unwrap();
         let buffers = AttentionBuffers::new(&query, &key, &value, &out);
         operator.encode(&mut encoder, &plan, &buffers).unwrap();

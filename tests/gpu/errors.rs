@@ -32,14 +32,14 @@ fn operators_refuse_options_that_no_shape_makes_valid() {
             "align: expected an offset within 2^30 of 0, found 2147483648",
         ),
     ] {
-        assert_eq!(text(gpu().operator(&options)), expected);
+        assert_eq!(text(gpu().attention_operator(&options)), expected);
         assert_eq!(text(Attention::new(gpu().device(), gpu().queue(), &options)), expected);
     }
 }
 
 #[test]
 fn plans_refuse_shapes_that_cannot_be() {
-    let operator = gpu().operator(&PLAIN).unwrap();
+    let operator = gpu().attention_operator(&PLAIN).unwrap();
     let good = AttentionShape::new(1, 4, 8, 8);
     let stored = AttentionShape { weights: Some(Layout::Bhsd), ..good.clone() };
     for (shape, kernel, expected) in [
@@ -107,7 +107,7 @@ fn plans_say_what_the_device_lacks() {
             "this device's workgroups along one axis of a dispatch: expected at least 3, found 1",
         ),
     ] {
-        let operator = gpu().masked(&capabilities).operator(&PLAIN).unwrap();
+        let operator = gpu().masked(&capabilities).attention_operator(&PLAIN).unwrap();
         let error = operator.plan(&good);
         assert!(error.as_ref().is_err_and(|error| !error.is_invalid()), "{capabilities:?}");
         assert_eq!(text(error), expected);
@@ -173,7 +173,7 @@ fn options_that_count_from_the_first_key_are_refused_for_the_shapes_of_caches() 
         AttentionOptions { window_right: Some(3), ..PLAIN },
     ];
     let plan = |shape: &AttentionShape, options: &AttentionOptions| {
-        gpu().operator(options).unwrap().plan(shape)
+        gpu().attention_operator(options).unwrap().plan(shape)
     };
     let says = "align: expected Align::BottomRight, as the queries are the last tokens of a cache, found Align::TopLeft";
     for shape in shapes {

@@ -67,7 +67,7 @@ fn few_queries_share_as_many_keys_as_there_are() {
     for q_len in [1, 7] {
         let shape = AttentionShape { num_kv_heads: 1, ..shape(1, 3, q_len, 900, 8) };
         let case = with_lens(shape, options, &[900, 0, 40, 331, 1, 6]);
-        let plan = gpu().operator(&options).unwrap().plan(&case.shape).unwrap();
+        let plan = gpu().attention_operator(&options).unwrap().plan(&case.shape).unwrap();
         assert_eq!(plan.kernel, Kernel::Decode);
         case.check();
     }
@@ -89,7 +89,8 @@ fn calls_that_are_cut_find_their_lengths() {
         for (q_len, kernel) in [(5, Kernel::Decode), (5, Kernel::Forward), (300, Kernel::Forward)] {
             let shape = AttentionShape { lse: None, ..shape(1, 2, q_len, 400, 3) };
             let case = with_lens(shape, options, &[400, 0, 131, 290, 7]);
-            let plan = gpu.operator(&options).unwrap().plan_kernel(&case.shape, Some(kernel));
+            let plan =
+                gpu.attention_operator(&options).unwrap().plan_kernel(&case.shape, Some(kernel));
             assert!(plan.unwrap().dispatches().len() > 1);
             let found = case.run(&gpu, Some(kernel));
             case.compare("cut", &found, &case.expected(), &Bounds::F32);

@@ -18,7 +18,7 @@ use wgpu_attention::{
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
 fn dispatches(gpu: &Gpu, case: &Case, kernel: Kernel) -> usize {
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
     // Small tensors that are joined first are no part.
     plan.dispatches().iter().filter(|dispatch| dispatch.variant.entry != Entry::Join).count()
@@ -230,7 +230,7 @@ fn a_pool_of_which_a_head_is_larger_than_a_binding_is_refused_where_it_is_made()
     let mut encoder = app.encoder();
     cache.append(&mut encoder, &[sequence], &CacheTokens::new(&key, &value, 16)).unwrap();
     let batch = cache.batch(&mut encoder, &[sequence]).unwrap();
-    let attention = few.operator(&PLAIN).unwrap();
+    let attention = few.attention_operator(&PLAIN).unwrap();
     let plan = attention.plan(&batch.shape(3, 1)).unwrap();
     attention.encode(&mut encoder, &plan, &batch.buffers(&query, &out)).unwrap();
     app.submit(encoder);
@@ -265,7 +265,7 @@ fn bindings_that_do_not_fit_are_refused_when_planned() {
             .request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
         let (device, queue) = pollster::block_on(opened).unwrap();
         let gpu = Gpu::from_device(&device, &queue);
-        let refused = text(gpu.operator(&PLAIN).unwrap().plan(&shape));
+        let refused = text(gpu.attention_operator(&PLAIN).unwrap().plan(&shape));
         assert_eq!(refused, format!("this device's {says}"));
         let linear = gpu.linear_operator().plan(&LinearShape::new(3, 8, 8));
         assert_eq!(text(linear), format!("this device's {says}"));

@@ -80,7 +80,7 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
     let (device, queue) = (&app.device, &app.queue);
     let buffer = || app.output(1 << 14);
     let (compiled, fresh) =
-        (gpu.operator(&PLAIN).unwrap(), Attention::new(device, queue, &PLAIN).unwrap());
+        (gpu.attention_operator(&PLAIN).unwrap(), Attention::new(device, queue, &PLAIN).unwrap());
     let plan = |kernel| compiled.plan_kernel(&case().shape, Some(kernel)).unwrap();
     let plans = Kernel::PORTABLE.map(plan);
     plans.iter().for_each(|plan| compiled.prepare_blocking(plan).unwrap());
@@ -123,7 +123,7 @@ fn all_that_is_asked_of_a_lost_device_says_that_it_is_lost() {
         }
     }
     assert!(says_so(Attention::new(device, queue, &PLAIN)));
-    assert!(says_so(gpu.operator(&PLAIN)));
+    assert!(says_so(gpu.attention_operator(&PLAIN)));
     assert!(says_so(KvCache::new(device, queue, &cache, None)));
     assert!(says_so(PagedKvCache::new(device, queue, &paged, None)));
     let mut encoder = app.encoder();
@@ -163,7 +163,7 @@ fn a_check_on_a_lost_device_is_an_error_and_finds_no_kernel_wrong() {
 fn a_device_lost_while_tiles_are_timed_teaches_nothing() {
     let app = App::open();
     let gpu = Gpu::from_device(&app.device, &app.queue);
-    let attention = gpu.operator(&PLAIN).unwrap();
+    let attention = gpu.attention_operator(&PLAIN).unwrap();
     let shape = AttentionShape::new(1, 2, 300, 32);
     let buffers = [(); 4].map(|()| app.output(2 * 300 * 32));
     let [query, key, value, out] = &buffers;

@@ -355,14 +355,14 @@ fn leaks_are_found() {
 #[test]
 fn what_matrices_cannot_take_is_refused_by_name() {
     let refused = |shape: &AttentionShape, expected: &str| {
-        let operator = gpu().operator(&PLAIN).unwrap();
+        let operator = gpu().attention_operator(&PLAIN).unwrap();
         let error = operator.plan_kernel(shape, Some(Kernel::ForwardMatrix)).unwrap_err();
         assert!(error.is_invalid() && error.to_string().contains(expected), "{error}");
     };
     refused(&small(2, 9, 9), "elements of f16, found forward-matrix of f32");
     let f16 = AttentionShape { element: ElementType::F16, ..small(2, 9, 9) };
     refused(&AttentionShape { weights: Some(Layout::Bhsd), ..f16.clone() }, "three-stage");
-    let operator = gpu().masked(&Capabilities::PORTABLE).operator(&PLAIN).unwrap();
+    let operator = gpu().masked(&Capabilities::PORTABLE).attention_operator(&PLAIN).unwrap();
     let error = operator.plan_kernel(&f16, Some(Kernel::ForwardMatrix)).unwrap_err();
     assert!(error.to_string().contains("cooperative matrices: expected"), "{error}");
 }

@@ -124,7 +124,7 @@ fn threads_share_a_device() {
 #[test]
 fn pipelines_do_not_grow_with_sizes_and_values() {
     let gpu = fresh();
-    let operator = gpu.operator(&CAUSAL).unwrap();
+    let operator = gpu.attention_operator(&CAUSAL).unwrap();
     let run = |batch: usize, heads: usize, len: usize| {
         let case = Case::new(shape(batch, heads, len, len + heads, 8), CAUSAL, len as u64);
         case.check_on(&gpu);
@@ -144,7 +144,7 @@ fn pipelines_do_not_grow_with_sizes_and_values() {
 fn prepare_compiles_what_encode_will_use() {
     let gpu = fresh();
     let case = case();
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     assert_eq!(operator.footprint().pipelines, 0);
     let plan = operator.plan_kernel(&case.shape, Some(Kernel::ThreeStage)).unwrap();
     operator.prepare_blocking(&plan).unwrap();

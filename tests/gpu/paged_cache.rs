@@ -167,7 +167,7 @@ impl World {
         let query = upload(&self.app, &queries);
         let out = upload(&self.app, &vec![T::from_f64(9.0); batch * rows * value_dim]);
         let handles: Vec<_> = self.sequences.iter().map(|sequence| sequence.handle).collect();
-        let attention = self.gpu.operator(options).unwrap();
+        let attention = self.gpu.attention_operator(options).unwrap();
         let mut encoder = self.app.encoder();
         let step = self.cache.batch(&mut encoder, &handles).unwrap();
         let plan = attention.plan(&step.shape(NUM_HEADS, q_len)).unwrap();
@@ -352,7 +352,7 @@ fn batches_of_one_encoder_keep_their_own_tables() {
     world.join();
     world.grow::<f32>(&[1], &[20]).unwrap();
     let [first, second] = [0, 1].map(|at| world.sequences[at].handle);
-    let attention = world.gpu.operator(&OPTIONS).unwrap();
+    let attention = world.gpu.attention_operator(&OPTIONS).unwrap();
     let query = world.app.buffer(&numbers(3, NUM_HEADS * 8));
     let run = |together: bool| {
         let outs = [(); 2].map(|()| world.app.output(NUM_HEADS * 8));
@@ -412,14 +412,19 @@ fn a_sequence_goes_on_in_few_pages_where_attention_has_a_window() {
             Some("align: expected BottomRight, as keys were evicted, found Offset(279)".to_owned()),
         ),
     ] {
-        let planned = world.gpu.operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, 1));
+        let planned =
+            world.gpu.attention_operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, 1));
         match (planned, says) {
             (Ok(_), None) => {}
             (Err(error), Some(says)) => assert!(error.to_string().starts_with(&says), "{error}"),
             (planned, says) => panic!("{:?}, not {says:?}", planned.map(|_| ())),
         }
     }
-    let more = world.gpu.operator(&options).unwrap().plan(&batch.shape(NUM_HEADS, kept.last + 1));
+    let more = world
+        .gpu
+        .attention_operator(&options)
+        .unwrap()
+        .plan(&batch.shape(NUM_HEADS, kept.last + 1));
     let more = more.unwrap_err().to_string();
     assert!(more.starts_with("window_left: expected at most none, of fewer queries"), "{more}");
 }

@@ -124,7 +124,7 @@ fn a_sink_counts_once_whatever_the_call_is_cut_into() {
         case.check();
         let small = Capabilities { binding_size: 8 << 10, ..*gpu().capabilities() };
         let small = gpu().masked(&small);
-        let operator = small.operator(&case.options).unwrap();
+        let operator = small.attention_operator(&case.options).unwrap();
         for kernel in [Kernel::Forward, Kernel::ForwardWide, Kernel::Decode] {
             let plan = operator.plan_kernel(&case.shape, Some(kernel)).unwrap();
             assert!(plan.dispatches().len() > 8, "{plan}");

@@ -22,7 +22,7 @@ pub(crate) fn fresh() -> Gpu {
 }
 
 fn plan(gpu: &Gpu, case: &Case) -> Plan {
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     operator.plan_kernel(&case.shape, Some(Kernel::ThreeStage)).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn threads_that_prepare_one_plan_compile_each_variant_once() {
     let plan = plan(&gpu, &case);
     let variants: HashSet<&Variant> = plan.dispatches().iter().map(|one| &one.variant).collect();
     assert!(variants.len() >= 3, "{plan}");
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| operator.prepare_blocking(&plan).unwrap());
@@ -47,7 +47,7 @@ fn threads_that_prepare_one_plan_compile_each_variant_once() {
 fn of_shaders_compiled_together_the_broken_one_is_named() {
     let case = case();
     let gpu = fresh().broken("fn softmax(", "fn softmax(nonsense");
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     let plan = plan(&gpu, &case);
     for _ in 0..2 {
         match operator.prepare_blocking(&plan) {
@@ -66,7 +66,8 @@ fn of_shaders_compiled_together_the_broken_one_is_named() {
 fn lower_limits_and_other_texts_share_what_is_the_same() {
     let (gpu, case) = (fresh(), case());
     let weights = |gpu: &Gpu| case.run(gpu, Some(Kernel::ThreeStage)).weights;
-    let pipelines = |gpu: &Gpu| gpu.operator(&case.options).unwrap().footprint().pipelines;
+    let pipelines =
+        |gpu: &Gpu| gpu.attention_operator(&case.options).unwrap().footprint().pipelines;
     let all = plan(&gpu, &case).variants().len();
     let broken = gpu.broken("- finish.m) * finish", "- finish.m) * 1.01 * finish");
     let wrong = weights(&broken);
@@ -89,7 +90,7 @@ fn pipelines_of_an_earlier_run_give_the_same_bits() {
     let expected = case.run(&cold, None);
     let data = cold.pipeline_cache_data().unwrap();
     let warm = cold.with_pipeline_cache(&data).unwrap();
-    assert_eq!(warm.operator(&case.options).unwrap().footprint().pipelines, 0);
+    assert_eq!(warm.attention_operator(&case.options).unwrap().footprint().pipelines, 0);
     assert_eq!(case.run(&warm, None), expected);
     // And so it goes on.
     let again = warm.pipeline_cache_data().unwrap();
@@ -156,7 +157,7 @@ fn every_kind_of_plan_is_warmed_up() {
     let causal = AttentionOptions { causal: true, window_left: Some(20), ..PLAIN };
     let mut count = 0;
     for options in [PLAIN, causal] {
-        let operator = gpu().operator(&options).unwrap();
+        let operator = gpu().attention_operator(&options).unwrap();
         for shape in &shapes {
             for kernel in Kernel::ALL {
                 if let Ok(plan) = operator.plan_kernel(shape, Some(kernel)) {
@@ -178,7 +179,7 @@ fn workspace_is_given_back_and_made_anew() {
     let (gpu, case) = (fresh(), Case::new(shape(1, 2, 9, 20, 8), PLAIN, 1));
     let expected = case.run(&gpu, Some(Kernel::ThreeStage));
     let grown = gpu.footprint().workspace;
-    let operator = gpu.operator(&case.options).unwrap();
+    let operator = gpu.attention_operator(&case.options).unwrap();
     assert_eq!(grown, 2 * 9 * 20 * 4);
     gpu.release_workspace();
     assert_eq!((gpu.footprint().workspace, operator.footprint().workspace), (0, 0));

@@ -25,7 +25,7 @@ fn tuning(q_len: usize, head_dim: usize, tile: ForwardTile) -> Tuning {
 #[test]
 fn every_candidate_is_right_and_the_fastest_is_planned_with() {
     let gpu = gpu().masked(gpu().capabilities());
-    let attention = gpu.operator(&CAUSAL).unwrap();
+    let attention = gpu.attention_operator(&CAUSAL).unwrap();
     for (q_len, kv_len, head_dim) in [(300, 290, 16), (3, 600, 20)] {
         let shape = shape(1, 2, q_len, kv_len, head_dim);
         let before = attention.plan(&shape).unwrap();
@@ -69,7 +69,7 @@ fn every_candidate_is_right_and_the_fastest_is_planned_with() {
 /// The device with tiles that are loaded ahead, and a call that they are for.
 fn loaded_ahead(gpu: Gpu) -> (Gpu, Case) {
     let tile = ForwardTile { threads: 32, rows_each: 1, keys_each: 2, ahead: true };
-    gpu.operator(&PLAIN).unwrap().learn(&tuning(70, 10, tile));
+    gpu.attention_operator(&PLAIN).unwrap().learn(&tuning(70, 10, tile));
     let mut case = Case::new(shape(1, 2, 70, 150, 10), CAUSAL, 1);
     // A value that is not finite is noted ahead of its tile.
     case.tensors.value[60 * 10] = f32::INFINITY;
@@ -82,7 +82,7 @@ fn tiles_loaded_ahead_are_right_in_every_band() {
     let (gpu, mut case) = loaded_ahead(gpu().masked(gpu().capabilities()));
     for options in [PLAIN, CAUSAL, window] {
         case.options = options;
-        let plan = gpu.operator(&options).unwrap().plan(&case.shape).unwrap();
+        let plan = gpu.attention_operator(&options).unwrap().plan(&case.shape).unwrap();
         assert!(plan.tiles.forward_tile().is_some_and(|tile| tile.ahead), "{plan}");
         case.check_on(&gpu);
     }

@@ -58,7 +58,7 @@ fn gaps_stay<T: Element + PartialEq>(gpu: &Gpu, kernel: Kernel) {
     let inputs = Inputs { query: &query, key: &key, value: &value, ..Inputs::default() };
     let expected = cpu::attention(&shape, &options, &inputs).unwrap().out;
 
-    let operator = gpu.operator(&options).unwrap();
+    let operator = gpu.attention_operator(&options).unwrap();
     let plan = operator.plan_kernel(&shape, Some(kernel)).unwrap();
     let sevens = vec![T::from_f64(7.0); expected.len() + 5];
     let out = upload(gpu, &sevens);

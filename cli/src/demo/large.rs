@@ -24,7 +24,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> Result<(), Failure>
     let inputs = Inputs { query: &query, key: &key, value: &value, ..Inputs::default() };
     writeln!(out, "Causal attention, 8 heads, {len} queries and keys of 64 elements:")?;
     if let Some(gpu) = &machine.gpu {
-        for line in gpu.operator(&options)?.plan(&shape)?.to_string().lines() {
+        for line in gpu.attention_operator(&options)?.plan(&shape)?.to_string().lines() {
             writeln!(out, "  {line}")?;
         }
     }

@@ -52,7 +52,8 @@ fn attend<T: Element>(args: &RunArgs, tensors: &Tensors, start: Instant) -> Resu
     }
     let inputs = [tensors.require("q")?, tensors.require("k")?, tensors.require("v")?];
     job.finish(&inputs, &outputs, &[], |gpu: &Gpu| {
-        let plan = gpu.operator(&request.options).and_then(|call| call.plan(&request.shape));
+        let plan =
+            gpu.attention_operator(&request.options).and_then(|call| call.plan(&request.shape));
         Some(plan.ok()?.kernel.name())
     })
 }

@@ -60,7 +60,7 @@ fn new<'g, T: Element>(
     copies: usize,
     tunes: bool,
 ) -> Result<Workload<'g>, Error> {
-    let operator = gpu.operator(options)?;
+    let operator = gpu.attention_operator(options)?;
     let mut plan = operator.plan_kernel(shape, kernel)?;
     let tensors = Tensors::<T>::new(&plan.problem);
     let given = |name, tensor: &[T]| upload(gpu.device(), name, bytemuck::cast_slice(tensor));
