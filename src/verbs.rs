@@ -1,23 +1,23 @@
-//! RECORD: what every operator does with a plan, written once: `prepare`, `warm_up`, `bind`,
-//! `encode`.
+//! RECORD: the methods that all operators and plans share, written by `verbs!`. `one_shot!` writes
+//! calls from slices.
 //!
-//! An operator has a `context`, its plan a `program`; [`Operator`] says what is of one operator
-//! alone.
+//! `verbs!` needs a field `context` in the operator and a field `program` in the plan. [`Operator`]
+//! holds what differs between operators.
 
 use crate::buffer::BufferRange;
 use crate::error::Error;
 use crate::tensor::Tensor;
 
-/// What the verbs have to know of an operator.
+/// What differs between operators.
 pub(crate) trait Operator {
     type Plan;
 
-    /// Refuses a plan that another operator made, besides what capabilities tell.
+    /// Refuses a plan that another operator made. `bind` compares capabilities itself.
     fn check(&self, _plan: &Self::Plan) -> Result<(), Error> {
         Ok(())
     }
 
-    /// A tensor that the operator itself holds.
+    /// The operator's own buffer for a tensor, such as a weight.
     fn parameter(&self, _tensor: Tensor) -> Option<&wgpu::Buffer> {
         None
     }
@@ -25,7 +25,7 @@ pub(crate) trait Operator {
 
 /// The buffers of one call.
 pub(crate) trait Buffers<'a> {
-    /// Where one of the tensors lies, if it is given.
+    /// Where a tensor lies, if the caller gives it.
     fn get(&self, tensor: Tensor) -> Option<BufferRange<'a>>;
 }
 
@@ -107,16 +107,16 @@ macro_rules! verbs {
                 })
             }
 
-            /// What has been made on this operator's device so far: for those who watch that
-            /// nothing grows.
+            /// Counts of what has been made so far for this operator and all that share its device's
+            /// pipelines: repeated calls make nothing new.
             #[must_use]
             pub fn footprint(&self) -> crate::Footprint {
                 self.context.footprint()
             }
 
-            /// Gives back the workspace, which grows to what the largest call so far needed, of
-            /// this operator and of all that share it. A call that is bound already, or that the
-            /// GPU is still busy with, keeps its own until it is dropped and done.
+            /// Frees the workspace of this operator and of all that share it. It grows to what the
+            /// largest call needs. A call that is bound, or still running on the GPU, keeps its own
+            /// until it is dropped and done.
             pub fn release_workspace(&self) {
                 self.context.release_workspace();
             }
@@ -137,13 +137,13 @@ macro_rules! verbs {
                 &self.program.dispatches
             }
 
-            /// Bytes of the operator's own buffers.
+            /// Bytes of workspace that the plan needs.
             #[must_use]
             pub fn workspace(&self) -> u64 {
                 self.program.workspace()
             }
 
-            /// The device it was made for.
+            /// The capabilities of the device that the plan was made for.
             #[must_use]
             pub fn capabilities(&self) -> &crate::Capabilities {
                 &self.program.capabilities

@@ -1,12 +1,15 @@
-// Visibility of keys to a row, one bit a key: bit j of a word stands for key first_key + j. It is
-// decided from integers and bit patterns alone: compilers may assume that NaN and infinities do not
-// exist.
+// Which keys of a tile a row (one query of one head) sees. Bit j of a word is key first_key + j. A
+// tile has KEYS keys, at most 32. Shader compilers may assume that NaN and infinities do not exist,
+// so only integers and bit patterns are compared.
+//
+// The band: a query sees the keys from query + band_lower to query + band_upper. The first
+// params.kept keys of a sequence are kept: the lower end of the band does not hide them.
 // use params, sequence, rows, key_bits, mask_bits
 // needs HAS_BIAS, KEYS, aux, bias
 
-// Keys to go through in tiles: the first ones of a sequence, then those of a window. They have
-// places from `begin` to `end`. A place from `kept` on stands for the key that is `skipped` further
-// on.
+// The keys that a loop visits: the kept keys, then those of the band. Places number them without the
+// gap between, from begin up to, not including, end. Below `kept`, place and key are equal. From
+// `kept` on, the key is place + skipped.
 struct KeyRange {
     begin: u32,
     end: u32,
@@ -14,7 +17,7 @@ struct KeyRange {
     skipped: u32,
 }
 
-// The keys that any of these queries may see, as far as the band tells.
+// The keys that these queries may see by band, kept keys and length, in whole tiles.
 fn key_range(sequence: Sequence, first_query: u32, last_query: u32) -> KeyRange {
     let lower = u32(max(i32(first_query) + sequence.band_lower, 0)) / KEYS * KEYS;
     let upper = u32(max(min(i32(last_query) + sequence.band_upper + 1, i32(sequence.seen_len)), 0));
@@ -27,7 +30,7 @@ fn key_at(range: KeyRange, place: u32) -> u32 {
     return place + select(range.skipped, 0u, place < range.kept);
 }
 
-// The share of one of several workgroups in a range: whole tiles, evenly shared (split-KV).
+// The places of workgroup `split` of params.splits (split-KV), in whole tiles.
 fn share_of(range: KeyRange, split: u32) -> KeyRange {
     let tiles = (range.end + KEYS - 1u) / KEYS;
     let begin = tiles * split / params.splits * KEYS;
@@ -35,7 +38,7 @@ fn share_of(range: KeyRange, split: u32) -> KeyRange {
     return KeyRange(begin, min(end, range.end), range.kept, range.skipped);
 }
 
-// Whether every one of these queries sees every key of the tile.
+// True only if these queries see every key of the tile. It may miss such a tile.
 fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
     return !is_set(HAS_MASK) && !HAS_BIAS && !is_set(HAS_SEGMENTS) && last_key < sequence.seen_len
@@ -43,13 +46,14 @@ fn sees_whole_tile(sequence: Sequence, first_query: u32, last_query: u32, first_
         && i32(last_key) - i32(first_query) <= sequence.band_upper;
 }
 
-// Whether any of these queries may see a key of the tile, as far as the band tells.
+// False only if band and kept keys hide the whole tile from these queries.
 fn sees_some(sequence: Sequence, first_query: u32, last_query: u32, first_key: u32) -> bool {
     let last_key = first_key + KEYS - 1u;
     return (i32(last_key) - i32(first_query) >= sequence.band_lower || first_key < params.kept)
         && i32(first_key) - i32(last_query) <= sequence.band_upper;
 }
 
+// The keys of the tile that a row sees, one bit a key.
 fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let diagonal = i32(row.query) - i32(first_key);
     let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));

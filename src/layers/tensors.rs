@@ -1,4 +1,4 @@
-//! The tensors of a layer's call, listed once for its buffers and its slices.
+//! Declares the tensors of a layer once, for its GPU buffers and its slices.
 
 use crate::device::Capabilities;
 use crate::element::{Element, ElementType};
@@ -8,21 +8,21 @@ use crate::problem::{Data, check_inputs};
 use crate::tensor::{Format, Given, Tensor};
 use crate::view::View;
 
-/// A validated call of a layer without parameters.
+/// A call of a layer that holds no weights. Its shape has been checked.
 pub(crate) trait LayerProblem: Part + Clone {
-    /// Element type of the call's tensors.
+    /// The element type `T` of the call.
     fn element(&self) -> ElementType;
 
-    /// The tensors that a caller gives.
+    /// The tensors that a caller gives or may give, outputs among them.
     fn given(&self) -> Vec<Given>;
 
-    /// The dispatches on a device.
+    /// The program on a device: its tensors and dispatches.
     fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {
         capabilities.check_bindings()?;
         Program::new(capabilities, self.given(), fit(vec![self.clone()], capabilities)?)
     }
 
-    /// Compares the lengths of slices with what is needed.
+    /// Refuses slices that are missing, not wanted or of the wrong length.
     fn validate<'a, T: Element>(&self, inputs: &impl Slices<'a, T>) -> Result<(), Error> {
         check_inputs(self.element(), &self.given(), |tensor| inputs.get(tensor))
     }
@@ -30,13 +30,13 @@ pub(crate) trait LayerProblem: Part + Clone {
 
 /// The slices of a call.
 pub(crate) trait Slices<'a, T> {
-    /// One of the inputs, if it is given.
+    /// The slice of a tensor, if it is given.
     fn get(&self, tensor: Tensor) -> Option<Data<'a, T>>;
 }
 
 /// The tensors of a layer's buffers.
 pub(super) trait Tensors {
-    /// Each with its field, how it is stored, and whether it is written.
+    /// Each tensor with its field's name, how it is stored, and whether the call writes it.
     const LIST: &'static [(Tensor, &'static str, Format, bool)];
 
     /// The tensors that a caller gives, each where `view` says.
@@ -49,11 +49,12 @@ pub(super) trait Tensors {
     }
 }
 
-/// Writes the struct of a call's buffers and, where the layer has one, that of its slices; and says
-/// what each of them has for a [`Tensor`](crate::Tensor).
+/// Writes the struct of a layer's buffers and, if asked, that of its slices. Implements `Buffers` and
+/// `Tensors` for the first, `Slices` for the second.
 ///
-/// A line is a tensor, its field and its type: `T` is the shape's element type, and a `bool` is a
-/// bit on the GPU. Slices have no field for what is written alone. It needs the prelude.
+/// Each line is `Tensor => field: type`. The type is `T` (the shape's element type), `f32`, `u32`,
+/// `bool` (a bit on the GPU) or an `Option` of one. Tensors under `written` have no slice. The layers'
+/// prelude has to be imported.
 macro_rules! tensors {
     (
         $(#[$of_buffers:meta])* buffers $Buffers:ident;
@@ -84,7 +85,7 @@ macro_rules! tensors {
             )*
             $(
                 $(#[$write])*
-                #[doc = concat!(tensors!(@stored $to $($maybe)?), " Written.")]
+                #[doc = concat!(tensors!(@stored $to $($maybe)?), " The call writes it.")]
                 pub $output: tensors!(@buffer $to $($maybe)?),
             )*
         }
@@ -107,8 +108,9 @@ macro_rules! tensors {
         }
     };
 
-    // Types that hold a T are written out, field by field, before the struct is: derives see no
-    // macros.
+    // One arm for an optional field, one for a required field; the last arm writes the struct. A
+    // derive takes no field whose type is a macro's if the struct has type parameters, so these arms
+    // write the types first.
     (
         @inputs $head:tt [$($fields:tt)*]
         $(#[$doc:meta])* $tensor:ident => $field:ident: Option<$of:ident>, $($rest:tt)*
@@ -147,6 +149,7 @@ macro_rules! tensors {
                 tensor: Tensor,
             ) -> Option<Data<'a, tensors!(@element $($T)?)>> {
                 match tensor {
+                    // `Option::from` takes a slice and an option of one.
                     $(Tensor::$tensor => Option::from(self.$field).map($data),)*
                     _ => None,
                 }
@@ -171,9 +174,9 @@ macro_rules! tensors {
     (@format $word:ident) => { crate::tensor::Format::Words };
 
     (@stored Option $of:ident) => { tensors!(@stored $of) };
-    (@stored T) => { "Of the shape's element type." };
+    (@stored T) => { "Elements have the shape's element type." };
     (@stored bool) => { "Bits, lowest first, in u32 words." };
-    (@stored $word:ident) => { concat!("Of ", stringify!($word), ".") };
+    (@stored $word:ident) => { concat!("Elements are ", stringify!($word), ".") };
 }
 
 pub(super) use tensors;

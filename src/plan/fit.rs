@@ -1,5 +1,5 @@
-//! Cutting an operation into parts that a device takes: its grids, bindings, workspace, tables, and
-//! the work of a dispatch.
+//! Cuts a call into parts that fit the device. The limits are workgroups per axis, bytes per
+//! binding and scratch buffer, sequences per table, work per part, and keys per row.
 
 use super::MOST_SEQUENCES;
 use super::dispatch::{Bound, Dispatch};
@@ -9,54 +9,55 @@ use crate::error::Error;
 use crate::tensor::Tensor;
 use std::ops::Range;
 
-/// Something to compute that can be cut.
+/// A piece of a call. It may be cut into smaller pieces.
 pub(crate) trait Part: Sized {
     /// Whether there is nothing to compute.
     fn is_empty(&self) -> bool;
 
-    /// Its dispatches, as if the device had no limits.
+    /// Its dispatches. They may exceed the limits of the device, which [`fit`] checks: only kernels
+    /// and tiles depend on what the device can do.
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch>;
 
-    /// Multiply-adds, or 0 for a part so small that there is nothing to gain by cutting it.
+    /// Multiply-adds. 0: the part is never cut because of its work.
     fn work(&self) -> u64 {
         0
     }
 
-    /// What it exceeds that only it knows of.
+    /// A limit that the part exceeds and that its dispatches do not show.
     fn own_excess(&self) -> Option<Excess> {
         None
     }
 
-    /// Parts that are this one together, in order, each with less of what is too much; none if
-    /// there are none.
+    /// Smaller parts that together make this one, in order. Each has less of what `excess` names.
+    /// None if it cannot be cut further.
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>>;
 }
 
-/// Why a part does not fit.
+/// Why a part does not fit: what it `needed`, and the `limit` of the device.
 #[derive(Debug)]
 pub(crate) enum Excess {
     /// Its grid is too large along an axis.
-    Grid { axis: usize, expected: u32, found: u32 },
-    /// A binding or the workspace is too large.
-    Memory { bound: Bound, found: u64 },
-    /// There are too many words of out to pack at once.
-    Words { bound: Bound, expected: u32, found: u32 },
+    Grid { axis: usize, needed: u32, limit: u32 },
+    /// A binding is larger than the device takes, or a scratch buffer than we do.
+    Memory { bound: Bound, limit: u64 },
+    /// The grid of the kernel that packs 16-bit outputs into words is too large.
+    Words { bound: Bound, needed: u32, limit: u32 },
     /// A table of sequences is too long.
-    Sequences { expected: u32, found: u32 },
-    /// A dispatch would take too long.
-    Work { expected: u64, found: u64 },
-    /// A row has more keys than the loops of one invocation take.
-    Keys { expected: u32, found: u32 },
+    Sequences { needed: u32, limit: u32 },
+    /// A dispatch of the part would take too long.
+    Work { needed: u64, limit: u64 },
+    /// A row has more keys than one invocation may loop over.
+    Keys { needed: u32, limit: u32 },
 }
 
-/// What lies in the operators' own buffers takes no more than this at a time.
+/// Bytes of one scratch buffer. A call that needs more is cut.
 const MOST_WORKSPACE: u64 = 64 << 20;
 
-/// A call of more dispatches than this is refused, before planning it takes gigabytes and forever.
+/// A call of more dispatches is refused. Planning it would take gigabytes and minutes.
 const MOST_DISPATCHES: usize = 1 << 14;
 
-/// Work alone cuts a call into about this many parts at most: what has more of it is not for a
-/// device on which that takes long. Halving makes up to twice as many, of up to seven dispatches.
+/// The limit on work cuts a call into about this many parts. A larger call gets longer parts
+/// instead. Cutting in halves can double the number. A part has at most seven dispatches.
 const MOST_PARTS_FOR_WORK: u64 = 1 << 10;
 
 /// The dispatches of `wholes`, each cut until the device takes its parts.
@@ -78,7 +79,7 @@ pub(crate) fn fit<P: Part>(
         let excess = dispatches.iter().find_map(|dispatch| excess(dispatch, capabilities));
         let is_long = part.work() > most_work;
         let excess = excess
-            .or_else(|| is_long.then(|| Excess::Work { expected: part.work(), found: most_work }))
+            .or_else(|| is_long.then(|| Excess::Work { needed: part.work(), limit: most_work }))
             .or_else(|| part.own_excess());
         match excess.map(|excess| (part.cut(&excess), excess)) {
             None => fitted.extend(dispatches),
@@ -96,31 +97,32 @@ pub(crate) fn fit<P: Part>(
     Ok(fitted)
 }
 
+/// The first limit that a dispatch exceeds.
 fn excess(dispatch: &Dispatch, capabilities: &Capabilities) -> Option<Excess> {
-    let lines = u32::try_from(dispatch.table.len()).unwrap_or(u32::MAX);
-    if lines > MOST_SEQUENCES {
-        return Some(Excess::Sequences { expected: lines, found: MOST_SEQUENCES });
+    let sequences = u32::try_from(dispatch.table.len()).unwrap_or(u32::MAX);
+    if sequences > MOST_SEQUENCES {
+        return Some(Excess::Sequences { needed: sequences, limit: MOST_SEQUENCES });
     }
-    let found = capabilities.workgroups_per_axis;
-    if let Some(axis) = dispatch.grid.iter().position(|&size| size > found) {
-        let expected = dispatch.grid[axis];
+    let limit = capabilities.workgroups_per_axis;
+    if let Some(axis) = dispatch.grid.iter().position(|&size| size > limit) {
+        let needed = dispatch.grid[axis];
         return Some(match dispatch.find(Tensor::Unpacked) {
             Some(&bound) if dispatch.variant.entry == Entry::Pack => {
-                Excess::Words { bound, expected, found }
+                Excess::Words { bound, needed, limit }
             }
-            _ => Excess::Grid { axis, expected, found },
+            _ => Excess::Grid { axis, needed, limit },
         });
     }
     dispatch.bound.iter().find_map(|&bound| {
-        let found = match bound.tensor.is_scratch() {
+        let limit = match bound.tensor.is_scratch() {
             true => MOST_WORKSPACE.min(capabilities.binding_size).min(capabilities.buffer_size),
             false => capabilities.binding_size,
         };
-        (bound.window.size > found).then_some(Excess::Memory { bound, found })
+        (bound.window.size > limit).then_some(Excess::Memory { bound, limit })
     })
 }
 
-/// Half of `size`, a multiple of `step` if it is so long.
+/// Half of `size`. If that is at least `step`, it is rounded up to a multiple of `step`.
 pub(crate) fn middle(size: u32, step: u32) -> u32 {
     match size / 2 {
         half if half >= step => half.next_multiple_of(step),
@@ -128,7 +130,7 @@ pub(crate) fn middle(size: u32, step: u32) -> u32 {
     }
 }
 
-/// Refuses what needs more than there is of something.
+/// Refuses the first need, as (name, needed, limit), that exceeds its limit.
 pub(crate) fn check_limits<const N: usize>(
     needs: [(&'static str, u32, u32); N],
 ) -> Result<(), Error> {
@@ -138,8 +140,8 @@ pub(crate) fn check_limits<const N: usize>(
     }
 }
 
-/// The ranges of two halves: of all axes, the one at `axis` cut at a multiple of `step`. None if
-/// there is nothing to cut.
+/// Cuts the range at `axis` in two, the first a multiple of `step` if it is so long. The ranges
+/// begin at 0. None if that range has fewer than two elements.
 pub(crate) fn halves<const N: usize>(
     whole: [Range<u32>; N],
     axis: usize,
@@ -151,24 +153,24 @@ pub(crate) fn halves<const N: usize>(
     (middle > 0).then_some([first, second])
 }
 
-/// The limit that is named where a driver stops long loops.
+/// Names the limit on keys of a row in errors: some drivers stop long loops.
 pub(crate) const KEYS: &str = "keys of a row before the driver stops a loop";
 
 impl From<Excess> for Error {
     fn from(excess: Excess) -> Self {
         match excess {
-            Excess::Sequences { expected, found } => {
-                Self::unsupported("sequences of one dispatch", expected, found)
+            Excess::Sequences { needed, limit } => {
+                Self::unsupported("sequences of one dispatch", needed, limit)
             }
-            Excess::Work { expected, found } => {
-                Self::unsupported("multiply-adds of one dispatch", expected, found)
+            Excess::Work { needed, limit } => {
+                Self::unsupported("multiply-adds of one dispatch", needed, limit)
             }
-            Excess::Keys { expected, found } => Self::unsupported(KEYS, expected, found),
-            Excess::Grid { expected, found, .. } | Excess::Words { expected, found, .. } => {
-                Self::unsupported("workgroups along one axis of a dispatch", expected, found)
+            Excess::Keys { needed, limit } => Self::unsupported(KEYS, needed, limit),
+            Excess::Grid { needed, limit, .. } | Excess::Words { needed, limit, .. } => {
+                Self::unsupported("workgroups along one axis of a dispatch", needed, limit)
             }
-            Excess::Memory { bound, found } => {
-                Self::unsupported("bytes of one storage binding", bound.window.size, found)
+            Excess::Memory { bound, limit } => {
+                Self::unsupported("bytes of one storage binding", bound.window.size, limit)
             }
         }
     }

@@ -148,22 +148,22 @@ pub(crate) fn work(part: &Problem) -> u64 {
 }
 
 /// More keys of a row in one of `chunks` than a kernel's loops go through.
-pub(crate) fn too_many_keys(part: &Problem, chunks: u32, found: u32) -> Option<Excess> {
-    if part.kv_len <= found {
+pub(crate) fn too_many_keys(part: &Problem, chunks: u32, limit: u32) -> Option<Excess> {
+    if part.kv_len <= limit {
         return None;
     }
     let reaches = part.counted_rows().map(|(_, line)| line.sequence.reach());
     let reach = reaches.max().unwrap_or_default();
     let step = part.pages.map_or(1, |pages| pages.page_len);
-    let expected = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
-    (expected > found).then_some(Excess::Keys { expected, found })
+    let needed = reach.min(part.kv_len.div_ceil(step).div_ceil(chunks).saturating_mul(step));
+    (needed > limit).then_some(Excess::Keys { needed, limit })
 }
 
 /// Whether what is too large shrinks if the keys come in more chunks, of a few tiles at least.
 fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
     let bound = match excess {
-        Excess::Keys { found, .. } => {
-            return part.pages.is_none_or(|pages| pages.page_len <= *found);
+        Excess::Keys { limit, .. } => {
+            return part.pages.is_none_or(|pages| pages.page_len <= *limit);
         }
         // Weights of a row are stored in one dispatch.
         Excess::Memory { bound, .. } if !part.stores_weights() => bound,
