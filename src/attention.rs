@@ -54,9 +54,11 @@ pub struct AttentionBuffers<'a> {
     pub value: BufferRange<'a>,
     /// `[batch, num_heads, q_len, value_dim]`, as query, written.
     pub out: BufferRange<'a>,
-    /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend.
+    /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend. A mask
+    /// with a byte an element is not taken: [`Gpu`](crate::Gpu) packs a `&[bool]`, and on the GPU
+    /// bit `e % 32` of word `e / 32` is to be set where byte `e` is not 0.
     pub mask: Option<BufferRange<'a>>,
-    /// f32, as the shape's bias.
+    /// f32, as the shape's bias, whatever the shape's element type is.
     pub bias: Option<BufferRange<'a>>,
     /// f32 `[num_heads]` or `[batch, num_heads]`.
     pub alibi_slopes: Option<BufferRange<'a>>,

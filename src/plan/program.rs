@@ -133,10 +133,13 @@ pub(crate) fn check_buffer<'b>(
     }
     if range.size < bytes || exactly && bytes > 0 && range.size != bytes {
         let how = if exactly { "exactly" } else { "at least" };
-        let what = given.shape.map(|(of, [batch, heads, rows, columns])| {
-            format!(" for {of} [{batch}, {heads}, {rows}, {columns}]")
-        });
-        let expected = format!("a buffer of {how} {bytes} bytes{}", what.unwrap_or_default());
+        let what = match given.shape {
+            Some((of, [batch, heads, rows, columns])) => {
+                format!("{of} [{batch}, {heads}, {rows}, {columns}]")
+            }
+            None => format!("{} elements of {} bits", given.len(), 32 / given.per_word),
+        };
+        let expected = format!("a buffer of {how} {bytes} bytes for {what}");
         return refuse(expected, format!("{} bytes", range.size));
     }
     Ok(Some(range))

@@ -369,7 +369,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         ),
         (
             CacheTokens { key: &small, ..good },
-            "key: expected a buffer of at least 16 bytes, found 4 bytes",
+            "key: expected a buffer of at least 16 bytes for 4 elements of 32 bits, found 4 bytes",
         ),
         (
             CacheTokens { value: &own, ..good },

@@ -45,7 +45,7 @@ const SHAPES: [&str; 15] = [
     " for bits [1, 1, 3, 5]",
     " for f32 [1, 2, 1, 5]",
     " for f32 [1, 2, 1, 1]",
-    "",
+    " for 8 elements of 32 bits",
     " for u32 [1, 1, 1, 1]",
     " for f32 [1, 2, 1, 1]",
     " for f32 [1, 2, 3, 1]",

@@ -195,7 +195,7 @@ fn what_attention_leaves_of_parts_merges_in_the_same_encoder() {
     let refused = merge.encode(&mut encoder, &plan, &short).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "merge: partial_lse: expected a buffer of at least 72 bytes, found 24 bytes"
+        "merge: partial_lse: expected a buffer of at least 72 bytes for 18 elements of 32 bits, found 24 bytes"
     );
 }
 

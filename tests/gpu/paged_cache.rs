@@ -327,7 +327,10 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     }
     let handle = world.sequences[0].handle;
     let refused = world.cache.append(&mut encoder, &[handle], &tokens).unwrap_err().to_string();
-    assert_eq!(refused, "key: expected a buffer of at least 64 bytes, found 4 bytes");
+    assert_eq!(
+        refused,
+        "key: expected a buffer of at least 64 bytes for 16 elements of 32 bits, found 4 bytes"
+    );
     for (shape, says) in [
         (shape(24, 4), "page_len: expected a power of two from 16 to 256, found 24"),
         (shape(8, 4), "page_len: expected a power of two from 16 to 256, found 8"),
