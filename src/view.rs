@@ -90,6 +90,12 @@ pub struct View {
     pub exact: bool,
 }
 
+/// Elements from the first to the last of `size` along an axis. A tensor's window shrinks most if
+/// the tensor is cut along the axis with the longest reach, and not at all along one without.
+pub(crate) fn reach(stride: u32, size: u32) -> u64 {
+    u64::from(stride) * u64::from(size.saturating_sub(1))
+}
+
 impl View {
     /// The index of one element.
     #[must_use]

@@ -102,7 +102,12 @@ pub(super) fn new_counts(
         let expected = format!("at most len = {len} new tokens of sequence {sequence}");
         return Err(Error::invalid("lens", expected, count));
     }
-    check_capacity(if lens.is_some() { "lens" } else { "len" }, held, capacity, &counts)?;
+    check_capacity(
+        if lens.is_some() { "lens" } else { "len" },
+        held,
+        capacity,
+        counts.iter().copied(),
+    )?;
     Ok(counts)
 }
 
@@ -111,9 +116,9 @@ pub(super) fn check_capacity(
     argument: &'static str,
     held: &[usize],
     capacity: usize,
-    counts: &[usize],
+    counts: impl IntoIterator<Item = usize>,
 ) -> Result<(), Error> {
-    for (sequence, (&held, &count)) in held.iter().zip(counts).enumerate() {
+    for (sequence, (&held, count)) in held.iter().zip(counts).enumerate() {
         let most = capacity - held;
         if count > most {
             let holds = format!("as sequence {sequence} holds {held} of {capacity}");

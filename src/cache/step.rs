@@ -10,6 +10,7 @@ use crate::attention::AttentionBuffers;
 use crate::call::Call;
 use crate::error::Error;
 use crate::problem::AttentionShape;
+use std::iter::repeat;
 
 /// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each
 /// [`KvCache::append_step`] records as many of them again for every sequence.
@@ -121,7 +122,7 @@ impl KvCache {
         if step.lens != self.lens_buffer {
             return Err(Error::invalid("step", "one of this cache", "that of another"));
         }
-        check_capacity("step", &self.lens, self.capacity(), &vec![step.len; self.lens.len()])?;
+        check_capacity("step", &self.lens, self.capacity(), repeat(step.len))?;
         step.call.encode(encoder);
         self.lens.iter_mut().for_each(|len| *len += step.len);
         Ok(())

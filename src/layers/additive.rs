@@ -377,16 +377,17 @@ impl Part for AdditiveProblem {
     }
 
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
-        let AdditiveShape { batch, q_len, .. } = self.shape;
+        let [batch, q_len] = [self.shape.batch, self.shape.q_len].map(narrow);
         let is_of_queries = match excess {
             Excess::Grid { axis, .. } => *axis == 0,
-            Excess::Memory { bound, .. } => {
-                !matches!(bound.tensor, Tensor::ProjectedKey | Tensor::Value | Tensor::ValueWeight)
-            }
-            Excess::Work { .. } => q_len > ROWS as usize,
+            Excess::Memory { bound, .. } | Excess::Words { bound, .. } => match bound.tensor {
+                Tensor::ProjectedKey | Tensor::Value | Tensor::ValueWeight => false,
+                _ => reach(bound.view.row, q_len) > reach(bound.view.batch, batch),
+            },
+            Excess::Work { .. } => q_len > ROWS,
             _ => true,
         };
-        let whole = [0..narrow(batch), 0..narrow(q_len)];
+        let whole = [0..batch, 0..q_len];
         let axis = usize::from(is_of_queries && q_len > 1);
         Some(halves(whole, axis, [1, ROWS][axis])?.map(|half| self.slice(&half)).into())
     }

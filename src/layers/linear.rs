@@ -316,15 +316,15 @@ impl Part for LinearProblem {
     }
 
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
-        let is_of_columns = match excess {
-            Excess::Grid { axis, .. } => *axis == 0,
-            Excess::Memory { bound, .. } => matches!(bound.tensor, Tensor::Weight | Tensor::Bias),
-            _ => false,
-        };
-        let axis = match (is_of_columns, self.batch) {
-            (true, _) => 2,
-            (false, 2..) => 0,
-            (false, _) => 1,
+        let axis = match excess {
+            Excess::Grid { axis: 0, .. } => 2,
+            Excess::Memory { bound, .. } | Excess::Words { bound, .. } => match bound.tensor {
+                Tensor::Weight | Tensor::Bias => 2,
+                _ => usize::from(
+                    reach(bound.view.row, self.len) > reach(bound.view.batch, self.batch),
+                ),
+            },
+            _ => usize::from(self.batch == 1),
         };
         let whole = [0..self.batch, 0..self.len, 0..self.out_features];
         Some(halves(whole, axis, [1, ROWS, COLUMNS][axis])?.map(|half| self.part(&half)).into())

@@ -18,8 +18,8 @@ pub(super) use crate::problem::{Data, check_inputs};
 pub(super) use crate::tensor::{Given, Tensor};
 pub(super) use crate::verbs::{Buffers, Operator, one_shot, verbs};
 pub(super) use crate::view::{
-    BroadcastLayout, Layout, Strides, View, check_not_zero, count, length, move_view, resolve,
-    resolve_output,
+    BroadcastLayout, Layout, Strides, View, check_not_zero, count, length, move_view, reach,
+    resolve, resolve_output,
 };
 pub(super) use std::ops::Range;
 pub(super) use std::sync::Arc;

@@ -339,16 +339,18 @@ impl Part for TokenProblem {
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
         // A grid shrinks with each of the sizes.
         let even = View { batch: 1, head: 1, row: 1, ..View::default() };
-        let view = match excess {
-            Excess::Memory { bound, .. } | Excess::Words { bound, .. } => bound.view,
-            Excess::Grid { .. } => even,
+        let (view, of) = match excess {
+            Excess::Memory { bound, .. } | Excess::Words { bound, .. } => {
+                (bound.view, Some(bound.tensor))
+            }
+            Excess::Grid { .. } => (even, None),
             _ => return None,
         };
-        let reach = |stride: u32, size: u32| u64::from(stride) * u64::from(size - 1);
         let View { batch, head, row, .. } = view;
-        let is_named_table = self.positions.is_some() && view == self.table;
+        let is_of_table = self.tables().iter().any(|&(table, ..)| Some(table) == of);
         // Tokens that go to places stay together where fewer of them have as many.
-        let stay = self.places.is_some() && (self.from_lens.is_some() || view == self.out);
+        let is_written = of == Some(self.written()) || of == Some(Tensor::Unpacked);
+        let stay = self.places.is_some() && (self.from_lens.is_some() || is_written);
         let tokens = if stay { 1 } else { self.len };
         let axes = [
             (0, reach(row, tokens)),
@@ -356,7 +358,7 @@ impl Part for TokenProblem {
             (2, reach(batch, self.batch)),
         ];
         let (axis, longest) = axes.into_iter().max_by_key(|&(_, reach)| reach)?;
-        if longest == 0 || is_named_table {
+        if longest == 0 || self.positions.is_some() && is_of_table {
             return None;
         }
         let whole = [0..self.len, 0..self.num_heads, 0..self.batch];

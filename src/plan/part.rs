@@ -9,6 +9,7 @@ use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::Problem;
 use crate::tensor::Tensor;
+use crate::view::reach;
 
 /// How all parts of a call are computed.
 pub(super) struct Way {
@@ -213,7 +214,6 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
             };
             // A tensor shrinks most along the axis that it reaches farthest on, and not at all
             // along one on which it repeats.
-            let reach = |stride, size: u32| u64::from(stride) * u64::from(size - 1);
             [
                 (Axis::Queries, reach(bound.view.row, rows)),
                 (Axis::Heads, reach(bound.view.head, heads)),

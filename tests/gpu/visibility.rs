@@ -227,7 +227,7 @@ fn faults_of_the_band_are_found() {
         ("last_key < sequence.seen_len", "first_key < sequence.seen_len"),
         ("i32(last_key) - i32(first_query) <= ", "i32(last_key) - i32(last_query) <= "),
         ("|| first_key < params.kept)", ")"),
-        ("<= sequence.band_upper;\n}\n\nfn visible", "< sequence.band_upper;\n}\n\nfn visible"),
+        ("i32(last_query) <= sequence.band_upper", "i32(last_query) < sequence.band_upper"),
         ("(split + 1u) / params.splits", "split / params.splits"),
         ("- i32(first_key);\n    let begin", "- i32(first_key) + 1;\n    let begin"),
     ] {

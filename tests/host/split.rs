@@ -3,9 +3,13 @@
 use crate::plan::{PORTABLE, assert_unsupported, planned, planned_as};
 use crate::replay::assert_covers_its_problem;
 use wgpu_attention::internal::{Entry, Params, Tensor};
+use wgpu_attention::layers::{
+    AdditivePlan, AdditiveShape, LinearPlan, LinearShape, PositionalPlan, PositionalShape,
+    TableRows,
+};
 use wgpu_attention::{
     AlibiLayout, AttentionOptions, AttentionShape, BroadcastLayout, Capabilities, CuSeqlens,
-    ElementType, Kernel, Layout, Plan, Problem,
+    ElementType, Kernel, Layout, Plan, Problem, Strides,
 };
 
 fn axis(workgroups_per_axis: u32) -> Capabilities {
@@ -314,4 +318,29 @@ fn rows_longer_than_a_driver_s_loops_are_cut_along_the_keys() {
     let problem = Problem::new(&AttentionShape::new(1, 1, 50_000, 4), &windowed).unwrap();
     let plan = Plan::new(problem, &stops, Some(Kernel::Forward)).unwrap();
     assert!(plan.dispatches().iter().all(|step| step.variant.entry == Entry::AttentionForward));
+}
+
+#[test]
+fn layers_are_cut_along_the_axis_that_what_is_too_large_reaches_farthest_on() {
+    // Weights of 2^28 bytes: two parts, each with a softmax, behind the projections of both sides.
+    let shape = AdditiveShape::new(64, [1024, 1024], [64, 64, 64], 64);
+    let plan = AdditivePlan::new(&AdditiveShape { weights: true, ..shape }, &PORTABLE).unwrap();
+    assert!(plan.dispatches().len() <= 8, "{}", plan.dispatches().len());
+
+    // A token of each of 1024 sequences, then the next: tokens are cut, not the sequences.
+    let rows = Strides { batch: 1024, row: 1 << 20, ..Strides::default() };
+    let (x, out) = (Layout::Strided(rows), Layout::Strided(rows));
+    let shape = LinearShape { batch: 1024, x, out, ..LinearShape::new(64, 1024, 1024) };
+    let plan = LinearPlan::new(&shape, &PORTABLE).unwrap();
+    assert_eq!(plan.dispatches().len(), 2);
+}
+
+#[test]
+fn x_may_have_the_sizes_of_the_table_that_stays_whole() {
+    let shape = PositionalShape::new(1, 65_536, 129);
+    let dense = Some(Layout::Bhsd);
+    let rows = TableRows::Named { rows: 65_536 };
+    let element = ElementType::F16;
+    let shape = PositionalShape { element, rows, x: dense, out: dense, ..shape };
+    assert!(PositionalPlan::new(&shape, &PORTABLE).is_ok());
 }
