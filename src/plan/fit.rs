@@ -140,17 +140,18 @@ pub(crate) fn check_limits<const N: usize>(
     }
 }
 
-/// Cuts the range at `axis` in two, the first a multiple of `step` if it is so long. The ranges
-/// begin at 0. None if that range has fewer than two elements.
+/// Cuts the range at `axis` in two, the first a multiple of `step` if it is so long. None if that
+/// range has fewer than two elements.
 pub(crate) fn halves<const N: usize>(
     whole: [Range<u32>; N],
     axis: usize,
     step: u32,
 ) -> Option<[[Range<u32>; N]; 2]> {
     let (mut first, mut second) = (whole.clone(), whole);
-    let middle = middle(first[axis].end, step);
+    let Range { start, end } = first[axis];
+    let middle = start + middle(end - start, step);
     (first[axis].end, second[axis].start) = (middle, middle);
-    (middle > 0).then_some([first, second])
+    (middle > start).then_some([first, second])
 }
 
 /// Names the limit on keys of a row in errors: some drivers stop long loops.
