@@ -8,12 +8,12 @@
 // needs HAS_BIAS, KEYS, aux, bias
 
 // The keys that a loop visits: the kept keys, then those of the band. Places number them without the
-// gap between, from begin up to, not including, end. Below `kept`, place and key are equal. From
-// `kept` on, the key is place + skipped.
+// gap between, from begin up to, not including, end. Below `gap`, place and key are equal. From
+// `gap` on, the key is place + skipped.
 struct KeyRange {
     begin: u32,
     end: u32,
-    kept: u32,
+    gap: u32,
     skipped: u32,
 }
 
@@ -21,13 +21,13 @@ struct KeyRange {
 fn key_range(sequence: Sequence, first_query: u32, last_query: u32) -> KeyRange {
     let lower = u32(max(i32(first_query) + sequence.band_lower, 0)) / KEYS * KEYS;
     let upper = u32(max(min(i32(last_query) + sequence.band_upper + 1, i32(sequence.seen_len)), 0));
-    let kept = min((params.kept + KEYS - 1u) / KEYS * KEYS, lower);
-    return KeyRange(0u, min(kept, upper) + max(upper, lower) - lower, kept, lower - kept);
+    let gap = min((params.kept + KEYS - 1u) / KEYS * KEYS, lower);
+    return KeyRange(0u, min(gap, upper) + max(upper, lower) - lower, gap, lower - gap);
 }
 
 // The key at a place in a range.
 fn key_at(range: KeyRange, place: u32) -> u32 {
-    return place + select(range.skipped, 0u, place < range.kept);
+    return place + select(range.skipped, 0u, place < range.gap);
 }
 
 // The places of workgroup `split` of params.splits (split-KV), in whole tiles.
@@ -35,7 +35,7 @@ fn share_of(range: KeyRange, split: u32) -> KeyRange {
     let tiles = (range.end + KEYS - 1u) / KEYS;
     let begin = tiles * split / params.splits * KEYS;
     let end = tiles * (split + 1u) / params.splits * KEYS;
-    return KeyRange(begin, min(end, range.end), range.kept, range.skipped);
+    return KeyRange(begin, min(end, range.end), range.gap, range.skipped);
 }
 
 // True only if these queries see every key of the tile. It may miss such a tile.
@@ -59,8 +59,8 @@ fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));
     let left = i32(sequence.seen_len) - i32(first_key);
     let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(KEYS));
-    let kept = min(max(params.kept, first_key) - first_key, KEYS);
-    var visible = lowest_bits(u32(end)) & (lowest_bits(kept) | ~lowest_bits(u32(begin)));
+    let kept_here = min(max(params.kept, first_key) - first_key, KEYS);
+    var visible = lowest_bits(u32(end)) & (lowest_bits(kept_here) | ~lowest_bits(u32(begin)));
     if is_set(HAS_MASK) {
         visible &= mask_bits(row, first_key);
     }

@@ -46,7 +46,7 @@ fn faults_of_the_band_are_found() {
     let far = Case::new(shape(1, 2, 9, 150, 8), keeps, 1);
     finds(&far, "max(params.kept, first_key) - first_key", "0u");
     finds(&far, "(params.kept + KEYS - 1u) / KEYS * KEYS", "0u");
-    finds(&far, "select(range.skipped, 0u, place < range.kept)", "range.skipped");
+    finds(&far, "select(range.skipped, 0u, place < range.gap)", "range.skipped");
     finds(&far, "|| last_key < params.kept", "|| first_key < params.kept");
 }
 

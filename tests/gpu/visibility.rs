@@ -222,7 +222,7 @@ fn faults_of_the_band_are_found() {
         ("diagonal + sequence.band_lower", "diagonal + sequence.band_lower + 1"),
         ("max(params.kept, first_key) - first_key", "0u"),
         ("(params.kept + KEYS - 1u) / KEYS * KEYS", "0u"),
-        ("select(range.skipped, 0u, place < range.kept)", "range.skipped"),
+        ("select(range.skipped, 0u, place < range.gap)", "range.skipped"),
         ("|| last_key < params.kept", "|| first_key < params.kept"),
         ("last_key < sequence.seen_len", "first_key < sequence.seen_len"),
         ("i32(last_key) - i32(first_query) <= ", "i32(last_key) - i32(last_query) <= "),
