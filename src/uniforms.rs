@@ -115,12 +115,17 @@ impl Uniforms {
         lock(&self.pages).len() * self.page_slots as usize
     }
 
+    /// A page of zeros. A submission clears those bytes of its bindings that nobody has written,
+    /// and decides which before it takes in what other threads write: in wgpu 30 it would clear
+    /// their parameters. Mapping writes all bytes.
     fn page(&self) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
+        let page = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("wgpu-attention uniforms"),
             size: u64::from(self.page_slots * self.stride),
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
+            mapped_at_creation: true,
+        });
+        page.unmap();
+        page
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::app::{App, UNTOUCHED};
 use crate::case::{Case, PLAIN, check_tensor, shape};
+use std::thread;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
     Attention, AttentionBuffers, AttentionOptions, AttentionShape, Gpu, Kernel, Layout, Plan,
@@ -81,6 +82,45 @@ fn kernels_and_operators_share_an_encoder() {
     app.submit(encoder);
     for (case, uploaded) in recorded {
         uploaded.check(&app, &case);
+    }
+}
+
+/// A submission clears what it binds and nobody has written yet. Parameters that another thread writes meanwhile are not
+/// to be cleared with it.
+#[test]
+fn calls_are_bound_while_another_thread_submits_for_the_first_time() {
+    const ENCODERS: usize = 200;
+    const CALLS: usize = 40;
+    let app = App::open();
+    let device = Gpu::from_device(&app.device, &app.queue);
+    let case = without_lse(Case::new(shape(1, 1, 1, 37, 8), PLAIN, 1));
+    let uploaded = Uploaded::new(&app, &case);
+    let [query, key, value, _] = &uploaded.0;
+    let expected = case.expected().out.repeat(CALLS);
+    for round in 0..24 {
+        // The same pipelines, and nothing else that has been used.
+        let operator =
+            device.masked(device.capabilities()).attention_operator(&case.options).unwrap();
+        let plan = operator.plan(&case.shape).unwrap();
+        let mut first: Vec<_> = (0..ENCODERS).map(|_| app.encoder()).collect();
+        for encoder in &mut first {
+            operator.encode(encoder, &plan, &uploaded.buffers()).unwrap();
+        }
+        let mut second = app.encoder();
+        // Each call writes its own eight elements of one buffer.
+        let out = app.output(CALLS * 8);
+        thread::scope(|scope| {
+            scope.spawn(|| app.queue.submit(first.into_iter().map(wgpu::CommandEncoder::finish)));
+            for n in 0..CALLS {
+                let place = Strides { offset: n * 8, batch: 0, head: 0, row: 8 };
+                let shape = AttentionShape { out: Layout::Strided(place), ..case.shape.clone() };
+                let plan = operator.plan(&shape).unwrap();
+                let buffers = AttentionBuffers::new(query, key, value, &out);
+                operator.encode(&mut second, &plan, &buffers).unwrap();
+            }
+        });
+        app.submit(second);
+        check_tensor(&format!("round {round}"), &app.read(&out), &expected, &Bounds::F32);
     }
 }
 
