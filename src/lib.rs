@@ -145,9 +145,9 @@ pub use wgpu;
 /// What the tests of this crate look at; no part of its interface.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::cache::lens::CacheLensParams;
     pub use crate::cache::pool::{PagePool, PoolGrowth};
     pub use crate::cache::ranges::{AppendRange, CopyRange, SequenceRow};
+    pub use crate::cache::step::CacheLensParams;
     pub use crate::layers::linear::LinearParams;
     pub use crate::layers::tokens::TokenParams;
     pub use crate::plan::{

@@ -1,6 +1,5 @@
 //! A cache of keys and values, filled in the caller's encoder.
 
-use super::lens::{LenChange, change_lens};
 use super::ranges::{AppendRange, CopyRange, SequenceRow, check_prefix, new_counts, to_u32};
 use super::shape::{CacheRotary, KvCacheShape};
 use super::store::{CacheStore, Work, of_store, read_by_attention};
@@ -9,19 +8,16 @@ use crate::attention::AttentionBuffers;
 use crate::buffer::output;
 use crate::context::Context;
 use crate::error::Error;
-use crate::host::Gpu;
-use crate::plan::Variant;
 use crate::problem::AttentionShape;
-use std::ops::Range;
+use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// Keys and values of the tokens so far, of fixed capacity, in two buffers that are allocated once.
 ///
-/// `append` records new tokens into your encoder, behind those that each sequence holds; attention
-/// over the cache is [`Attention`](crate::Attention) with [`KvCache::shape`] and
-/// [`KvCache::buffers`]. With [`Align::BottomRight`](crate::Align) the last query of a sequence
-/// stands beside its last key; the default, [`Align::TopLeft`](crate::Align), is refused where it
-/// would hide the past from it:
+/// `append` records new tokens into your encoder, behind those that each sequence holds.
+/// [`Attention`](crate::Attention) reads them with [`KvCache::shape`] and [`KvCache::buffers`]. With
+/// [`Align::BottomRight`](crate::Align) the last query of a sequence stands beside its last key; the
+/// default, [`Align::TopLeft`](crate::Align), is refused where it would hide the past:
 ///
 /// ```no_run
 /// # use wgpu_attention::{Align, AttentionOptions, Error, Gpu, wgpu, cache::{CacheTokens, KvCache}};
@@ -38,15 +34,13 @@ use std::sync::Arc;
 /// ```
 ///
 /// A step that is recorded for every token can be bound once: see [`KvCache::bind_append`].
-/// Sequences that are to outgrow any capacity under a window belong in a
-/// [`PagedKvCache`](crate::cache::PagedKvCache), which gives back what the window leaves behind.
+/// Sequences that outgrow any capacity under a window belong in a
+/// [`PagedKvCache`](crate::cache::PagedKvCache).
 ///
-/// Lengths count what has been recorded. An application that drops an encoder takes the encoder's
-/// tokens back with [`KvCache::truncate`]. Lengths are kept twice: on the host, and in
-/// [`KvCache::lens_buffer`] on the GPU, where they change in the order in which commands run.
-///
-/// A cache whose device is lost has lost its tokens, whatever its lengths say. It then records
-/// nothing, or returns errors.
+/// Lengths count what has been recorded, on the host and, in the order in which commands run, in
+/// [`KvCache::lens_buffer`] on the GPU. An application that drops an encoder takes the encoder's
+/// tokens back with [`KvCache::truncate`]. A cache whose device is lost has lost its tokens,
+/// whatever its lengths say; it then records nothing, or returns errors.
 #[derive(Debug)]
 pub struct KvCache {
     pub(super) store: CacheStore,
@@ -55,8 +49,14 @@ pub struct KvCache {
     pub(super) lens_buffer: wgpu::Buffer,
 }
 
-of_store!(KvCache, KvCacheShape, "batch, num_kv_heads, capacity");
-read_by_attention!(KvCache);
+of_store! {
+    KvCache, KvCacheShape, kv_cache;
+    "batch, num_kv_heads, capacity", Some(Self::lens_variant())
+}
+
+read_by_attention! {
+    KvCache, self => self.store.keys(&self.lens), (self.key(), self.value(), None)
+}
 
 impl KvCache {
     pub(crate) fn from_context(
@@ -88,13 +88,16 @@ impl KvCache {
         tokens: &CacheTokens<'_>,
     ) -> Result<(), Error> {
         let counts = new_counts(&self.lens, self.capacity(), tokens.len, tokens.lens)?;
-        let ranges = AppendRange::behind(&self.lens, &counts, tokens.len);
+        let mut ranges = Vec::new();
+        for (sequence, (&held, &count)) in self.lens.iter().zip(&counts).enumerate() {
+            let place = |position| (SequenceRow::new(sequence, position), count);
+            let positions = held..held + count;
+            AppendRange::add(&mut ranges, sequence, tokens.len - count, positions, place);
+        }
         let sizes = [self.lens.len(), tokens.len];
         let new = self.store.new_rows(sizes, tokens, Some(&self.lens_buffer))?;
         let mut work = self.store.append(encoder, sizes, &new, &ranges)?;
-        let set = |range: &AppendRange| {
-            self.change_lens(range.sequences.clone(), LenChange::Set(range.end()))
-        };
+        let set = |range: &AppendRange| self.set_lens(range.sequences.clone(), range.end());
         work.extend(ranges.iter().map(set));
         self.store.record(encoder, "append to cache", &work)?;
         self.lens.iter_mut().zip(counts).for_each(|(len, count)| *len += count);
@@ -111,7 +114,7 @@ impl KvCache {
         sequence: usize,
         len: usize,
     ) -> Result<(), Error> {
-        self.check_prefix("sequence", sequence, len)?;
+        check_prefix(len, self.held("sequence", sequence)?)?;
         self.store.record(encoder, "truncate cache", &[self.set_len(sequence, len)])?;
         self.lens[sequence] = len;
         Ok(())
@@ -122,7 +125,7 @@ impl KvCache {
     /// # Errors
     /// [`Error::Shader`] or [`Error::Device`] for what the device refuses.
     pub fn reset(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<(), Error> {
-        let set = self.change_lens(0..to_u32(self.lens.len()), LenChange::Set(0));
+        let set = self.set_lens(0..to_u32(self.lens.len()), 0);
         self.store.record(encoder, "reset cache", &[set])?;
         self.lens.fill(0);
         Ok(())
@@ -141,9 +144,9 @@ impl KvCache {
         to: usize,
         len: usize,
     ) -> Result<(), Error> {
-        self.check_prefix("from", from, len)?;
-        self.check_prefix("to", to, 0)?;
-        let first = |sequence| SequenceRow { sequence: to_u32(sequence), row: 0 };
+        check_prefix(len, self.held("from", from)?)?;
+        self.held("to", to)?;
+        let first = |sequence| SequenceRow::new(sequence, 0);
         let copy = CopyRange { from: first(from), to: first(to), count: to_u32(len) };
         let copies = if from != to && len > 0 { &[copy][..] } else { &[] };
         let mut work = self.store.copy(copies)?;
@@ -153,54 +156,17 @@ impl KvCache {
         Ok(())
     }
 
-    fn check_prefix(
-        &self,
-        argument: &'static str,
-        sequence: usize,
-        len: usize,
-    ) -> Result<(), Error> {
+    /// Tokens of a sequence, which an argument names.
+    fn held(&self, argument: &'static str, sequence: usize) -> Result<usize, Error> {
         let Some(&held) = self.lens.get(sequence) else {
             let expected = format!("one of {} sequences", self.lens.len());
             return Err(Error::invalid(argument, expected, sequence));
         };
-        check_prefix(len, held)
-    }
-
-    /// Work that changes the lengths of some sequences on the GPU.
-    pub(super) fn change_lens(&self, sequences: Range<u32>, change: LenChange) -> Work {
-        let CacheStore { shape, context, .. } = &self.store;
-        change_lens(&self.lens_buffer, shape, &context.capabilities, sequences, change)
+        Ok(held)
     }
 
     fn set_len(&self, sequence: usize, len: usize) -> Work {
         let sequence = to_u32(sequence);
-        self.change_lens(sequence..sequence + 1, LenChange::Set(to_u32(len)))
-    }
-
-    fn lens_variant(&self) -> Option<Variant> {
-        let change = self.change_lens(0..to_u32(self.lens.len()), LenChange::Set(0));
-        change.dispatches.into_iter().next().map(|dispatch| dispatch.variant)
-    }
-
-    fn keys(&self) -> AttentionShape {
-        self.store.keys(&self.lens)
-    }
-
-    fn key_buffers(&self) -> (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>) {
-        (self.key(), self.value(), None)
-    }
-}
-
-impl Gpu {
-    /// An empty cache of keys and values on this device that shares its pipelines.
-    ///
-    /// # Errors
-    /// As [`KvCache::new`].
-    pub fn kv_cache(
-        &self,
-        shape: &KvCacheShape,
-        rotary: Option<CacheRotary<'_>>,
-    ) -> Result<KvCache, Error> {
-        KvCache::from_context(self.context.clone(), shape, rotary)
+        self.set_lens(sequence..sequence + 1, to_u32(len))
     }
 }

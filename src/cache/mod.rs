@@ -5,14 +5,13 @@ pub(crate) mod ranges;
 mod shape;
 mod tokens;
 
-pub(crate) mod lens;
 mod rows;
 mod store;
 mod tables;
 
 mod contiguous;
 mod paged;
-mod step;
+pub(crate) mod step;
 
 pub use contiguous::KvCache;
 pub use paged::{PagedBatch, PagedKvCache};

@@ -7,9 +7,8 @@ use super::tokens::CacheTokens;
 use crate::attention::AttentionBuffers;
 use crate::context::Context;
 use crate::error::Error;
-use crate::host::Gpu;
-use crate::plan::Variant;
 use crate::problem::{AttentionShape, PagedKeys, PresentKeys};
+use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// Keys and values of any number of sequences, in pages of one pool. A sequence takes pages as it
@@ -72,8 +71,13 @@ pub struct PagedBatch {
     table: wgpu::Buffer,
 }
 
-of_store!(PagedKvCache, PagedCacheShape, "num_kv_heads, pages, page_len");
-read_by_attention!(PagedBatch);
+of_store! {
+    PagedKvCache, PagedCacheShape, paged_kv_cache; "num_kv_heads, pages, page_len", None
+}
+
+read_by_attention! {
+    PagedBatch, self => self.keys.clone(), (&self.key, &self.value, Some((&self.table).into()))
+}
 
 impl PagedKvCache {
     pub(crate) fn from_context(
@@ -216,34 +220,5 @@ impl PagedKvCache {
             value: self.value().clone(),
             table: self.store.tables.upload(&self.store.context, encoder, &table)?,
         })
-    }
-
-    /// Lengths are on the host alone.
-    fn lens_variant(&self) -> Option<Variant> {
-        None
-    }
-}
-
-impl PagedBatch {
-    fn keys(&self) -> AttentionShape {
-        self.keys.clone()
-    }
-
-    fn key_buffers(&self) -> (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>) {
-        (&self.key, &self.value, Some(&self.table))
-    }
-}
-
-impl Gpu {
-    /// A cache of keys and values in pages on this device that shares its pipelines.
-    ///
-    /// # Errors
-    /// As [`PagedKvCache::new`].
-    pub fn paged_kv_cache(
-        &self,
-        shape: &PagedCacheShape,
-        rotary: Option<CacheRotary<'_>>,
-    ) -> Result<PagedKvCache, Error> {
-        PagedKvCache::from_context(self.context.clone(), shape, rotary)
     }
 }

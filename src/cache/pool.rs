@@ -182,9 +182,9 @@ impl PagePool {
                 continue;
             }
             let mut held = held[at].clone();
-            let end = held.len + count;
+            let (start, end) = (held.len, held.len + count);
             // Nobody may write what another reads.
-            let begun = held.len % self.page_len;
+            let begun = start % self.page_len;
             let last = held.pages.last().copied().flatten().filter(|_| begun > 0);
             let shared = last.filter(|&page| self.shares(page, &growth));
             let new = end.div_ceil(self.page_len) - held.pages.len();
@@ -195,21 +195,21 @@ impl PagePool {
                 continue;
             }
             if let Some(shared) = shared {
-                held.pages.pop();
-                held.pages.extend(free.next().map(Some));
-                let to = self.row(held.page(held.pages.len() - 1), 0);
-                let copy = CopyRange { from: self.row(shared, 0), to, count: to_u32(begun) };
-                growth.copies.push(copy);
+                let last = held.pages.len() - 1;
+                held.pages[last] = free.next();
+                let [from, to] = [shared, held.page(last)].map(|page| self.row(page, 0));
+                growth.copies.push(CopyRange { from, to, count: to_u32(begun) });
             }
             held.pages.extend(free.by_ref().take(new).map(Some));
-            self.append(at, len - count, end, &held, &mut growth.appends);
             held.len = end;
+            AppendRange::add(&mut growth.appends, at, len - count, start..end, |position| {
+                let row = position % self.page_len;
+                (self.row(held.page(position / self.page_len), row), self.page_len - row)
+            });
             growth.grown.push((sequence, held));
         }
-        match self.free.len() {
-            free if growth.taken > free => Err(Error::Full { needed: growth.taken, free }),
-            _ => Ok(growth),
-        }
+        let (needed, free) = (growth.taken, self.free.len());
+        if needed > free { Err(Error::Full { needed, free }) } else { Ok(growth) }
     }
 
     /// Whether a page is held by others, once those that have grown already have given theirs up.
@@ -218,39 +218,9 @@ impl PagePool {
         self.holders[page as usize] as usize > 1 + given_up
     }
 
-    /// Ranges for the tokens from `first` on of the new ones of a sequence, up to `end` of the
-    /// sequence's own.
-    fn append(
-        &self,
-        at: usize,
-        first: usize,
-        end: usize,
-        held: &HeldPages,
-        ranges: &mut Vec<AppendRange>,
-    ) {
-        let sequence = to_u32(at);
-        let mut position = held.len;
-        while position < end {
-            let row = position % self.page_len;
-            let count = (self.page_len - row).min(end - position);
-            let range = AppendRange {
-                sequences: sequence..sequence + 1,
-                first_token: to_u32(first + position - held.len),
-                count: to_u32(count),
-                to: self.row(held.page(position / self.page_len), row),
-                position: to_u32(position),
-            };
-            match ranges.last_mut() {
-                Some(before) if before.is_followed_by(&range) => before.count += range.count,
-                _ => ranges.push(range),
-            }
-            position += count;
-        }
-    }
-
     /// A row of a page among all rows of the pool.
     fn row(&self, page: u32, row: usize) -> SequenceRow {
-        SequenceRow { sequence: 0, row: to_u32(page as usize * self.page_len + row) }
+        SequenceRow::new(0, page as usize * self.page_len + row)
     }
 
     /// Takes the pages of a growth.
@@ -271,12 +241,9 @@ impl PagePool {
         let longest = held.iter().map(|held| held.pages.len()).max().unwrap_or_default();
         let row = |held: &&HeldPages| -> Vec<u32> { (0..longest).map(|n| held.page(n)).collect() };
         let with_gone = held.iter().filter(|held| !held.gone.is_empty());
-        let present = with_gone
-            .map(|held| PresentKeys { first: held.gone.start, last: held.len - held.gone.end });
-        let present = present.reduce(|one, other| PresentKeys {
-            first: one.first.min(other.first),
-            last: one.last.min(other.last),
-        });
+        let present = with_gone.map(|held| [held.gone.start, held.len - held.gone.end]);
+        let least = present.reduce(|[a, b], [c, d]| [a.min(c), b.min(d)]);
+        let present = least.map(|[first, last]| PresentKeys { first, last });
         Ok((held.iter().flat_map(row).collect(), present))
     }
 }

@@ -13,6 +13,12 @@ pub struct SequenceRow {
     pub row: u32,
 }
 
+impl SequenceRow {
+    pub(super) fn new(sequence: usize, row: usize) -> Self {
+        Self { sequence: to_u32(sequence), row: to_u32(row) }
+    }
+}
+
 /// Rows of a cache that are copied to other rows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyRange {
@@ -45,42 +51,50 @@ impl AppendRange {
         self.position + self.count
     }
 
-    /// Whether another range of one sequence goes on where this one ends.
-    pub(super) fn is_followed_by(&self, next: &Self) -> bool {
-        let SequenceRow { sequence, row } = self.to;
-        let end = Self {
-            first_token: self.first_token + self.count,
-            to: SequenceRow { sequence, row: row + self.count },
-            position: self.end(),
-            ..self.clone()
-        };
-        *next == Self { count: next.count, ..end }
-    }
-
-    /// The last `counts` of `len` new tokens of each sequence, behind those that it holds.
-    pub(super) fn behind(held: &[usize], counts: &[usize], len: usize) -> Vec<Self> {
-        let mut ranges: Vec<Self> = Vec::new();
-        let tokens = held.iter().zip(counts).enumerate();
-        for (sequence, (&held, &count)) in tokens.filter(|&(_, (_, &count))| count > 0) {
-            let [sequence, row] = [sequence, held].map(to_u32);
-            let one = Self {
+    /// Adds ranges for new tokens of one sequence, from `first_token` on, that take these positions
+    /// in it. `place` says into which row a position goes, and how many rows there are from that
+    /// one on. A range that goes on where the last one ends, or has the same tokens of the next
+    /// sequence, becomes one with it.
+    pub(super) fn add(
+        ranges: &mut Vec<Self>,
+        sequence: usize,
+        first_token: usize,
+        positions: Range<usize>,
+        place: impl Fn(usize) -> (SequenceRow, usize),
+    ) {
+        let sequence = to_u32(sequence);
+        let mut position = positions.start;
+        while position < positions.end {
+            let (to, rows) = place(position);
+            let count = rows.min(positions.end - position);
+            let next = Self {
                 sequences: sequence..sequence + 1,
-                first_token: to_u32(len - count),
+                first_token: to_u32(first_token + position - positions.start),
                 count: to_u32(count),
-                to: SequenceRow { sequence, row },
-                position: row,
+                to,
+                position: to_u32(position),
             };
             match ranges.last_mut() {
-                Some(last)
-                    if last.sequences.end == sequence
-                        && (last.position, last.count) == (one.position, one.count) =>
-                {
-                    last.sequences.end += 1;
-                }
-                _ => ranges.push(one),
+                Some(last) if next == last.later(next.count) => last.count += next.count,
+                Some(last) if next == last.beside() => last.sequences.end += 1,
+                _ => ranges.push(next),
             }
+            position += count;
         }
-        ranges
+    }
+
+    /// The range of the next `count` tokens of the same sequences.
+    fn later(&self, count: u32) -> Self {
+        let to = SequenceRow { row: self.to.row + self.count, ..self.to };
+        let first_token = self.first_token + self.count;
+        Self { first_token, count, to, position: self.end(), ..self.clone() }
+    }
+
+    /// The range of the same tokens of the next sequence.
+    fn beside(&self) -> Self {
+        let Range { start, end } = self.sequences;
+        let to = SequenceRow { sequence: self.to.sequence + (end - start), ..self.to };
+        Self { sequences: end..end + 1, to, ..self.clone() }
     }
 }
 
@@ -102,12 +116,8 @@ pub(super) fn new_counts(
         let expected = format!("at most len = {len} new tokens of sequence {sequence}");
         return Err(Error::invalid("lens", expected, count));
     }
-    check_capacity(
-        if lens.is_some() { "lens" } else { "len" },
-        held,
-        capacity,
-        counts.iter().copied(),
-    )?;
+    let argument = if lens.is_some() { "lens" } else { "len" };
+    check_capacity(argument, held, capacity, counts.iter().copied())?;
     Ok(counts)
 }
 
@@ -121,12 +131,9 @@ pub(super) fn check_capacity(
     for (sequence, (&held, count)) in held.iter().zip(counts).enumerate() {
         let most = capacity - held;
         if count > most {
-            let holds = format!("as sequence {sequence} holds {held} of {capacity}");
-            return Err(Error::invalid(
-                argument,
-                format!("at most {most} new tokens, {holds}"),
-                count,
-            ));
+            let holds = format!("sequence {sequence} holds {held} of {capacity}");
+            let expected = format!("at most {most} new tokens, as {holds}");
+            return Err(Error::invalid(argument, expected, count));
         }
     }
     Ok(())

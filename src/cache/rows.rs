@@ -19,15 +19,6 @@ pub(super) struct CachedRows {
     all: TokenProblem,
 }
 
-/// A buffer's answer to where new tokens go.
-#[derive(Clone, Copy)]
-pub(super) enum Target<'a> {
-    /// How many tokens each sequence holds, behind which they go.
-    BehindLens,
-    /// The [`places`](super::ranges::places) of those that are in ranges.
-    Places(&'a [AppendRange]),
-}
-
 impl CachedRows {
     pub(super) fn new(
         device: &wgpu::Device,
@@ -52,11 +43,6 @@ impl CachedRows {
         Ok(Self { name, buffer: output(device, label, bytes)?, all })
     }
 
-    /// `[batch, num_kv_heads, capacity, dim]`.
-    pub(super) fn view(&self) -> View {
-        self.all.out
-    }
-
     /// Where tokens `[batch, num_kv_heads, len, dim]` lie in a buffer of their own.
     pub(super) fn tokens(&self, [batch, len]: [usize; 2], layout: Layout) -> Result<View, Error> {
         let [heads, dim] = [self.all.num_heads, self.all.dim].map(|size| size as usize);
@@ -78,17 +64,18 @@ impl CachedRows {
         }
     }
 
-    /// All tokens of `x` on their way to where a buffer says.
-    pub(super) fn append_to(
+    /// All tokens of `x` on their way to where a buffer says: the [`places`](super::ranges::places)
+    /// of those in `ranges`; without ranges the lengths of the sequences, behind which they go.
+    pub(super) fn append_all(
         &self,
         x: View,
         [batch, len]: [usize; 2],
-        target: Target<'_>,
+        ranges: Option<&[AppendRange]>,
     ) -> Result<TokenProblem, Error> {
         let capacity = self.all.len;
-        let (from_lens, end, positions) = match target {
-            Target::BehindLens => (Some(0), capacity, [batch, 1, 1, 1]),
-            Target::Places(ranges) => {
+        let (from_lens, end, positions) = match ranges {
+            None => (Some(0), capacity, [batch, 1, 1, 1]),
+            Some(ranges) => {
                 let end = ranges.iter().map(AppendRange::end).max().unwrap_or_default();
                 (None, end, [batch, 1, len, 2])
             }

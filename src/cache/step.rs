@@ -1,16 +1,32 @@
-//! A decode step that is bound once: new tokens go where lengths on the GPU say, and take these
-//! further.
+//! Lengths on the GPU, and a decode step that is bound once: new tokens go where the lengths say,
+//! and take these further.
 
 use super::contiguous::KvCache;
-use super::lens::LenChange;
 use super::ranges::{check_capacity, to_u32};
-use super::rows::Target;
+use super::store::Work;
 use super::tokens::CacheTokens;
 use crate::attention::AttentionBuffers;
 use crate::call::Call;
 use crate::error::Error;
-use crate::problem::AttentionShape;
+use crate::plan::{Bindings, Entry, Storage, Variant};
+use crate::problem::{AttentionShape, View};
+use crate::tensor::Tensor;
 use std::iter::repeat;
+use std::ops::Range;
+
+/// The uniform block of cache_lens.wgsl, which a host test compares with this.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[expect(missing_docs, reason = "explained in the shader")]
+pub struct CacheLensParams {
+    pub first: u32,
+    pub count: u32,
+    pub kept: u32,
+    pub added: u32,
+    pub capacity: u32,
+}
+
+const THREADS: u32 = Entry::CacheLens.count("THREADS");
 
 /// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each
 /// [`KvCache::append_step`] records as many of them again for every sequence.
@@ -78,9 +94,7 @@ impl KvCache {
     }
 
     /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. The buffers
-    /// are read when the step runs, not now.
-    ///
-    /// See [`CacheStep`] for a loop of steps.
+    /// are read when the step runs, not now. See [`CacheStep`] for a loop of steps.
     ///
     /// # Errors
     /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take
@@ -94,16 +108,14 @@ impl KvCache {
         let sizes = [self.lens.len(), tokens.len];
         let mut work = Vec::new();
         for new in self.store.new_rows(sizes, tokens, lens)? {
-            let problem = new.rows.append_to(new.view, sizes, Target::BehindLens)?;
-            let program = self.store.program(problem)?;
+            let program = self.store.program(new.rows.append_all(new.view, sizes, None)?)?;
             if program.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
                 return Err(Error::invalid(new.rows.name, expected, "an odd one"));
             }
             work.push(new.work(program, lens));
         }
-        let all = 0..to_u32(self.lens.len());
-        work.push(self.change_lens(all, LenChange::Add(to_u32(tokens.len))));
+        work.push(self.change_lens(0..to_u32(self.lens.len()), [1, to_u32(tokens.len)]));
         let call = self.store.bind("append step to cache", &work)?;
         Ok(CacheStep { call, len: tokens.len, lens: self.lens_buffer.clone() })
     }
@@ -126,5 +138,31 @@ impl KvCache {
         step.call.encode(encoder);
         self.lens.iter_mut().for_each(|len| *len += step.len);
         Ok(())
+    }
+
+    /// Work that sets the lengths of some sequences on the GPU.
+    pub(super) fn set_lens(&self, sequences: Range<u32>, len: u32) -> Work {
+        self.change_lens(sequences, [0, len])
+    }
+
+    /// Work by which lengths on the GPU become `kept`, 0 or 1, times what they are, plus `added`.
+    fn change_lens(&self, sequences: Range<u32>, [kept, added]: [u32; 2]) -> Work {
+        let capabilities = &self.store.context.capabilities;
+        let [batch, capacity] = [self.lens.len(), self.capacity()].map(to_u32);
+        let count = sequences.end - sequences.start;
+        let params = CacheLensParams { first: sequences.start, count, kept, added, capacity };
+        let view = View { batch: 1, column: 1, extent: batch, exact: true, ..View::default() };
+        let mut bindings = Bindings::new(capabilities);
+        bindings.bind("lens", Tensor::Lens, 1, view);
+        let groups = count.div_ceil(THREADS);
+        let most = capabilities.workgroups_per_axis;
+        let grid = [groups.min(most), groups.div_ceil(most), 1];
+        let dispatches = vec![bindings.dispatch(Self::lens_variant(), &params, grid)];
+        Work { dispatches, buffers: vec![(Tensor::Lens, self.lens_buffer.clone())] }
+    }
+
+    /// The shader that changes lengths.
+    pub(super) fn lens_variant() -> Variant {
+        Variant::new(Entry::CacheLens, [Storage::F32; 2], [])
     }
 }

@@ -2,7 +2,7 @@
 //! for them.
 
 use super::ranges::{AppendRange, CopyRange, places};
-use super::rows::{CachedRows, Target};
+use super::rows::CachedRows;
 use super::shape::{CacheRotary, KvCacheShape};
 use super::tables::Tables;
 use super::tokens::CacheTokens;
@@ -23,7 +23,7 @@ pub(super) struct CacheStore {
     pub(super) shape: KvCacheShape,
     pub(super) key: CachedRows,
     pub(super) value: CachedRows,
-    rotary: Parameters,
+    pub(super) rotary: Parameters,
     pub(super) tables: Tables,
 }
 
@@ -34,30 +34,20 @@ pub(super) struct NewRows<'a> {
     pub(super) view: View,
 }
 
-/// Dispatches, and the buffers that they bind besides the tables of the cache.
+/// Dispatches, and the buffers that they bind besides the cosines and sines of the cache.
 pub(super) struct Work {
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) buffers: Vec<(Tensor, wgpu::Buffer)>,
-}
-
-impl Work {
-    pub(super) fn new<'a>(
-        dispatches: Vec<Dispatch>,
-        buffers: impl IntoIterator<Item = (Tensor, Option<&'a wgpu::Buffer>)>,
-    ) -> Self {
-        let given =
-            buffers.into_iter().filter_map(|(tensor, buffer)| Some((tensor, buffer?.clone())));
-        Self { dispatches, buffers: given.collect() }
-    }
 }
 
 impl NewRows<'_> {
     /// A program by which they go into the cache, with the buffer that says where if the plan does
     /// not.
     pub(super) fn work(&self, program: Program, positions: Option<&wgpu::Buffer>) -> Work {
-        let [x, out] = [self.buffer, &self.rows.buffer].map(Some);
-        let buffers = [(Tensor::X, x), (Tensor::Out, out), (Tensor::Positions, positions)];
-        Work::new(program.dispatches, buffers)
+        let x = (Tensor::X, self.buffer.clone());
+        let mut buffers = vec![x, (Tensor::Out, self.rows.buffer.clone())];
+        buffers.extend(positions.map(|positions| (Tensor::Positions, positions.clone())));
+        Work { dispatches: program.dispatches, buffers }
     }
 }
 
@@ -84,20 +74,14 @@ impl CacheStore {
         Ok(Self { context, shape: *shape, key, value, rotary, tables: Tables::default() })
     }
 
-    /// The cosines and sines that keys are rotated by.
-    pub(super) fn rotary(&self) -> Option<[&wgpu::Buffer; 2]> {
-        Some([self.rotary.get(Tensor::Cos)?, self.rotary.get(Tensor::Sin)?])
-    }
-
     /// Attention to sequences of these lengths, without queries.
     pub(super) fn keys(&self, lens: &[usize]) -> AttentionShape {
-        let KvCacheShape { num_kv_heads, head_dim, value_dim, element, .. } = self.shape;
+        let KvCacheShape { num_kv_heads, capacity, head_dim, value_dim, element, .. } = self.shape;
         let longest = lens.iter().copied().max().unwrap_or_default();
         let is_ragged = lens.iter().any(|&len| len != longest);
-        let layout = |rows: &CachedRows| {
-            let View { batch, head, row, .. } = rows.view();
-            let [batch, head, row] = [batch, head, row].map(|stride| stride as usize);
-            Layout::Strided(Strides { offset: 0, batch, head, row })
+        let layout = |dim| {
+            let head = capacity * dim;
+            Layout::Strided(Strides { offset: 0, batch: num_kv_heads * head, head, row: dim })
         };
         AttentionShape {
             num_kv_heads,
@@ -105,8 +89,8 @@ impl CacheStore {
             kv_lens: is_ragged.then(|| lens.to_vec()),
             value_dim,
             element,
-            key: layout(&self.key),
-            value: layout(&self.value),
+            key: layout(head_dim),
+            value: layout(value_dim),
             cached: true,
             ..AttentionShape::new(lens.len(), 0, 0, head_dim)
         }
@@ -117,15 +101,14 @@ impl CacheStore {
     pub(super) async fn prepare(&self, lens: Option<Variant>) -> Result<(), Error> {
         let may_be_several = self.shape.batch > 1 || lens.is_none();
         let mut variants = Vec::from_iter(lens);
-        let one = AppendRange { sequences: 0..1, count: 1, ..AppendRange::default() };
+        let ranges =
+            [(); 2].map(|()| AppendRange { sequences: 0..1, count: 1, ..AppendRange::default() });
         let is_empty = self.shape.batch == 0 || self.shape.capacity == 0;
         for rows in [&self.key, &self.value].into_iter().filter(|_| !is_empty) {
             let x = rows.tokens([1, 1], Layout::Bhsd)?;
-            variants.extend(self.program(rows.append(x, &one))?.variants());
-            if may_be_several {
-                let places = Target::Places(std::slice::from_ref(&one));
-                let program = self.program(rows.append_to(x, [1, 1], places)?)?;
-                variants.extend(program.variants().into_iter().filter(|_| !program.packs()));
+            for ranges in [&ranges[..1], &ranges[..1 + usize::from(may_be_several)]] {
+                let (programs, _) = self.append_programs(rows, x, [1, 1], ranges)?;
+                variants.extend(programs.iter().flat_map(Program::variants));
             }
         }
         self.context.pipelines.prepare(&variants).await
@@ -156,8 +139,27 @@ impl CacheStore {
         ])
     }
 
-    /// Work that appends the new tokens that `ranges` name. A table says where those of several
-    /// ranges go, unless rows share words: then each range has a program of its own.
+    /// Programs that append the tokens of `x` that `ranges` name, and whether a table of places
+    /// says where they go. It does so for several ranges, unless rows share words: then each range
+    /// has a program of its own.
+    fn append_programs(
+        &self,
+        rows: &CachedRows,
+        x: View,
+        sizes: [usize; 2],
+        ranges: &[AppendRange],
+    ) -> Result<(Vec<Program>, bool), Error> {
+        if ranges.len() > 1 {
+            let program = self.program(rows.append_all(x, sizes, Some(ranges))?)?;
+            if !program.packs() {
+                return Ok((vec![program], true));
+            }
+        }
+        let programs = ranges.iter().map(|range| self.program(rows.append(x, range)));
+        Ok((programs.collect::<Result<_, _>>()?, false))
+    }
+
+    /// Work that appends the new tokens that `ranges` name.
     pub(super) fn append(
         &self,
         encoder: &wgpu::CommandEncoder,
@@ -168,25 +170,13 @@ impl CacheStore {
         let mut work = Vec::new();
         let mut table = None;
         for new in new {
-            if ranges.len() > 1 {
-                let problem = new.rows.append_to(new.view, sizes, Target::Places(ranges))?;
-                let program = self.program(problem)?;
-                if !program.packs() {
-                    let table = match &mut table {
-                        Some(table) => table,
-                        None => {
-                            let places = places(sizes, ranges);
-                            table.insert(self.tables.upload(&self.context, encoder, &places)?)
-                        }
-                    };
-                    work.push(new.work(program, Some(table)));
-                    continue;
-                }
+            let (programs, by_table) = self.append_programs(new.rows, new.view, sizes, ranges)?;
+            if by_table && table.is_none() {
+                let places = places(sizes, ranges);
+                table = Some(self.tables.upload(&self.context, encoder, &places)?);
             }
-            for range in ranges {
-                let program = self.program(new.rows.append(new.view, range))?;
-                work.push(new.work(program, None));
-            }
+            let table = table.as_ref().filter(|_| by_table);
+            work.extend(programs.into_iter().map(|program| new.work(program, table)));
         }
         Ok(work)
     }
@@ -194,21 +184,15 @@ impl CacheStore {
     /// Work that copies rows within the cache. One dispatch cannot read and write one buffer
     /// through two bindings, so rows are copied aside, and back.
     pub(super) fn copy(&self, copies: &[CopyRange]) -> Result<Vec<Work>, Error> {
-        let mut problems = Vec::new();
+        let mut work = Vec::new();
         for copy in copies {
             for rows in [&self.key, &self.value] {
-                problems.push((&rows.buffer, rows.copy(copy)?));
-            }
-        }
-        let extent = problems.iter().map(|(_, [away, _])| away.out.extent).max();
-        let words = extent.unwrap_or_default().div_ceil(self.shape.element.per_word());
-        let aside = self.context.own(Tensor::Aside, u64::from(words) * 4)?;
-        let Some(aside) = &aside else { return Ok(Vec::new()) };
-        let mut work = Vec::new();
-        for (own, [away, back]) in problems {
-            for (problem, x, out) in [(away, own, aside), (back, aside, own)] {
-                let dispatches = self.program(problem)?.dispatches;
-                work.push(Work::new(dispatches, [(Tensor::X, Some(x)), (Tensor::Out, Some(out))]));
+                let [away, back] = rows.copy(copy)?.map(|problem| self.program(problem));
+                let aside = |own| move |x| if x == own { Tensor::Aside } else { x };
+                let mut dispatches = away?.renamed(aside(Tensor::Out));
+                dispatches.extend(back?.renamed(aside(Tensor::X)));
+                let buffers = [Tensor::X, Tensor::Out].map(|own| (own, rows.buffer.clone()));
+                work.push(Work { dispatches, buffers: buffers.into() });
             }
         }
         Ok(work)
@@ -244,23 +228,23 @@ impl CacheStore {
     }
 }
 
-/// The methods of both caches that only look at their store.
+/// How both caches are made, and the methods that only look at their store. `$lens` is the shader
+/// that changes lengths on the GPU, of a cache that has them there.
 macro_rules! of_store {
-    ($cache:ident, $shape:ident, $dims:literal) => {
+    ($cache:ident, $shape:ident, $operator:ident; $dims:literal, $lens:expr) => {
         impl $cache {
             /// An empty cache on your device, with pipelines of its own: those of one
             /// [`Gpu`](crate::Gpu) share them. With `rotary`, new keys are rotated on their way in.
             ///
             /// # Errors
-            /// [`Error::Invalid`](crate::Error::Invalid) for a shape or table that cannot be;
-            /// [`Error::Unsupported`](crate::Error::Unsupported) or
-            /// [`Error::Device`](crate::Error::Device) if the device has no memory for it.
+            /// [`Error::Invalid`] for a shape or table that cannot be; [`Error::Unsupported`] or
+            /// [`Error::Device`] if the device has no memory for it.
             pub fn new(
                 device: &wgpu::Device,
                 queue: &wgpu::Queue,
                 shape: &$shape,
                 rotary: Option<CacheRotary<'_>>,
-            ) -> Result<Self, crate::Error> {
+            ) -> Result<Self, Error> {
                 let context = Context::new(device, queue, crate::Capabilities::of(device));
                 Self::from_context(Arc::new(context), shape, rotary)
             }
@@ -281,7 +265,8 @@ macro_rules! of_store {
             /// turns queries by the same.
             #[must_use]
             pub fn tables(&self) -> Option<[&wgpu::Buffer; 2]> {
-                self.store.rotary()
+                let rotary = &self.store.rotary;
+                Some([rotary.get(Tensor::Cos)?, rotary.get(Tensor::Sin)?])
             }
 
             /// Pipelines, uniform slots and workspace made on this cache's device so far, without
@@ -295,25 +280,40 @@ macro_rules! of_store {
             /// `append`, and reports what the shader compiler says.
             ///
             /// # Errors
-            /// [`Error::Shader`](crate::Error::Shader).
-            pub async fn prepare(&self) -> Result<(), crate::Error> {
-                self.store.prepare(self.lens_variant()).await
+            /// [`Error::Shader`].
+            pub async fn prepare(&self) -> Result<(), Error> {
+                self.store.prepare($lens).await
             }
 
             #[doc = concat!("As [`", stringify!($cache), "::prepare`], blocking.")]
             ///
             /// # Errors
             #[doc = concat!("As [`", stringify!($cache), "::prepare`].")]
-            pub fn prepare_blocking(&self) -> Result<(), crate::Error> {
+            pub fn prepare_blocking(&self) -> Result<(), Error> {
                 pollster::block_on(self.prepare())
+            }
+        }
+
+        impl crate::Gpu {
+            #[doc = concat!("An empty [`", stringify!($cache), "`] on this device that shares its pipelines.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($cache), "::new`].")]
+            pub fn $operator(
+                &self,
+                shape: &$shape,
+                rotary: Option<CacheRotary<'_>>,
+            ) -> Result<$cache, Error> {
+                $cache::from_context(self.context.clone(), shape, rotary)
             }
         }
     };
 }
 
-/// The methods by which attention reads sequences of a cache.
+/// The methods by which attention reads sequences: `$keys` is attention to them without queries,
+/// `$buffers` are key, value and pages.
 macro_rules! read_by_attention {
-    ($read:ident) => {
+    ($read:ident, $self:ident => $keys:expr, $buffers:expr) => {
         impl $read {
             /// Tokens that each sequence holds.
             #[must_use]
@@ -333,19 +333,18 @@ macro_rules! read_by_attention {
             /// given if they differ. Causality, windows and ALiBi need
             /// [`Align::BottomRight`](crate::Align).
             #[must_use]
-            pub fn shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
-                AttentionShape { num_heads, q_len, ..self.keys() }
+            pub fn shape(&$self, num_heads: usize, q_len: usize) -> AttentionShape {
+                AttentionShape { num_heads, q_len, ..$keys }
             }
 
             #[doc = concat!("The buffers of a call with [`", stringify!($read), "::shape`]; add optional ones by struct update.")]
             #[must_use]
             pub fn buffers<'a>(
-                &'a self,
+                &'a $self,
                 query: impl Into<crate::BufferRange<'a>>,
                 out: impl Into<crate::BufferRange<'a>>,
             ) -> AttentionBuffers<'a> {
-                let (key, value, pages) = self.key_buffers();
-                let pages = pages.map(Into::into);
+                let (key, value, pages) = $buffers;
                 AttentionBuffers { pages, ..AttentionBuffers::new(query, key, value, out) }
             }
         }
