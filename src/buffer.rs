@@ -2,9 +2,12 @@
 
 use crate::error::Error;
 use crate::lost;
-use crate::scope::{if_ready, scoped};
 use crate::tensor::Tensor;
 use futures_intrusive::channel::shared::oneshot_channel;
+
+const ALLOCATING: &str = "allocating a buffer";
+const UPLOADING: &str = "uploading";
+const READING: &str = "reading back";
 
 /// Where a tensor lies on the device, in bytes: a buffer, or a slice of one.
 ///
@@ -73,19 +76,16 @@ pub(crate) fn upload(
     let size = padded(data.len() as u64);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let buffer = create(device, label, size, usage, true)?;
-    // Nothing is mapped once the device is lost.
-    let (filled, error) = scoped(device, || {
+    let filled = lost::attempt(device, UPLOADING, || {
         if !data.is_empty() {
             buffer.get_mapped_range_mut(..)?.slice(..data.len()).copy_from_slice(data);
         }
         buffer.unmap();
         Ok::<_, wgpu::MapRangeError>(())
-    });
-    let message = filled.err().map(|error| error.to_string()).or(if_ready(error).flatten());
-    match message {
-        None => Ok(buffer),
-        Some(message) => Err(lost::failed(device, "uploading", message)),
-    }
+    })?;
+    // Nothing is mapped once the device is lost.
+    filled.map_err(|error| lost::failed(device, UPLOADING, error))?;
+    Ok(buffer)
 }
 
 /// A storage buffer of at least `bytes` that can be downloaded.
@@ -113,24 +113,18 @@ pub(crate) async fn download(
         encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
         staging.push(copy);
     }
-    let ((index, receivers), error) = scoped(device, || {
+    let (index, receivers) = lost::attempt(device, "submitting", || {
         let index = queue.submit([encoder.finish()]);
-        let receivers: Vec<_> = staging
-            .iter()
-            .map(|copy| {
-                let (sender, receiver) = oneshot_channel();
-                copy.map_async(wgpu::MapMode::Read, .., move |result| {
-                    // The receiver is gone only if the caller dropped the future.
-                    let _ = sender.send(result);
-                });
-                receiver
-            })
-            .collect();
-        (index, receivers)
-    });
-    if let Some(message) = if_ready(error).flatten() {
-        return Err(lost::failed(device, "submitting", message));
-    }
+        let receiver = |copy: &wgpu::Buffer| {
+            let (sender, receiver) = oneshot_channel();
+            copy.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only if the caller dropped the future.
+                let _ = sender.send(result);
+            });
+            receiver
+        };
+        (index, staging.iter().map(receiver).collect::<Vec<_>>())
+    })?;
     device
         .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
         .map_err(|error| lost::failed(device, READING, error))?;
@@ -157,8 +151,6 @@ pub(crate) fn read<T: bytemuck::Pod>(mapped: &Mapped, len: usize) -> Result<Vec<
     Ok(bytemuck::cast_slice(&bytes)[..len].to_vec())
 }
 
-const READING: &str = "reading back";
-
 fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(4).max(4)
 }
@@ -179,10 +171,6 @@ pub(crate) fn create(
         });
     }
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
-    let (buffer, error) = scoped(device, || device.create_buffer(&descriptor));
-    const ALLOCATING: &str = "allocating a buffer";
-    match if_ready(error).flatten() {
-        None => lost::check(device, ALLOCATING).map(|()| buffer),
-        Some(message) => Err(lost::failed(device, ALLOCATING, message)),
-    }
+    let buffer = lost::attempt(device, ALLOCATING, || device.create_buffer(&descriptor))?;
+    lost::check(device, ALLOCATING).map(|()| buffer)
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 /// the buffers that it was bound to.
 #[derive(Debug)]
 pub struct Call {
-    label: &'static str,
-    dispatches: Vec<BoundDispatch>,
+    pub(crate) label: &'static str,
+    pub(crate) dispatches: Vec<BoundDispatch>,
     /// Shared with every encoder that was recorded into, until its work is done.
-    leases: Arc<[Lease; 2]>,
+    pub(crate) leases: Arc<[Lease; 2]>,
 }
 
 /// One dispatch and what it needs of the device.
@@ -28,14 +28,6 @@ pub(crate) struct BoundDispatch {
 }
 
 impl Call {
-    pub(crate) fn new(
-        label: &'static str,
-        dispatches: Vec<BoundDispatch>,
-        leases: [Lease; 2],
-    ) -> Self {
-        Self { label, dispatches, leases: Arc::new(leases) }
-    }
-
     /// Records the call into `encoder`, in a compute pass of its own. Any number of calls may go
     /// into one encoder, and one call into any number.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {

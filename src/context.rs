@@ -9,7 +9,7 @@ use crate::pipeline::{Pipeline, Pipelines, TABLE};
 use crate::plan::{
     Access, Bound, Dispatch, MOST_SEQUENCES, Params, Program, SequenceParams, Tuning, Window, bytes,
 };
-use crate::scope::{if_ready, lock, scoped};
+use crate::scope::lock;
 use crate::shader::{Binding, bindings};
 use crate::tensor::Tensor;
 use crate::uniforms::{MOST_PARAMS, Slot, Uniforms};
@@ -20,6 +20,8 @@ const TABLE_BYTES: u32 = MOST_SEQUENCES * size_of::<SequenceParams>() as u32;
 
 const _: () = assert!(TABLE_BYTES <= MOST_UNIFORM && MOST_PARAMS <= MOST_UNIFORM);
 const _: () = assert!(size_of::<Params>() <= MOST_PARAMS as usize);
+
+const BINDING: &str = "binding buffers";
 
 /// One device and what was made for it so far.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ impl Context {
             .map(|step| bytemuck::cast_slice(&step.dispatch.table))
             .filter(|table: &&[u8]| !table.is_empty())
             .collect();
-        let (bound, error) = scoped(&self.device, || {
+        let bound = lost::attempt(&self.device, BINDING, || {
             let params = steps.iter().map(|step| step.dispatch.params.as_slice());
             let (lease, slots) = self.uniforms.lease(params)?;
             let (table_lease, table_slots) = self.tables.lease(tables.into_iter())?;
@@ -156,14 +158,12 @@ impl Context {
                 BoundDispatch { group, offsets: offsets.collect(), pipeline, grid: *grid }
             };
             let dispatches: Vec<_> = steps.iter().zip(pipelines).zip(slots).map(dispatch).collect();
-            Some(([lease, table_lease], dispatches))
-        });
-        let failed = |message| Err(lost::failed(&self.device, "binding buffers", message));
-        match (if_ready(error).flatten(), bound) {
-            (Some(message), _) => failed(message),
-            (None, None) => failed("the queue takes no parameters".to_owned()),
-            (None, Some((leases, dispatches))) => Ok(Call::new(label, dispatches, leases)),
-        }
+            Some((Arc::new([lease, table_lease]), dispatches))
+        })?;
+        let Some((leases, dispatches)) = bound else {
+            return Err(lost::failed(&self.device, BINDING, "the queue takes no parameters"));
+        };
+        Ok(Call { label, dispatches, leases })
     }
 
     /// What has been made so far.
@@ -249,17 +249,14 @@ impl Scratch {
         const ALLOCATING: &str = "allocating workspace";
         let mut held = lock(&self.0);
         if held.as_ref().is_none_or(|buffer| buffer.size() < size) && size > 0 {
-            let (buffer, error) = scoped(device, || {
+            let buffer = lost::attempt(device, ALLOCATING, || {
                 device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some("wgpu-attention workspace"),
                     size,
                     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
                 })
-            });
-            if let Some(message) = if_ready(error).flatten() {
-                return Err(lost::failed(device, ALLOCATING, message));
-            }
+            })?;
             lost::check(device, ALLOCATING)?;
             *held = Some(buffer);
         }

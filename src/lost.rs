@@ -28,6 +28,20 @@ pub(crate) fn check(device: &wgpu::Device, action: &'static str) -> Result<(), E
     Ok(())
 }
 
+/// Runs what `action` names. What the device says against it at once, as it does on native, is an
+/// error.
+pub(crate) fn attempt<T>(
+    device: &wgpu::Device,
+    action: &'static str,
+    run: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    let (result, error) = scoped(device, run);
+    match if_ready(error).flatten() {
+        None => Ok(result),
+        Some(message) => Err(failed(device, action, message)),
+    }
+}
+
 /// What a device says of `action`, unless it says so because it is lost.
 pub(crate) fn failed(device: &wgpu::Device, action: &'static str, message: impl ToString) -> Error {
     let lost = check(device, action).err();

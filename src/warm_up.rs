@@ -4,7 +4,6 @@ use crate::call::Call;
 use crate::context::{Context, Step};
 use crate::error::Error;
 use crate::plan::{Access, Dispatch, SequenceParams, Variant, Window};
-use crate::scope::{if_ready, scoped};
 use crate::shader::bindings;
 use crate::uniforms::MOST_PARAMS;
 use crate::{buffer, lost};
@@ -48,14 +47,11 @@ impl Context {
     pub(crate) async fn run(&self, action: &'static str, call: &Call) -> Result<(), Error> {
         let (device, queue) = (&self.device, &self.queue);
         let failed = |message: String| lost::failed(device, action, message);
-        let ((), error) = scoped(device, || {
+        lost::attempt(device, action, || {
             let mut encoder = device.create_command_encoder(&Default::default());
             call.encode(&mut encoder);
             queue.submit([encoder.finish()]);
-        });
-        if let Some(message) = if_ready(error).flatten() {
-            return Err(failed(message));
-        }
+        })?;
         let (sender, receiver) = oneshot_channel();
         queue.on_submitted_work_done(move || {
             // The receiver is gone only if the caller dropped the future.

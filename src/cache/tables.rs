@@ -8,7 +8,7 @@ use crate::buffer::create;
 use crate::context::Context;
 use crate::error::Error;
 use crate::lost;
-use crate::scope::{if_ready, lock, scoped};
+use crate::scope::lock;
 use crate::uniforms::Lease;
 use std::sync::{Arc, Mutex};
 
@@ -58,13 +58,8 @@ impl Tables {
         let lease = Lease::new(vec![index], self.free.clone());
         // A lease that is dropped gives its buffer back.
         drop(free);
-        let ((), error) = scoped(device, || queue.write_buffer(&buffer, 0, table));
-        match if_ready(error).flatten() {
-            Some(message) => Err(lost::failed(device, "uploading", message)),
-            None => {
-                encoder.on_submitted_work_done(move || drop(lease));
-                Ok(buffer)
-            }
-        }
+        lost::attempt(device, "uploading", || queue.write_buffer(&buffer, 0, table))?;
+        encoder.on_submitted_work_done(move || drop(lease));
+        Ok(buffer)
     }
 }
