@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Scaled dot-product attention on one device, with one set of options.
 ///
-/// `plan` validates a shape and picks kernels, in microseconds; `encode` records the plan into your
+/// `plan` validates a shape and picks kernels, in microseconds. `encode` records the plan into your
 /// encoder. Nothing here submits, waits or reads back.
 ///
 /// Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
@@ -28,11 +28,9 @@ pub struct Attention {
 /// The buffers of one call, laid out as its [`AttentionShape`] says; all need
 /// [`wgpu::BufferUsages::STORAGE`].
 ///
-/// Each is a buffer (`(&buffer).into()`) or a slice of one (`buffer.slice(..).into()`) that begins
-/// at a multiple of the device's `min_storage_buffer_offset_alignment`. Inputs may share a buffer,
-/// also as slices of one arena; an output needs a buffer of its own, as wgpu lets no dispatch read
-/// and write one buffer. A buffer may be larger than its tensor: only
-/// [`AttentionBuffers::check_exact`] asks for as many bytes as the plan's tensors have.
+/// Each is a buffer or a slice of one, see [`BufferRange`]. Inputs may share a buffer, also as
+/// slices of one arena; an output needs a buffer of its own, as wgpu lets no dispatch read and write
+/// one buffer. A buffer may be larger than its tensor: see [`AttentionBuffers::check_exact`].
 ///
 /// ```no_run
 /// # use wgpu_attention::{AttentionBuffers, wgpu};
@@ -54,9 +52,8 @@ pub struct AttentionBuffers<'a> {
     pub value: BufferRange<'a>,
     /// `[batch, num_heads, q_len, value_dim]`, as query, written.
     pub out: BufferRange<'a>,
-    /// Bits, lowest first, in u32 words; element `e` of the layout is bit `e`; set = attend. A mask
-    /// with a byte an element is not taken: [`Gpu`](crate::Gpu) packs a `&[bool]`, and on the GPU
-    /// bit `e % 32` of word `e / 32` is to be set where byte `e` is not 0.
+    /// Bits in u32 words: element `e` of the layout is bit `e % 32` of word `e / 32`, set = attend.
+    /// Masks with a byte an element are not taken; [`Gpu::attention`] packs a `&[bool]`.
     pub mask: Option<BufferRange<'a>>,
     /// f32, as the shape's bias, whatever the shape's element type is.
     pub bias: Option<BufferRange<'a>>,
@@ -98,8 +95,7 @@ impl Attention {
     }
 
     /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is
-    /// tested on a better adapter, and how a device of yours is used with its
-    /// [`Matrices`](crate::Matrices).
+    /// tested, and how a device of yours is used with its [`Matrices`](crate::Matrices).
     ///
     /// # Errors
     /// As [`Attention::new`].
@@ -134,8 +130,7 @@ impl Attention {
     /// As [`Attention::plan`]; `kernel` insists on one.
     ///
     /// # Errors
-    /// As [`Attention::plan`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks
-    /// for.
+    /// As [`Attention::plan`], and [`Error::Invalid`] if `kernel` cannot do what the shape asks for.
     pub fn plan_kernel(
         &self,
         shape: &AttentionShape,
@@ -191,8 +186,7 @@ impl<'a> AttentionBuffers<'a> {
     }
 
     /// Refuses what [`Attention::bind`] does, and every buffer that is not exactly as long as its
-    /// tensor: f32 under a plan for f16, say, or last frame's shape. Use it if each tensor has a
-    /// buffer of its own. Empty tensors take a buffer of any size.
+    /// tensor: f32 under a plan for f16, say. Empty tensors take a buffer of any size.
     ///
     /// # Errors
     /// [`Error::Invalid`].
@@ -238,8 +232,7 @@ impl Gpu {
     /// As [`Gpu::attention`]; `kernel` insists on one.
     ///
     /// # Errors
-    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot give what the shape asks
-    /// for.
+    /// As [`Gpu::attention`], and [`Error::Invalid`] if `kernel` cannot do what the shape asks for.
     pub async fn attention_with<T: Element>(
         &self,
         shape: &AttentionShape,
@@ -251,8 +244,7 @@ impl Gpu {
         let plan = operator.plan_kernel(shape, kernel)?;
         inputs.validate(&plan.problem)?;
         let call = (&operator, &plan.program);
-        let data = |tensor| inputs.get(tensor);
-        let written = self.context.run_once("attention", call, data).await?;
+        let written = self.context.run_once("attention", call, |tensor| inputs.get(tensor)).await?;
         Outputs::collect(written.read_all(Tensor::Out)?, |tensor| written.read(tensor))
     }
 }

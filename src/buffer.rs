@@ -5,6 +5,10 @@ use crate::lost;
 use crate::tensor::Tensor;
 use futures_intrusive::channel::shared::oneshot_channel;
 
+/// What shaders use and what can be downloaded.
+pub(crate) const READABLE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC);
+
 const ALLOCATING: &str = "allocating a buffer";
 const UPLOADING: &str = "uploading";
 const READING: &str = "reading back";
@@ -52,13 +56,11 @@ impl Parameters {
         device: &wgpu::Device,
         given: &[(Tensor, &'static str, Option<&[f32]>)],
     ) -> Result<Self, Error> {
-        let mut buffers = Vec::new();
-        for &(tensor, name, slice) in given {
-            if let Some(slice) = slice {
-                buffers.push((tensor, upload(device, name, bytemuck::cast_slice(slice))?));
-            }
-        }
-        Ok(Self(buffers))
+        let given = given.iter().filter_map(|&(tensor, name, slice)| Some((tensor, name, slice?)));
+        let buffers = given.map(|(tensor, name, slice)| {
+            Ok((tensor, upload(device, name, bytemuck::cast_slice(slice))?))
+        });
+        buffers.collect::<Result<_, _>>().map(Self)
     }
 
     pub(crate) fn get(&self, tensor: Tensor) -> Option<&wgpu::Buffer> {
@@ -74,8 +76,7 @@ pub(crate) fn upload(
     data: &[u8],
 ) -> Result<wgpu::Buffer, Error> {
     let size = padded(data.len() as u64);
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    let buffer = create(device, label, size, usage, true)?;
+    let buffer = create(device, label, size, READABLE, true)?;
     let filled = lost::attempt(device, UPLOADING, || {
         if !data.is_empty() {
             buffer.get_mapped_range_mut(..)?.slice(..data.len()).copy_from_slice(data);
@@ -94,8 +95,7 @@ pub(crate) fn output(
     label: &'static str,
     bytes: u64,
 ) -> Result<wgpu::Buffer, Error> {
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    create(device, label, padded(bytes), usage, false)
+    create(device, label, padded(bytes), READABLE, false)
 }
 
 /// Submits, and maps copies of `buffers`, all with one wait. On native the wait blocks, as nothing

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 /// A plan bound to its buffers: what `bind` of every operation returns.
 ///
-/// Making one creates bind groups and keeps parameters on the GPU for as long as it lives;
-/// [`Call::encode`] then records the same work again and again, and creates nothing. It holds on to
-/// the buffers that it was bound to.
+/// [`Call::encode`] records the same work again and again, and creates nothing. A call holds on to
+/// its bind groups, its parameters on the GPU and the buffers that it was bound to.
 #[derive(Debug)]
 pub struct Call {
     pub(crate) label: &'static str,
@@ -42,21 +41,6 @@ impl Call {
 
     /// Records the call into a compute pass of yours, among your own dispatches and with your
     /// labels and timestamps. It sets the pipeline and bind group 0, and leaves them set.
-    ///
-    /// ```no_run
-    /// # use wgpu_attention::{Call, wgpu};
-    /// # fn layer(call: &Call, encoder: &mut wgpu::CommandEncoder, queries: &wgpu::QuerySet) {
-    /// let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-    ///     label: Some("layer 7"),
-    ///     timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-    ///         query_set: queries,
-    ///         beginning_of_pass_write_index: Some(0),
-    ///         end_of_pass_write_index: Some(1),
-    ///     }),
-    /// });
-    /// call.record(&mut pass);
-    /// # }
-    /// ```
     pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         for BoundDispatch { pipeline, group, offsets, grid: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(&pipeline.compute);

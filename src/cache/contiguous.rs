@@ -39,8 +39,7 @@ use std::sync::Arc;
 ///
 /// Lengths count what has been recorded, on the host and, in the order in which commands run, in
 /// [`KvCache::lens_buffer`] on the GPU. An application that drops an encoder takes the encoder's
-/// tokens back with [`KvCache::truncate`]. A cache whose device is lost has lost its tokens,
-/// whatever its lengths say; it then records nothing, or returns errors.
+/// tokens back with [`KvCache::truncate`]. A cache whose device is lost has lost its tokens.
 #[derive(Debug)]
 pub struct KvCache {
     pub(super) store: CacheStore,
@@ -76,7 +75,7 @@ impl KvCache {
     }
 
     /// Records new tokens into `encoder`, behind those that each sequence holds. Commands that are
-    /// recorded later, into the same encoder too, see them.
+    /// recorded later see them.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more tokens than a sequence has capacity for, and for a buffer that
@@ -96,7 +95,7 @@ impl KvCache {
         }
         let sizes = [self.lens.len(), tokens.len];
         let new = self.store.new_rows(sizes, tokens, Some(&self.lens_buffer))?;
-        let mut work = self.store.append(encoder, sizes, &new, &ranges)?;
+        let mut work = self.store.append(encoder, &new, &ranges)?;
         let set = |range: &AppendRange| self.set_lens(range.sequences.clone(), range.end());
         work.extend(ranges.iter().map(set));
         self.store.record(encoder, "append to cache", &work)?;
@@ -135,8 +134,7 @@ impl KvCache {
     /// `from`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there are no such sequences, or `from` holds fewer; the cache is as it
-    /// was then.
+    /// [`Error::Invalid`] if there are no such sequences, or `from` holds fewer.
     pub fn fork(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,

@@ -1,6 +1,7 @@
 //! A cache of keys and values in pages, filled in the caller's encoder.
 
 use super::pool::{PagePool, PagedSequence};
+use super::ranges::to_u32;
 use super::shape::{CacheRotary, PagedCacheShape};
 use super::store::{CacheStore, of_store, read_by_attention};
 use super::tokens::CacheTokens;
@@ -14,10 +15,9 @@ use std::sync::Arc;
 /// Keys and values of any number of sequences, in pages of one pool. A sequence takes pages as it
 /// grows, and frees them as it leaves.
 ///
-/// Sequences that begin alike share pages: [`PagedKvCache::fork`] copies nothing, and the first to
-/// write into a page that another still reads gets a copy of its own. `append` records new tokens
-/// into your encoder; attention reads the pages where they lie, for the sequences of a
-/// [`PagedBatch`]:
+/// [`PagedKvCache::fork`] copies nothing: sequences that begin alike share pages, and the first to
+/// write into a shared page gets a copy. `append` records new tokens into your encoder. Attention
+/// reads the pages where they lie, for the sequences of a [`PagedBatch`]:
 ///
 /// ```no_run
 /// # use wgpu_attention::{Align, AttentionOptions, Error, Gpu, wgpu, cache::{CacheTokens, PagedKvCache, PagedSequence}};
@@ -34,11 +34,9 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// Lengths count what has been recorded, so encoders have to be submitted in the order in which
-/// they were recorded. An application that drops an encoder removes the sequences that the encoder
-/// appended to.
-///
-/// All pages of one head have to fit into a binding of the device.
+/// Lengths count what has been recorded: submit encoders in the order in which they were recorded.
+/// An application that drops an encoder removes the sequences that the encoder appended to. All
+/// pages of one head have to fit into a binding of the device.
 ///
 /// Source: Kwon et al. 2023, arXiv 2309.06180.
 #[derive(Debug)]
@@ -48,19 +46,8 @@ pub struct PagedKvCache {
     pool: PagePool,
 }
 
-/// Some sequences of a [`PagedKvCache`] as they are now, in an order of the caller's, for attention
-/// recorded into the encoder that it was made for: what [`PagedKvCache::batch`] returns.
-///
-/// ```no_run
-/// # use wgpu_attention::{Attention, Error, wgpu, cache::{PagedKvCache, PagedSequence}};
-/// # fn attend(attention: &Attention, cache: &PagedKvCache, encoder: &mut wgpu::CommandEncoder, [first, second]: [PagedSequence; 2], query: &wgpu::Buffer, out: &wgpu::Buffer) -> Result<(), Error> {
-/// // query and out are [2, 8, 1, dim]: the newest token of each of two sequences.
-/// let batch = cache.batch(encoder, &[second, first])?;
-/// let plan = attention.plan(&batch.shape(8, 1))?;
-/// attention.encode(encoder, &plan, &batch.buffers(query, out))?;
-/// # Ok(())
-/// # }
-/// ```
+/// Some sequences of a [`PagedKvCache`] as they are now, in the caller's order, for attention that
+/// is recorded into the encoder it was made for: what [`PagedKvCache::batch`] returns.
 #[derive(Debug)]
 pub struct PagedBatch {
     /// Attention without queries.
@@ -108,8 +95,7 @@ impl PagedKvCache {
     /// Nothing is recorded.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cache does not hold `from`, if `from` has fewer tokens, or if the
-    /// prefix ends between evicted tokens.
+    /// As [`PagedKvCache::truncate`].
     pub fn fork(&mut self, from: PagedSequence, len: usize) -> Result<PagedSequence, Error> {
         self.pool.fork(from, len)
     }
@@ -125,9 +111,8 @@ impl PagedKvCache {
 
     /// Frees the pages between the first `present.first` and the last `present.last` tokens of a
     /// sequence, so that it can go on for ever in a pool of few pages. Its length and the places of
-    /// its tokens stay. Attention must look at no evicted token: planning checks that
-    /// [`AttentionOptions::window_left`](crate::AttentionOptions::window_left) and
-    /// [`AttentionOptions::window_keeps`](crate::AttentionOptions::window_keeps) see to that.
+    /// its tokens stay. Attention must look at no evicted token, by
+    /// [`AttentionOptions::window_left`](crate::AttentionOptions::window_left): planning checks it.
     /// Nothing is recorded.
     ///
     /// # Errors
@@ -162,10 +147,9 @@ impl PagedKvCache {
     }
 
     /// Records new tokens into `encoder`, behind those that each of these sequences holds; `tokens`
-    /// are `[sequences, num_kv_heads, len, dim]`. This takes two dispatches, one for keys and one
-    /// for values, and four or more for each page that is copied first because other sequences read
-    /// it too. Rows of 16 bits and odd length, and such halves of a rotation, take dispatches of
-    /// their own for each sequence and each jump between its pages.
+    /// are `[sequences, num_kv_heads, len, dim]`. This takes two dispatches, and four or more for
+    /// each shared page that is copied first. Rows of 16 bits and odd length, and such halves of a
+    /// rotation, take dispatches for each sequence and each jump between its pages.
     ///
     /// # Errors
     /// [`Error::Full`] if the pool has too few free pages, [`Error::Invalid`] for a sequence that
@@ -182,17 +166,15 @@ impl PagedKvCache {
         let sizes = [sequences.len(), tokens.len];
         let new = self.store.new_rows(sizes, tokens, None)?;
         let mut work = self.store.copy(&growth.copies)?;
-        work.extend(self.store.append(encoder, sizes, &new, &growth.appends)?);
+        work.extend(self.store.append(encoder, &new, &growth.appends)?);
         self.store.record(encoder, "append to cache", &work)?;
         self.pool.commit(growth);
         Ok(())
     }
 
     /// These sequences as they are now, for attention that is recorded into `encoder`. A sequence
-    /// may be given twice.
-    ///
-    /// The table of their pages is uploaded to a buffer that no other batch writes until the
-    /// encoder's work is done; buffers are used again, so that steps of one size make none.
+    /// may be given twice. The table of their pages is uploaded to a buffer that is used again once
+    /// the encoder's work is done.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a sequence that the cache does not hold, [`Error::Device`] if there
@@ -203,8 +185,8 @@ impl PagedKvCache {
         sequences: &[PagedSequence],
     ) -> Result<PagedBatch, Error> {
         let (table, present) = self.pool.table(sequences)?;
-        let lens =
-            sequences.iter().map(|&one| self.pool.len(one)).collect::<Result<Vec<_>, _>>()?;
+        let lens = sequences.iter().map(|&sequence| self.pool.len(sequence));
+        let lens = lens.collect::<Result<Vec<_>, _>>()?;
         let PagedCacheShape { page_len, pages, head_dim, value_dim, .. } = self.shape;
         let pages_per_sequence = table.len() / sequences.len().max(1);
         let pages = PagedKeys { page_len, pages, pages_per_sequence, present };

@@ -8,8 +8,7 @@ use crate::problem::{PresentKeys, length};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A sequence of a [`PagedKvCache`](crate::cache::PagedKvCache), of the one that made it and no
-/// other; once removed it names none.
+/// A sequence of the [`PagedKvCache`](crate::cache::PagedKvCache) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PagedSequence(u64);
 
@@ -28,13 +27,12 @@ pub struct PagePool {
     next: u64,
 }
 
-/// What a sequence holds: as many pages as its tokens fill or begin, but for those that have been
-/// evicted.
+/// What a sequence holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeldPages {
     /// Its tokens.
     pub len: usize,
-    /// Its pages in order; none where one has been evicted.
+    /// The pages that its tokens fill or begin, in order; none where one has been evicted.
     pub pages: Vec<Option<u32>>,
     /// Tokens that may have gone with their pages, whole ones; empty if none have.
     gone: Range<usize>,

@@ -51,10 +51,9 @@ impl AppendRange {
         self.position + self.count
     }
 
-    /// Adds ranges for new tokens of one sequence, from `first_token` on, that take these positions
-    /// in it. `place` says into which row a position goes, and how many rows there are from that
-    /// one on. A range that goes on where the last one ends, or has the same tokens of the next
-    /// sequence, becomes one with it.
+    /// Adds ranges for new tokens of the next sequence, from `first_token` on, that take these
+    /// positions in it. `place` says into which row a position goes, and how many rows there are
+    /// from that one on.
     pub(super) fn add(
         ranges: &mut Vec<Self>,
         sequence: usize,
@@ -75,26 +74,23 @@ impl AppendRange {
                 position: to_u32(position),
             };
             match ranges.last_mut() {
-                Some(last) if next == last.later(next.count) => last.count += next.count,
-                Some(last) if next == last.beside() => last.sequences.end += 1,
+                // The next rows of the same sequence.
+                Some(last)
+                    if last.sequences == next.sequences && last.to.row + last.count == to.row =>
+                {
+                    last.count += next.count;
+                }
+                // The same rows of the next sequence of the cache.
+                Some(last)
+                    if last.sequences.end == to.sequence
+                        && (last.to.row, last.count) == (to.row, next.count) =>
+                {
+                    last.sequences.end += 1;
+                }
                 _ => ranges.push(next),
             }
             position += count;
         }
-    }
-
-    /// The range of the next `count` tokens of the same sequences.
-    fn later(&self, count: u32) -> Self {
-        let to = SequenceRow { row: self.to.row + self.count, ..self.to };
-        let first_token = self.first_token + self.count;
-        Self { first_token, count, to, position: self.end(), ..self.clone() }
-    }
-
-    /// The range of the same tokens of the next sequence.
-    fn beside(&self) -> Self {
-        let Range { start, end } = self.sequences;
-        let to = SequenceRow { sequence: self.to.sequence + (end - start), ..self.to };
-        Self { sequences: end..end + 1, to, ..self.clone() }
     }
 }
 
@@ -161,12 +157,6 @@ pub(super) fn places([batch, len]: [usize; 2], ranges: &[AppendRange]) -> Vec<u3
         }
     }
     places.into_flattened()
-}
-
-/// The places of the last `q_len` tokens of sequences of these lengths, 0 before the first.
-pub(super) fn positions(lens: &[usize], q_len: usize) -> Vec<u32> {
-    let place = |len: usize, i: usize| to_u32((len + i).saturating_sub(q_len));
-    lens.iter().flat_map(|&len| (0..q_len).map(move |i| place(len, i))).collect()
 }
 
 /// A size or index that a checked shape bounds.

@@ -4,23 +4,10 @@ use crate::device::Capabilities;
 use crate::error::Error;
 use crate::layers::{Encoding, RotaryPairs};
 use crate::problem::{ElementType, check_page_len, length};
+use crate::view::check_not_zero;
 
 /// Sizes of a [`KvCache`](crate::cache::KvCache): keys `[batch, num_kv_heads, capacity, head_dim]`,
 /// values `[batch, num_kv_heads, capacity, value_dim]`.
-///
-/// ```
-/// use wgpu_attention::{ElementType, cache::KvCacheShape};
-///
-/// let shape = KvCacheShape {
-///     batch: 2,
-///     num_kv_heads: 8,
-///     capacity: 4096,
-///     head_dim: 64,
-///     value_dim: 64,
-///     ..KvCacheShape::default()
-/// };
-/// assert_eq!(shape.element, ElementType::F32);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KvCacheShape {
     /// Number of sequences.
@@ -39,8 +26,7 @@ pub struct KvCacheShape {
 }
 
 impl Default for KvCacheShape {
-    /// One sequence in f32. The other sizes are 0: `num_kv_heads`, `head_dim` and `value_dim` are
-    /// refused as long as they are, and a sequence of no capacity takes no token.
+    /// One sequence in f32. The other sizes are 0, and have to be given.
     fn default() -> Self {
         let element = ElementType::F32;
         Self { batch: 1, num_kv_heads: 0, capacity: 0, head_dim: 0, value_dim: 0, element }
@@ -53,9 +39,7 @@ impl KvCacheShape {
         let Self { batch, num_kv_heads, capacity, head_dim, value_dim, .. } = *self;
         let dims =
             [("num_kv_heads", num_kv_heads), ("head_dim", head_dim), ("value_dim", value_dim)];
-        if let Some((argument, _)) = dims.into_iter().find(|&(_, size)| size == 0) {
-            return Err(Error::invalid(argument, "at least 1", 0));
-        }
+        check_not_zero(dims)?;
         let sizes = dims.into_iter().chain([("batch", batch), ("capacity", capacity)]);
         sizes.into_iter().try_for_each(|(argument, size)| length(argument, size).map(|_| ()))
     }
@@ -65,21 +49,6 @@ impl KvCacheShape {
 /// head_dim]`, values `[num_kv_heads, pages, page_len, value_dim]`. A head's pages lie together, so
 /// that a pool too large for a binding can be read a few heads at a time; see
 /// [`PagedKeys`](crate::PagedKeys) for other orders.
-///
-/// ```
-/// use wgpu_attention::cache::PagedCacheShape;
-///
-/// // 512 pages of 16 tokens, of which one sequence takes 2048 at most.
-/// let shape = PagedCacheShape {
-///     num_kv_heads: 8,
-///     pages: 512,
-///     longest: Some(2048),
-///     head_dim: 64,
-///     value_dim: 64,
-///     ..PagedCacheShape::default()
-/// };
-/// assert_eq!(shape.page_len, 16);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PagedCacheShape {
     /// Number of key/value heads.
@@ -99,9 +68,8 @@ pub struct PagedCacheShape {
 }
 
 impl Default for PagedCacheShape {
-    /// Pages of 16 tokens in f32, all of which one sequence may have. The other sizes are 0:
-    /// `num_kv_heads`, `head_dim` and `value_dim` are refused as long as they are, and a pool of no
-    /// pages takes no token.
+    /// Pages of 16 tokens in f32, all of which one sequence may have. The other sizes are 0, and
+    /// have to be given.
     fn default() -> Self {
         Self {
             num_kv_heads: 0,
@@ -126,9 +94,8 @@ impl PagedCacheShape {
         let Self { num_kv_heads, pages, page_len, head_dim, value_dim, element, .. } = *self;
         check_page_len(page_len)?;
         let capacity = page_len.saturating_mul(pages);
-        if length("pages", capacity).is_err() {
-            return Err(Error::invalid("pages", "at most 2^30 tokens in all", capacity));
-        }
+        let too_many = |_| Error::invalid("pages", "at most 2^30 tokens in all", capacity);
+        length("pages", capacity).map_err(too_many)?;
         length("longest", self.longest())?;
         let shape = KvCacheShape { batch: 1, num_kv_heads, capacity, head_dim, value_dim, element };
         shape.check().map(|()| shape)
@@ -161,8 +128,8 @@ impl PagedCacheShape {
     }
 }
 
-/// How new keys are rotated on their way into a cache. The row of the table is the key's place in
-/// its sequence.
+/// How new keys are rotated on their way into a cache, each by the row of its place in its
+/// sequence.
 ///
 /// ```
 /// use wgpu_attention::{cache::CacheRotary, layers::{RotaryPairs, RotaryTable}};

@@ -29,9 +29,8 @@ pub struct CacheLensParams {
 const THREADS: u32 = Entry::CacheLens.count("THREADS");
 
 /// New tokens bound to their buffers: what [`KvCache::bind_append`] returns. Each
-/// [`KvCache::append_step`] records as many of them again for every sequence.
-///
-/// Attention over the cache is bound beside it, and both are recorded for each token:
+/// [`KvCache::append_step`] records as many of them again for every sequence. Attention over the
+/// cache is bound beside it, and both are recorded for each token:
 ///
 /// ```no_run
 /// # use wgpu_attention::{Attention, Error, wgpu, cache::{CacheTokens, KvCache}};
@@ -63,16 +62,14 @@ pub struct CacheStep {
 }
 
 impl KvCache {
-    /// The lengths of the sequences, u32 `[batch]`, as they are once what has been recorded so far
-    /// has run. It may be read and copied from.
+    /// The lengths of the sequences, u32 `[batch]`, which may be read and copied from.
     #[must_use]
     pub fn lens_buffer(&self) -> &wgpu::Buffer {
         &self.lens_buffer
     }
 
     /// As [`KvCache::shape`], for a call that is bound once and recorded as sequences grow: it
-    /// reads the number of keys from [`KvCache::lens_buffer`] when it runs. `kv_len` is the
-    /// capacity.
+    /// reads lengths from [`KvCache::lens_buffer`] when it runs. `kv_len` is the capacity.
     #[must_use]
     pub fn step_shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
         AttentionShape {
@@ -93,8 +90,8 @@ impl KvCache {
         AttentionBuffers { lens: Some((&self.lens_buffer).into()), ..self.buffers(query, out) }
     }
 
-    /// Binds `tokens.len` new tokens of every sequence, for [`KvCache::append_step`]. The buffers
-    /// are read when the step runs, not now. See [`CacheStep`] for a loop of steps.
+    /// Binds `tokens.len` new tokens of every sequence for steps, see [`CacheStep`]. The buffers are
+    /// read when a step runs, not now.
     ///
     /// # Errors
     /// As [`KvCache::append`], capacity aside; [`Error::Invalid`] if sequences should take
@@ -108,7 +105,7 @@ impl KvCache {
         let sizes = [self.lens.len(), tokens.len];
         let mut work = Vec::new();
         for new in self.store.new_rows(sizes, tokens, lens)? {
-            let program = self.store.program(new.rows.append_all(new.view, sizes, None)?)?;
+            let program = self.store.program(new.append_all(None)?)?;
             if program.packs() {
                 let expected = "even lengths of rows, and of halves of a rotation, in 16 bits";
                 return Err(Error::invalid(new.rows.name, expected, "an odd one"));
@@ -120,8 +117,7 @@ impl KvCache {
         Ok(CacheStep { call, len: tokens.len, lens: self.lens_buffer.clone() })
     }
 
-    /// Records the new tokens of a step into `encoder`, behind those that each sequence holds:
-    /// nothing is planned or created.
+    /// Records the new tokens of a step into `encoder`. Nothing is planned or created.
     ///
     /// # Errors
     /// [`Error::Invalid`] if a sequence has no capacity for them, or for a step of another cache.

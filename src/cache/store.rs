@@ -2,7 +2,7 @@
 //! for them.
 
 use super::ranges::{AppendRange, CopyRange, places};
-use super::rows::CachedRows;
+use super::rows::{CachedRows, NewRows};
 use super::shape::{CacheRotary, KvCacheShape};
 use super::tables::Tables;
 use super::tokens::CacheTokens;
@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::layers::{Encoding, LayerProblem, TokenProblem};
 use crate::plan::{Dispatch, Program, Variant, check_buffer};
-use crate::problem::{AttentionShape, Layout, Strides, View};
+use crate::problem::{AttentionShape, Layout, Strides};
 use crate::tensor::{Given, Tensor};
 use std::sync::Arc;
 
@@ -25,13 +25,6 @@ pub(super) struct CacheStore {
     pub(super) value: CachedRows,
     pub(super) rotary: Parameters,
     pub(super) tables: Tables,
-}
-
-/// New keys or new values: the cache's rows for them, and where they lie until then.
-pub(super) struct NewRows<'a> {
-    pub(super) rows: &'a CachedRows,
-    pub(super) buffer: &'a wgpu::Buffer,
-    pub(super) view: View,
 }
 
 /// Dispatches, and the buffers that they bind besides the cosines and sines of the cache.
@@ -101,13 +94,14 @@ impl CacheStore {
     pub(super) async fn prepare(&self, lens: Option<Variant>) -> Result<(), Error> {
         let may_be_several = self.shape.batch > 1 || lens.is_none();
         let mut variants = Vec::from_iter(lens);
-        let ranges =
-            [(); 2].map(|()| AppendRange { sequences: 0..1, count: 1, ..AppendRange::default() });
+        let one = AppendRange { sequences: 0..1, count: 1, ..AppendRange::default() };
+        let ranges = [one.clone(), one];
         let is_empty = self.shape.batch == 0 || self.shape.capacity == 0;
         for rows in [&self.key, &self.value].into_iter().filter(|_| !is_empty) {
-            let x = rows.tokens([1, 1], Layout::Bhsd)?;
-            for ranges in [&ranges[..1], &ranges[..1 + usize::from(may_be_several)]] {
-                let (programs, _) = self.append_programs(rows, x, [1, 1], ranges)?;
+            let (view, sizes) = (rows.tokens([1, 1], Layout::Bhsd)?, [1, 1]);
+            let new = NewRows { rows, buffer: &rows.buffer, view, sizes };
+            for count in [1, 1 + usize::from(may_be_several)] {
+                let (programs, _) = self.append_programs(&new, &ranges[..count])?;
                 variants.extend(programs.iter().flat_map(Program::variants));
             }
         }
@@ -131,7 +125,7 @@ impl CacheStore {
             if own.contains(&Some(buffer)) {
                 return Err(Error::invalid(rows.name, "a buffer of its own", "that of the cache"));
             }
-            Ok(NewRows { rows, buffer, view })
+            Ok(NewRows { rows, buffer, view, sizes })
         };
         Ok([
             new(&self.key, tokens.key, tokens.key_layout)?,
@@ -139,23 +133,21 @@ impl CacheStore {
         ])
     }
 
-    /// Programs that append the tokens of `x` that `ranges` name, and whether a table of places
-    /// says where they go. It does so for several ranges, unless rows share words: then each range
-    /// has a program of its own.
+    /// Programs that append the new tokens that `ranges` name, and whether a table of places says
+    /// where they go. It does so for several ranges, unless rows share words: then each range has a
+    /// program of its own.
     fn append_programs(
         &self,
-        rows: &CachedRows,
-        x: View,
-        sizes: [usize; 2],
+        new: &NewRows<'_>,
         ranges: &[AppendRange],
     ) -> Result<(Vec<Program>, bool), Error> {
         if ranges.len() > 1 {
-            let program = self.program(rows.append_all(x, sizes, Some(ranges))?)?;
+            let program = self.program(new.append_all(Some(ranges))?)?;
             if !program.packs() {
                 return Ok((vec![program], true));
             }
         }
-        let programs = ranges.iter().map(|range| self.program(rows.append(x, range)));
+        let programs = ranges.iter().map(|range| self.program(new.append(range)));
         Ok((programs.collect::<Result<_, _>>()?, false))
     }
 
@@ -163,16 +155,15 @@ impl CacheStore {
     pub(super) fn append(
         &self,
         encoder: &wgpu::CommandEncoder,
-        sizes: [usize; 2],
         new: &[NewRows<'_>],
         ranges: &[AppendRange],
     ) -> Result<Vec<Work>, Error> {
         let mut work = Vec::new();
         let mut table = None;
         for new in new {
-            let (programs, by_table) = self.append_programs(new.rows, new.view, sizes, ranges)?;
+            let (programs, by_table) = self.append_programs(new, ranges)?;
             if by_table && table.is_none() {
-                let places = places(sizes, ranges);
+                let places = places(new.sizes, ranges);
                 table = Some(self.tables.upload(&self.context, encoder, &places)?);
             }
             let table = table.as_ref().filter(|_| by_table);
@@ -325,7 +316,8 @@ macro_rules! read_by_attention {
             /// [`TableRows::Named`](crate::layers::TableRows::Named); 0 before the first.
             #[must_use]
             pub fn positions(&self, q_len: usize) -> Vec<u32> {
-                super::ranges::positions(&self.lens, q_len)
+                let place = |len: usize, i: usize| to_u32((len + i).saturating_sub(q_len));
+                self.lens.iter().flat_map(|&len| (0..q_len).map(move |i| place(len, i))).collect()
             }
 
             /// Attention of `q_len` queries to what the sequences hold now; change any field but

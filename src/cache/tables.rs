@@ -4,7 +4,7 @@
 //! is done with it: a lease holds it until then.
 
 use super::ranges::to_u32;
-use crate::buffer::create;
+use crate::buffer::{READABLE, create};
 use crate::context::Context;
 use crate::error::Error;
 use crate::lost;
@@ -39,12 +39,9 @@ impl Tables {
         let index = match fitting.map(|at| free.swap_remove(at)) {
             Some(index) => index,
             None => {
-                // Twice as long as asked for at most, so that growing sequences rarely need
-                // another; it takes the place of one that has become too small.
+                // Growing sequences rarely need another; it replaces one that is too small.
                 let size = size.next_power_of_two().max(LEAST);
-                let usage = wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::COPY_DST
-                    | wgpu::BufferUsages::COPY_SRC;
+                let usage = wgpu::BufferUsages::COPY_DST | READABLE;
                 let buffer = create(device, "table", size, usage, false)?;
                 let index = free.pop().unwrap_or(to_u32(buffers.len()));
                 match buffers.get_mut(index as usize) {

@@ -23,15 +23,12 @@ use crate::problem::Layout;
 /// tokens of sequence b        [ -  -  t0 t1 t2]               [k0 k1 k2  -  -]
 /// ```
 ///
-/// - [`CacheTokens::lens`] takes the **last** tokens of each sequence. Padding stands before them,
-///   so that the last of the `q_len = len` queries of a step is the newest token of every sequence.
-///   Queries of padding give rows of out that mean nothing.
-/// - [`AttentionShape::kv_lens`](crate::AttentionShape::kv_lens) takes the **first** keys of each
-///   sequence. In a cache, rows behind them are free. With [`Align::BottomRight`](crate::Align) the
-///   last query stands beside the last of these keys.
+/// - [`CacheTokens::lens`] takes the **last** tokens of each sequence, so that the last of the
+///   `q_len = len` queries of a step is the newest token of every sequence. Queries of padding give
+///   rows of out that mean nothing.
+/// - [`AttentionShape::kv_lens`](crate::AttentionShape::kv_lens), which a cache sets, takes the
+///   **first** keys of each sequence: in a cache, rows behind them are free.
 ///
-/// [`KvCache::shape`](crate::cache::KvCache::shape) and
-/// [`PagedBatch::shape`](crate::cache::PagedBatch::shape) set `kv_lens` to what the cache holds.
 /// Prompts that are padded behind their tokens are appended one at a time: `len` is the prompt's
 /// own, `lens` is 0 for the others, and the layouts have the strides of the padded tensors.
 #[derive(Clone, Copy, Debug)]
