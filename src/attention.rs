@@ -91,7 +91,7 @@ impl Attention {
         queue: &wgpu::Queue,
         options: &AttentionOptions,
     ) -> Result<Self, Error> {
-        Self::with_capabilities(device, queue, options, Capabilities::of(device))
+        Gpu::from_device(device, queue).attention_operator(options)
     }
 
     /// As [`Attention::new`], on no more than `capabilities` of the device: how a lower tier is
@@ -105,17 +105,7 @@ impl Attention {
         options: &AttentionOptions,
         capabilities: Capabilities,
     ) -> Result<Self, Error> {
-        let capabilities = capabilities.granted(device);
-        Self::from_context(Arc::new(Context::new(device, queue, capabilities)), options)
-    }
-
-    pub(crate) fn from_context(
-        context: Arc<Context>,
-        options: &AttentionOptions,
-    ) -> Result<Self, Error> {
-        Problem::new(&AttentionShape::new(0, 1, 0, 1), options)?;
-        lost::check(&context.device, "making an operator")?;
-        Ok(Self { context, options: *options })
+        Gpu::with_capabilities(device, queue, capabilities).attention_operator(options)
     }
 
     /// Validates `shape` and decides what will run.
@@ -226,7 +216,9 @@ impl Gpu {
     /// # Errors
     /// As [`Attention::new`].
     pub fn attention_operator(&self, options: &AttentionOptions) -> Result<Attention, Error> {
-        Attention::from_context(self.context.clone(), options)
+        Problem::new(&AttentionShape::new(0, 1, 0, 1), options)?;
+        lost::check(self.device(), "making an operator")?;
+        Ok(Attention { context: self.context.clone(), options: *options })
     }
 
     /// As [`Gpu::attention`]; `kernel` insists on one.

@@ -98,7 +98,7 @@ impl KvCache {
         let mut work = self.store.append(encoder, &new, &ranges)?;
         let set = |range: &AppendRange| self.set_lens(range.sequences.clone(), range.end());
         work.extend(ranges.iter().map(set));
-        self.store.record(encoder, "append to cache", &work)?;
+        self.store.bind("append to cache", &work)?.encode(encoder);
         self.lens.iter_mut().zip(counts).for_each(|(len, count)| *len += count);
         Ok(())
     }
@@ -114,7 +114,7 @@ impl KvCache {
         len: usize,
     ) -> Result<(), Error> {
         check_prefix(len, self.held("sequence", sequence)?)?;
-        self.store.record(encoder, "truncate cache", &[self.set_len(sequence, len)])?;
+        self.store.bind("truncate cache", &[self.set_len(sequence, len)])?.encode(encoder);
         self.lens[sequence] = len;
         Ok(())
     }
@@ -125,7 +125,7 @@ impl KvCache {
     /// [`Error::Shader`] or [`Error::Device`] for what the device refuses.
     pub fn reset(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<(), Error> {
         let set = self.set_lens(0..to_u32(self.lens.len()), 0);
-        self.store.record(encoder, "reset cache", &[set])?;
+        self.store.bind("reset cache", &[set])?.encode(encoder);
         self.lens.fill(0);
         Ok(())
     }
@@ -149,18 +149,16 @@ impl KvCache {
         let copies = if from != to && len > 0 { &[copy][..] } else { &[] };
         let mut work = self.store.copy(copies)?;
         work.push(self.set_len(to, len));
-        self.store.record(encoder, "fork cache", &work)?;
+        self.store.bind("fork cache", &work)?.encode(encoder);
         self.lens[to] = len;
         Ok(())
     }
 
     /// Tokens of a sequence, which an argument names.
     fn held(&self, argument: &'static str, sequence: usize) -> Result<usize, Error> {
-        let Some(&held) = self.lens.get(sequence) else {
-            let expected = format!("one of {} sequences", self.lens.len());
-            return Err(Error::invalid(argument, expected, sequence));
-        };
-        Ok(held)
+        let expected = || format!("one of {} sequences", self.lens.len());
+        let held = self.lens.get(sequence).copied();
+        held.ok_or_else(|| Error::invalid(argument, expected(), sequence))
     }
 
     fn set_len(&self, sequence: usize, len: usize) -> Work {

@@ -167,7 +167,7 @@ impl PagedKvCache {
         let new = self.store.new_rows(sizes, tokens, None)?;
         let mut work = self.store.copy(&growth.copies)?;
         work.extend(self.store.append(encoder, &new, &growth.appends)?);
-        self.store.record(encoder, "append to cache", &work)?;
+        self.store.bind("append to cache", &work)?.encode(encoder);
         self.pool.commit(growth);
         Ok(())
     }

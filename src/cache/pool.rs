@@ -107,15 +107,11 @@ impl PagePool {
     }
 
     /// Frees the pages between the first tokens and the last ones.
-    pub fn evict(
-        &mut self,
-        sequence: PagedSequence,
-        PresentKeys { first, last }: PresentKeys,
-    ) -> Result<(), Error> {
+    pub fn evict(&mut self, sequence: PagedSequence, present: PresentKeys) -> Result<(), Error> {
         let page_len = self.page_len;
         let held = self.held_mut(sequence)?;
-        let begin = first.div_ceil(page_len);
-        let end = held.len.saturating_sub(last) / page_len;
+        let begin = present.first.div_ceil(page_len);
+        let end = held.len.saturating_sub(present.last) / page_len;
         if begin >= end {
             return Ok(());
         }

@@ -72,12 +72,8 @@ impl KvCache {
     /// reads lengths from [`KvCache::lens_buffer`] when it runs. `kv_len` is the capacity.
     #[must_use]
     pub fn step_shape(&self, num_heads: usize, q_len: usize) -> AttentionShape {
-        AttentionShape {
-            kv_len: self.capacity(),
-            kv_lens: None,
-            lens: true,
-            ..self.shape(num_heads, q_len)
-        }
+        let shape = self.shape(num_heads, q_len);
+        AttentionShape { kv_len: self.capacity(), kv_lens: None, lens: true, ..shape }
     }
 
     /// The buffers of a call with [`KvCache::step_shape`]; add optional ones by struct update.

@@ -193,17 +193,6 @@ impl CacheStore {
         problem.program(&self.context.capabilities)
     }
 
-    /// Records work into `encoder`.
-    pub(super) fn record(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        label: &'static str,
-        work: &[Work],
-    ) -> Result<(), Error> {
-        self.bind(label, work)?.encode(encoder);
-        Ok(())
-    }
-
     /// Work in order, ready to be recorded.
     pub(super) fn bind(&self, label: &'static str, work: &[Work]) -> Result<Call, Error> {
         let mut steps = Vec::new();
