@@ -74,6 +74,16 @@ impl Error {
         }
     }
 
+    /// An [`Error::Invalid`] unless the argument is as it has to be.
+    pub(crate) fn require(
+        holds: bool,
+        argument: &'static str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self::invalid(argument, expected, found)) }
+    }
+
     /// The same of a call to `operation`.
     pub(crate) fn of(self, operation: &'static str) -> Self {
         match self {

@@ -232,7 +232,7 @@ pub(crate) fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error>
         .map_err(|_| Error::invalid(argument, "fewer than 2^32 elements", format!("{count}")))
 }
 
-fn too_large(argument: &'static str) -> Error {
+pub(crate) fn too_large(argument: &'static str) -> Error {
     Error::invalid(argument, "fewer than 2^32 elements", "more")
 }
 

@@ -1,6 +1,6 @@
 //! Additive attention by its definition, in f64.
 
-use super::shared::{add_scaled, map, project, softmax, wide};
+use super::shared::{attend, map, project, wide};
 use crate::error::Error;
 use crate::layers::{
     AdditiveInputs, AdditiveOutputs, AdditiveProblem, AdditiveShape, LayerProblem,
@@ -49,10 +49,8 @@ pub fn additive<T: Element>(
 
     let row = |n: usize| {
         let (batch, i) = (n / q_len, n % q_len);
-        let sees = |j: usize| {
-            let mask = p.view(Tensor::Mask).zip(inputs.mask);
-            mask.is_none_or(|(view, mask)| mask[view.index(batch, 0, i, j)])
-        };
+        let mask = p.view(Tensor::Mask).zip(inputs.mask);
+        let sees = |j| mask.is_none_or(|(view, mask)| mask[view.index(batch, 0, i, j)]);
         let query = &queries[n * hidden_dim..][..hidden_dim];
         let score = |j: usize| {
             let key = &keys[(batch * kv_len + j) * hidden_dim..][..hidden_dim];
@@ -60,11 +58,9 @@ pub fn additive<T: Element>(
             sees(j).then(|| terms.sum::<f64>())
         };
         let scores: Vec<Option<f64>> = (0..kv_len).map(score).collect();
-        let weights = softmax(&scores, None).weights;
         let mut out = vec![0.0; shape.value_dim];
-        for (j, &weight) in weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
-            add_scaled(&mut out, weight, &value[(batch * kv_len + j) * shape.value_dim..]);
-        }
+        let value = |j: usize| &value[(batch * kv_len + j) * shape.value_dim..];
+        let weights = attend(&mut out, &scores, None, value).weights;
         (out, weights)
     };
     let rows = map((0..shape.batch * q_len).collect(), row);

@@ -1,6 +1,6 @@
 //! The definition of a multi-head layer, in f64.
 
-use super::shared::{add_scaled, project, softmax, wide};
+use super::shared::{attend, project, wide};
 use crate::error::Error;
 use crate::layers::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
@@ -64,12 +64,8 @@ pub fn multi_head_attention(
                 Some(dot / (head_dim as f64).sqrt() + added)
             };
             let scores: Vec<Option<f64>> = (0..keys).map(score).collect();
-            let row = softmax(&scores, None).weights;
             let out = &mut attended[start(i)..][..head_dim];
-            for (j, &weight) in row.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
-                add_scaled(out, weight, &value[start(j)..]);
-            }
-            head_weights.extend(row);
+            head_weights.extend(attend(out, &scores, None, |j| &value[start(j)..]).weights);
         }
         let attended = attended.chunks_exact(embed_dim);
         let out = project(attended, embed_dim, &wide(weights.out), out_bias.as_deref());
@@ -77,16 +73,14 @@ pub fn multi_head_attention(
             let start = row(shape, b, i, shape.q_len) * embed_dim;
             outputs.out[start..][..embed_dim].copy_from_slice(columns);
         }
-        match (shape.weights, &mut outputs.weights) {
-            (Some(HeadWeights::PerHead), Some(stored)) => stored.extend(head_weights),
-            (Some(HeadWeights::Mean), Some(stored)) => {
-                let plane = shape.q_len * keys;
-                let mean = |at: usize| -> f64 {
-                    (0..heads).map(|h| head_weights[h * plane + at]).sum::<f64>() / heads as f64
-                };
-                stored.extend((0..plane).map(mean));
+        let plane = shape.q_len * keys;
+        let mean =
+            |at| (0..heads).map(|h| head_weights[h * plane + at]).sum::<f64>() / heads as f64;
+        if let Some(stored) = &mut outputs.weights {
+            match shape.weights {
+                Some(HeadWeights::Mean) => stored.extend((0..plane).map(mean)),
+                _ => stored.extend(head_weights),
             }
-            _ => {}
         }
     }
     Ok(outputs)

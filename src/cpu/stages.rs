@@ -18,7 +18,8 @@
 //! # Ok::<(), wgpu_attention::Error>(())
 //! ```
 
-use super::row::{Row, row_count};
+use super::row::Row;
+use super::shared;
 use crate::error::Error;
 use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
 use crate::tensor::Given;
@@ -102,12 +103,12 @@ pub fn softmax(
     }
     let kv_len = problem.kv_len as usize;
     let mut weights = Vec::with_capacity(masked_scores.len());
-    let mut lse = Vec::with_capacity(row_count(problem));
+    let mut lse = Vec::new();
     for (n, row) in Row::all(problem, inputs).enumerate() {
         let scores = &masked_scores[n * kv_len..][..kv_len];
         let score = |&score: &f32| (score != f32::NEG_INFINITY).then_some(f64::from(score));
         let scores: Vec<Option<f64>> = scores.iter().map(score).collect();
-        let row = row.softmax(&scores);
+        let row = shared::softmax(&scores, row.sink());
         weights.extend(row.weights.into_iter().map(f32::from_f64));
         lse.push(f32::from_f64(row.lse));
     }
@@ -148,22 +149,14 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
 fn score_count(problem: &Problem) -> Result<usize, Error> {
-    for (argument, is_some, expected) in [
-        ("cu_seqlens", problem.packed.is_some(), "none, as stages have one matrix of scores"),
-        ("pages", problem.pages.is_some(), "none, as stages read no pages"),
-    ] {
-        if is_some {
-            return Err(Error::invalid(argument, expected, "some"));
-        }
-    }
-    row_count(problem)
-        .checked_mul(problem.kv_len as usize)
+    let one_matrix = "none, as stages have one matrix of scores";
+    Error::require(problem.packed.is_none(), "cu_seqlens", one_matrix, "some")?;
+    Error::require(problem.pages.is_none(), "pages", "none, as stages read no pages", "some")?;
+    let rows = problem.batch as usize * problem.num_heads as usize * problem.q_len as usize;
+    rows.checked_mul(problem.kv_len as usize)
         .ok_or_else(|| Error::invalid("kv_len", "scores that fit an address", problem.kv_len))
 }
 
 fn check_len(argument: &'static str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::invalid(argument, format!("{expected} elements"), found))
+    Error::require(found == expected, argument, format_args!("{expected} elements"), found)
 }

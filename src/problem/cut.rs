@@ -1,8 +1,7 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
 use super::attention::Problem;
-use super::lens::Lens;
-use super::sequences::{Band, Sequence};
+use super::sequences::{Band, Lens, Sequence};
 use crate::tensor::{Axis, Tensor};
 use crate::view::{View, count, move_view_along};
 use std::ops::Range;
@@ -44,18 +43,14 @@ impl Problem {
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
         let open = Band::open(self.q_len, count(&keys), self.most_moved());
         let sees = |sequence: Sequence| sequence.at_keys(&keys, open);
-        let Sequence { seen_len, offset, band } =
-            sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
         let part = self.cut(&Cut { keys: keys.clone(), ..self.whole() });
-        Self {
+        let part = Self {
             lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
-            seen_len,
-            offset,
-            band,
             sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
             packed: self.packed.clone(),
             ..part.of_keys()
-        }
+        };
+        part.alike(sees(self.shared_sequence()))
     }
 
     /// All of it.
@@ -72,16 +67,13 @@ impl Problem {
     /// Some of it, as if sequences did not differ.
     #[must_use]
     pub(super) fn cut(&self, cut: &Cut) -> Self {
-        let place = |tensor: Tensor, view| {
-            move_view_along(view, tensor.spec().axes.map(|axis| self.range(tensor, axis, cut)))
-        };
         Self {
             batch: count(&cut.batches),
             num_heads: count(&cut.heads),
             num_kv_heads: count(&self.kv_heads(cut)),
             q_len: count(&cut.queries),
             kv_len: count(&cut.keys),
-            views: self.views.map(place),
+            views: self.views.map(|tensor, view| move_view_along(view, self.ranges(tensor, cut))),
             // Queries count from the slice's first one, so all that counts from a query moves with
             // it.
             offset: self.offset.saturating_add_unsigned(cut.queries.start),
@@ -100,8 +92,7 @@ impl Problem {
     pub(super) fn sizes(&self, tensor: Tensor) -> [u32; 4] {
         let View { batch, head, row, column, .. } = self.view(tensor).unwrap_or_default();
         let strides = [batch, head, row, column];
-        let mut sizes =
-            tensor.spec().axes.map(|axis| count(&self.range(tensor, axis, &self.whole())));
+        let mut sizes = self.ranges(tensor, &self.whole()).map(|range| count(&range));
         for (size, stride) in sizes.iter_mut().zip(strides) {
             *size = if stride == 0 { (*size).min(1) } else { *size };
         }
@@ -113,7 +104,11 @@ impl Problem {
         cut.heads.start / group..cut.heads.end.div_ceil(group)
     }
 
-    /// What a cut has of an axis of a tensor.
+    /// What a cut has of each axis of a tensor.
+    pub(super) fn ranges(&self, tensor: Tensor, cut: &Cut) -> [Range<u32>; 4] {
+        tensor.spec().axes.map(|axis| self.range(tensor, axis, cut))
+    }
+
     fn range(&self, tensor: Tensor, axis: Axis, cut: &Cut) -> Range<u32> {
         let pool = self.pages.filter(|_| matches!(tensor, Tensor::Key | Tensor::Value));
         match (axis, self.pages) {

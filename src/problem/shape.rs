@@ -2,9 +2,9 @@
 
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::tensor::{Axis, Spec, Tensor};
+use crate::tensor::{Spec, Tensor};
 use crate::view::{
-    BroadcastLayout, Layout, Strides, View, resolve, resolve_broadcast, resolve_output,
+    BroadcastLayout, Layout, Sizes, Strides, View, resolve, resolve_broadcast, resolve_output,
 };
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
@@ -263,84 +263,44 @@ impl AttentionShape {
         self
     }
 
-    /// How many there are along each axis, of so many sequences.
-    pub(super) fn sizes(&self, sequences: usize) -> impl Fn(Tensor, Axis) -> usize + '_ {
-        let pool = self.pages;
-        move |tensor, axis| match (axis, pool) {
-            (Axis::Batch, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
-                pool.pages
-            }
-            (Axis::Keys, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
-                pool.page_len
-            }
-            (Axis::Pages, Some(pool)) => pool.pages_per_sequence,
-            (Axis::One | Axis::Pages, _) => 1,
-            (Axis::Batch, _) => self.batch,
-            (Axis::Sequences, _) => sequences,
-            (Axis::Heads, _) => self.num_heads,
-            (Axis::KvHeads, _) => self.num_kv_heads,
-            (Axis::Queries, _) => self.q_len,
-            (Axis::Keys, _) => self.kv_len,
-            (Axis::HeadDim, _) => self.head_dim,
-            (Axis::ValueDim, _) => self.value_dim,
-        }
+    /// The same with these lengths in place of those of a buffer, if it has any.
+    pub(crate) fn with_lens(&self, lens: Option<&[u32]>) -> Self {
+        let Some(lens) = lens.filter(|_| self.lens) else { return self.clone() };
+        let kv_lens = Some(lens.iter().map(|&len| len as usize).collect());
+        Self { lens: false, kv_lens, ..self.clone() }
     }
 
-    /// Where a tensor is asked for, if the call has it.
-    pub(super) fn place(&self, tensor: Tensor) -> Option<Place> {
-        let dense = |is_given: bool| is_given.then_some(Place::Dense(Layout::Bhsd));
-        match tensor {
-            Tensor::Query => Some(Place::Dense(self.query)),
-            Tensor::Key => Some(Place::Dense(self.key)),
-            Tensor::Value => Some(Place::Dense(self.value)),
-            Tensor::Mask => self.mask.map(Place::Broadcast),
-            Tensor::Bias => self.bias.map(Place::Broadcast),
-            Tensor::AlibiSlopes => self.alibi.map(|layout| match layout {
-                AlibiLayout::PerHead => Place::Repeated,
-                AlibiLayout::PerBatchAndHead => Place::Dense(Layout::Bhsd),
-            }),
+    /// Where a tensor lies, if the call has it; `sizes` is how many it has along each axis.
+    pub(super) fn view(&self, tensor: Tensor, mut sizes: Sizes) -> Result<Option<View>, Error> {
+        let Spec { name, is_output, .. } = tensor.spec();
+        let broadcast = |layout: BroadcastLayout| resolve_broadcast(name, sizes, layout).map(Some);
+        let dense = |is_given: bool| is_given.then_some(Layout::Bhsd);
+        let layout = match tensor {
+            Tensor::Query => Some(self.query),
+            Tensor::Key => Some(self.key),
+            Tensor::Value => Some(self.value),
+            Tensor::Mask => return self.mask.map_or(Ok(None), broadcast),
+            Tensor::Bias => return self.bias.map_or(Ok(None), broadcast),
+            Tensor::AlibiSlopes => dense(self.alibi.is_some()),
             Tensor::Segments | Tensor::KeySegments => dense(self.segments.is_some()),
             Tensor::Lens => dense(self.lens),
             Tensor::Pages => dense(self.pages.is_some()),
             Tensor::Sinks => dense(self.sinks),
-            Tensor::Out => Some(Place::Dense(self.out)),
-            Tensor::Lse => self.lse.map(Place::Dense),
-            Tensor::Weights => self.weights.map(Place::Dense),
-            Tensor::RawScores => self.raw_scores.map(Place::Dense),
-            Tensor::CappedScores => self.capped_scores.map(Place::Dense),
-            Tensor::MaskedScores => self.masked_scores.map(Place::Dense),
+            Tensor::Out => Some(self.out),
+            Tensor::Lse => self.lse,
+            Tensor::Weights => self.weights,
+            Tensor::RawScores => self.raw_scores,
+            Tensor::CappedScores => self.capped_scores,
+            Tensor::MaskedScores => self.masked_scores,
             _ => None,
+        };
+        match (tensor, self.alibi, self.pages) {
+            // One sequence's are those of all.
+            (Tensor::AlibiSlopes, Some(AlibiLayout::PerHead), _) => sizes[0] = 1,
+            (Tensor::Pages, _, Some(pages)) => sizes[2] = pages.pages_per_sequence,
+            _ => {}
         }
-    }
-}
-
-/// Where a tensor is asked for.
-pub(super) enum Place {
-    /// All of its elements.
-    Dense(Layout),
-    /// One sequence's, for all.
-    Repeated,
-    /// What is repeated along some axes.
-    Broadcast(BroadcastLayout),
-}
-
-impl Place {
-    pub(super) fn resolve(
-        &self,
-        tensor: Tensor,
-        size: &impl Fn(Tensor, Axis) -> usize,
-    ) -> Result<View, Error> {
-        let Spec { name, axes, is_output, .. } = tensor.spec();
-        let sizes = axes.map(|axis| size(tensor, axis));
-        match *self {
-            Self::Dense(layout) if is_output => resolve_output(name, sizes, layout),
-            Self::Dense(layout) => resolve(name, sizes, layout),
-            Self::Broadcast(layout) => resolve_broadcast(name, sizes, layout),
-            Self::Repeated => {
-                let [_, heads, rows, columns] = sizes;
-                let own = BroadcastLayout::Sizes([1, heads, rows, columns]);
-                resolve_broadcast(name, sizes, own)
-            }
-        }
+        let resolve = if is_output { resolve_output } else { resolve };
+        layout.map(|layout| resolve(name, sizes, layout)).transpose()
     }
 }

@@ -88,23 +88,6 @@ impl<'a, T: Element> Data<'a, T> {
     }
 }
 
-/// Query, key and value as f32.
-#[derive(Debug)]
-pub(crate) struct Widened {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-}
-
-impl Widened {
-    /// The inputs they came from, with these in place of query, key and value.
-    pub(crate) fn inputs<'a, T>(&'a self, others: &Inputs<'a, T>) -> Inputs<'a> {
-        let Inputs { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } = *others;
-        let Self { query, key, value } = self;
-        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
-    }
-}
-
 impl<'a, T: Element> Inputs<'a, T> {
     /// One of the inputs, if it is given.
     pub(crate) fn get(&self, tensor: Tensor) -> Option<Data<'a, T>> {
@@ -124,9 +107,18 @@ impl<'a, T: Element> Inputs<'a, T> {
     }
 
     /// Query, key and value as f32, which holds every number of the other types.
-    pub(crate) fn widen(&self) -> Widened {
+    pub(crate) fn widen(&self) -> [Vec<f32>; 3] {
         let widen = |slice: &[T]| slice.iter().map(|x| x.to_f32()).collect();
-        Widened { query: widen(self.query), key: widen(self.key), value: widen(self.value) }
+        [self.query, self.key, self.value].map(widen)
+    }
+
+    /// The same with these in place of query, key and value.
+    pub(crate) fn with<'b>(&self, [query, key, value]: &'b [Vec<f32>; 3]) -> Inputs<'b>
+    where
+        'a: 'b,
+    {
+        let Self { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } = *self;
+        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
     }
 
     /// Compares every slice's length with what the problem needs.
@@ -137,9 +129,9 @@ impl<'a, T: Element> Inputs<'a, T> {
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
         let given: Vec<Given> = problem.given().collect();
         check_inputs(problem.element, &given, |tensor| self.get(tensor))?;
-        if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
-            let expected = format!("at most kv_len = {}", problem.kv_len);
-            return Err(Error::invalid("lens", expected, len));
+        for len in self.lens.unwrap_or_default() {
+            let expected = format_args!("at most kv_len = {}", problem.kv_len);
+            Error::require(*len <= problem.kv_len, "lens", expected, len)?;
         }
         problem.check_table(self.pages.unwrap_or_default(), self.lens)
     }
@@ -159,18 +151,6 @@ impl<T, S> Outputs<T, S> {
             capped_scores: other(Tensor::CappedScores)?,
             masked_scores: other(Tensor::MaskedScores)?,
         })
-    }
-
-    /// One of the outputs but out, if it was asked for.
-    pub(crate) fn take(&mut self, tensor: Tensor) -> Option<Vec<S>> {
-        match tensor {
-            Tensor::Lse => self.lse.take(),
-            Tensor::Weights => self.weights.take(),
-            Tensor::RawScores => self.raw_scores.take(),
-            Tensor::CappedScores => self.capped_scores.take(),
-            Tensor::MaskedScores => self.masked_scores.take(),
-            _ => None,
-        }
     }
 }
 
@@ -207,11 +187,8 @@ pub(crate) fn check_len(
         (Some(view), Some(len)) => {
             let extent = view.extent as usize;
             let fits = if view.exact { len == extent } else { len >= extent };
-            if fits {
-                return Ok(());
-            }
             let least = if view.exact { "" } else { "at least " };
-            Err(Error::invalid(argument, format!("{least}{extent} elements"), len))
+            Error::require(fits, argument, format_args!("{least}{extent} elements"), len)
         }
     }
 }
