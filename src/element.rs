@@ -40,8 +40,7 @@ impl fmt::Display for ElementType {
     }
 }
 
-/// A Rust type that query, key, value and out can be given as: `f32`, and with the feature `half`
-/// `half::f16` and `half::bf16`.
+/// A Rust type of elements: `f32`, and with the feature `half` `half::f16` and `half::bf16`.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + sealed::Sealed {
     /// The element type it is.
     const TYPE: ElementType;

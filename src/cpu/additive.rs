@@ -14,20 +14,6 @@ use crate::tensor::Tensor;
 /// A row that sees no key has out 0 and weights 0; a hidden key adds nothing, whatever it and its
 /// value hold.
 ///
-/// ```
-/// use wgpu_attention::{cpu, layers::{AdditiveInputs, AdditiveShape}};
-///
-/// // Two keys, of which the second scores ln 3 higher.
-/// let w_v = 3_f32.ln() / 1_f32.tanh();
-/// let shape = AdditiveShape { bias: false, ..AdditiveShape::new(1, [1, 2], [1, 1, 1], 1) };
-/// let inputs = AdditiveInputs {
-///     query: &[0.0], key: &[0.0, 1.0], value: &[4.0, 8.0],
-///     w_q: &[1.0], w_k: &[1.0], w_v: &[w_v], b: None, mask: None,
-/// };
-/// assert!((cpu::additive(&shape, &inputs)?.out[0] - 7.0).abs() < 1e-6);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
-///
 /// # Errors
 /// [`Error::Invalid`] naming the size or slice that cannot be used.
 ///

@@ -8,9 +8,8 @@ use crate::tensor::Tensor;
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
-/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the
-/// weighted sum of the values. It gives the optional outputs that the shape asks for, each of the
-/// length its layout reaches; elements that a strided layout skips are 0.
+/// Two passes over each row: all scores, then their maximum, sum, weights and the weighted sum of
+/// the values. Elements of an output that its layout skips are 0.
 ///
 /// - query: `[batch, num_heads, q_len, head_dim]`
 /// - key: `[batch, num_kv_heads, kv_len, head_dim]`
@@ -26,8 +25,8 @@ use crate::tensor::Tensor;
 ///   that joins whole rows.
 /// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its
 ///   lse to NaN.
-/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which
-///   its value is multiplied by; a row that sees no other is NaN, not empty.
+/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, times
+///   its value; a row that sees no other is NaN, not empty.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};

@@ -10,10 +10,9 @@ use crate::problem::{AttentionOptions, Problem};
 /// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation
 /// mode.
 ///
-/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the
-/// layer has them, each head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results,
-/// side by side, are projected again. A row that sees no key has weights 0, and the bias of the
-/// last projection for out (PyTorch gives NaN).
+/// Query, key and value are projected; `bias_k` and `bias_v`, then a row of zeros, are added if the
+/// layer has them; each head attends; the heads' results, side by side, are projected again. A row
+/// that sees no key has weights 0 and out the last projection's bias (PyTorch gives NaN).
 ///
 /// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 ///
@@ -33,14 +32,13 @@ pub fn multi_head_attention(
         out: vec![0.0; inputs.query.len()],
         weights: shape.weights.map(|_| Vec::new()),
     };
-    let bias = |at: usize| weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
-    let in_bias = [bias(0), bias(1), bias(2)];
     let out_bias = weights.out_bias.map(wide);
     for b in 0..shape.batch {
         let projected = |x: &[f32], len, width, weight: &[f32], at: usize| {
             let x = wide(x);
             let rows = (0..len).map(|i| &x[row(shape, b, i, len) * width..][..width]);
-            project(rows, embed_dim, &wide(weight), in_bias[at].as_deref())
+            let bias = weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
+            project(rows, embed_dim, &wide(weight), bias.as_deref())
         };
         let query = projected(inputs.query, shape.q_len, embed_dim, weights.query, 0);
         let mut key = projected(inputs.key, shape.kv_len, sizes.kdim, weights.key, 1);

@@ -2,8 +2,7 @@
 //! [`weighted_sum`].
 //!
 //! Scores and weights are contiguous `[batch, num_heads, q_len, kv_len]`. Each function takes what
-//! the GPU stage of the same name takes, so that a stage can be checked alone, fed with its
-//! predecessor's twin.
+//! the GPU stage of the same name takes, so that a stage can be checked alone.
 //!
 //! ```
 //! use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
@@ -22,7 +21,7 @@ use super::row::Row;
 use super::shared;
 use crate::error::Error;
 use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
-use crate::tensor::Given;
+use crate::tensor::Tensor;
 
 /// How far [`scores`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,31 +53,26 @@ pub fn scores(
     stage: ScoreStage,
 ) -> Result<Vec<f32>, Error> {
     inputs.validate(problem)?;
-    let mut scores = Vec::with_capacity(score_count(problem)?);
-    for row in Row::all(problem, inputs) {
-        let query = row.query();
-        for j in 0..problem.kv_len as usize {
-            scores.push(if stage == ScoreStage::Masked && !row.sees(j) {
-                f32::NEG_INFINITY
-            } else {
-                let dot: f32 = query.iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
-                transform(problem, row, j, problem.scale_f32() * dot, stage)
-            });
+    score_count(problem)?;
+    let score = |row: Row<'_>, j: usize| {
+        if stage == ScoreStage::Masked && !row.sees(j) {
+            return f32::NEG_INFINITY;
         }
-    }
-    Ok(scores)
-}
-
-fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreStage) -> f32 {
-    let capped = || problem.softcap.map_or(raw, |cap| cap * (raw / cap).tanh());
-    match stage {
-        ScoreStage::Raw => raw,
-        ScoreStage::Capped => capped(),
-        ScoreStage::Masked => {
-            let alibi = row.slope().map_or(0.0, |slope| -slope * row.distance(j) as f32);
-            capped() + row.bias(j).unwrap_or(0.0) + alibi
+        let dot: f32 = row.query().iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
+        let raw = problem.scale_f32() * dot;
+        if stage == ScoreStage::Raw {
+            return raw;
         }
-    }
+        let capped = problem.softcap.map_or(raw, |cap| cap * (raw / cap).tanh());
+        if stage == ScoreStage::Capped {
+            return capped;
+        }
+        let alibi = row.slope().map_or(0.0, |slope| -slope * row.distance(j) as f32);
+        capped + row.bias(j).unwrap_or(0.0) + alibi
+    };
+    let keys = 0..problem.kv_len as usize;
+    let rows = Row::all(problem, inputs);
+    Ok(rows.flat_map(|row| keys.clone().map(move |j| score(row, j))).collect())
 }
 
 /// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in
@@ -88,19 +82,14 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
 /// A NaN or `+inf` makes every other weight of its row NaN, and its lse too.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or a
-/// slice of `inputs` another length than the problem needs.
+/// [`Error::Invalid`] naming the slice that does not fit the problem.
 pub fn softmax(
     problem: &Problem,
     masked_scores: &[f32],
     inputs: &Inputs<'_>,
 ) -> Result<Softmax, Error> {
     check_len("masked_scores", masked_scores.len(), score_count(problem)?)?;
-    for Given { tensor, name, view, .. } in problem.of_rows().given() {
-        if tensor.spec().is_of_rows {
-            check_given(name, view.as_ref(), inputs.get(tensor).map(|data| data.len()))?;
-        }
-    }
+    check_given("sinks", problem.view(Tensor::Sinks).as_ref(), inputs.sinks.map(<[f32]>::len))?;
     let kv_len = problem.kv_len as usize;
     let mut weights = Vec::with_capacity(masked_scores.len());
     let mut lse = Vec::new();
@@ -118,13 +107,11 @@ pub fn softmax(
 /// The values `[batch, num_kv_heads, kv_len, value_dim]` summed by `weights` `[batch, num_heads,
 /// q_len, kv_len]`, laid out as the problem's out; elements that its layout skips are 0.
 ///
-/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Weights
-/// do not tell a hidden key from a visible one whose exponential underflowed: a NaN value of the
-/// latter, which shows in [`attention`](super::attention), does not show here.
+/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Unlike in
+/// [`attention`](super::attention), that holds of visible keys too, whose weight underflowed.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `weights` or `value` has not the number of elements that the problem
-/// needs.
+/// [`Error::Invalid`] naming the slice that does not fit the problem.
 pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result<Vec<f32>, Error> {
     check_len("weights", weights.len(), score_count(problem)?)?;
     // A strided value may lie in a longer slice.

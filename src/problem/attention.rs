@@ -31,8 +31,7 @@ pub struct Problem {
     pub value_dim: u32,
     /// What query, key, value and out are stored as.
     pub element: ElementType,
-    /// Where each tensor lies that the call has. Of keys and values in pages the views are of the
-    /// pool, and from one sequence to the next is from one page to the next.
+    /// Where each tensor lies that the call has; of keys and values in pages, where the pool does.
     pub views: Views,
     /// What lengths in a buffer do, if the call finds them there; `seen_len` is then `kv_len`.
     pub lens: Option<Lens>,
@@ -73,15 +72,15 @@ impl Problem {
         let divides = s.num_heads.is_multiple_of(s.num_kv_heads);
         Error::require(divides, "num_kv_heads", expected, s.num_kv_heads)?;
         // With a cache the queries are the last tokens, and stand at the last keys.
-        let is_top_left = options.counts(s) && options.align == Align::TopLeft;
+        let has_window = options.window_left.is_some() || options.window_right.is_some();
+        let counts = options.causal || has_window || s.alibi.is_some();
+        let fits = !s.cached || !counts || options.align != Align::TopLeft;
         let expected = "Align::BottomRight, as the queries are the last tokens of a cache";
-        Error::require(!(s.cached && is_top_left), "align", expected, "Align::TopLeft")?;
+        Error::require(fits, "align", expected, "Align::TopLeft")?;
         let pages = Pages::new(s, options)?;
         let lens = Lens::new(s, options)?;
-        let Sequence { seen_len, offset, band } = match lens {
-            Some(lens) if lens.moves => Sequence::without_len(options, s.q_len, s.kv_len)?,
-            _ => Sequence::new(options, s.q_len, s.kv_len)?,
-        };
+        let Sequence { seen_len, offset, band } =
+            Sequence::new(options, s.q_len, s.kv_len, Lens::most_moved(lens))?;
         let mut problem = Self {
             options: *options,
             sequences: sequences::sequences(s, options)?,
@@ -235,16 +234,13 @@ impl Problem {
 
     /// The same without what is about single keys.
     pub(crate) fn of_rows(&self) -> Self {
-        let is_of_keys = |tensor: &Tensor| {
-            let Spec { is_output, is_of_rows, .. } = tensor.spec();
-            !is_output && !is_of_rows && *tensor as usize >= Tensor::Mask as usize
-        };
-        self.without(Tensor::attention().filter(is_of_keys))
+        let stays = [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Sinks];
+        self.without(Tensor::INPUTS.into_iter().filter(|tensor| !stays.contains(tensor)))
     }
 
-    /// The same without what is about whole rows.
+    /// The same without what joins a row once all of its keys are in.
     pub(crate) fn of_keys(&self) -> Self {
-        self.without(Tensor::attention().filter(|tensor| tensor.spec().is_of_rows))
+        self.without([Tensor::Sinks])
     }
 
     /// Whether the scale is subnormal: devices may take it for 0, so kernels get it in two steps.

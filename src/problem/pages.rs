@@ -33,14 +33,15 @@ impl Pages {
         }
         let is_packed = shape.cu_seqlens.is_some();
         Error::require(!is_packed, "pages", "none beside cu_seqlens", "some")?;
-        let needed = shape.kv_len.div_ceil(check_page_len(page_len)? as usize);
+        let page_len = check_page_len(page_len)?;
+        let needed = shape.kv_len.div_ceil(page_len as usize);
         for (argument, found, least) in
             [("pages_per_sequence", pages_per_sequence, needed), ("pages", pages, needed.min(1))]
         {
             let expected = format_args!("at least {least} for kv_len = {}", shape.kv_len);
             Error::require(found >= least, argument, expected, found)?;
         }
-        Ok(Some(Self { page_len: length("page_len", page_len)?, count: length("pages", pages)? }))
+        Ok(Some(Self { page_len, count: length("pages", pages)? }))
     }
 }
 

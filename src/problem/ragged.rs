@@ -3,7 +3,7 @@
 use super::attention::Problem;
 use super::cut::Cut;
 use super::pages::Pages;
-use super::sequences::{Band, PackedSequence, Sequence};
+use super::sequences::{PackedSequence, Sequence};
 use crate::error::Error;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -107,26 +107,6 @@ impl Problem {
     pub fn sequence(&self, batch: usize) -> Sequence {
         let own = self.sequences.as_ref().and_then(|sequences| sequences.get(batch));
         own.copied().unwrap_or_else(|| self.shared_sequence())
-    }
-
-    /// How far lengths that are not known yet may move offset and band.
-    pub(super) fn most_moved(&self) -> u32 {
-        self.lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
-    }
-
-    /// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl
-    /// computes.
-    #[must_use]
-    pub fn sequence_of(&self, len: u32) -> Sequence {
-        let Some(lens) = self.lens else { return self.sequence(0) };
-        let len = len.min(lens.most);
-        let moved = |bound: i32| bound.saturating_add_unsigned(if lens.moves { len } else { 0 });
-        let Sequence { offset, band, .. } = self.sequence(0);
-        Sequence {
-            seen_len: len.saturating_sub(lens.before).min(self.kv_len),
-            offset: moved(offset),
-            band: Band { lower: moved(band.lower), upper: moved(band.upper), ..band },
-        }
     }
 
     /// Where key `j` of a sequence lies: its page, or its sequence, and its row there.

@@ -100,51 +100,49 @@ impl Lens {
         let moves = options.align == Align::BottomRight;
         Ok(Some(Self { most: length("kv_len", shape.kv_len)?, before: 0, moves }))
     }
+
+    /// How far lengths that are not known yet may move offset and band.
+    pub(super) fn most_moved(lens: Option<Self>) -> u32 {
+        lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
+    }
 }
 
 impl Sequence {
+    /// Of a sequence that may have `unknown` keys less, offset and band count without these.
     pub(super) fn new(
         options: &AttentionOptions,
         q_len: usize,
         kv_len: usize,
+        unknown: u32,
     ) -> Result<Self, Error> {
         let (q_len, seen_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
         let offset = match options.align {
             Align::TopLeft => 0,
-            Align::BottomRight => i64::from(seen_len) - i64::from(q_len),
+            Align::BottomRight => i64::from(seen_len - unknown) - i64::from(q_len),
             Align::Offset(offset) => offset,
         };
         let near =
             i32::try_from(offset).ok().filter(|near| near.unsigned_abs() as usize <= MAX_LEN);
         let offset =
             near.ok_or_else(|| Error::invalid("align", "an offset within 2^30 of 0", offset))?;
-        Ok(Self { seen_len, offset, band: band(options, offset, Band::open(q_len, seen_len, 0)) })
+        let band = band(options, offset, Band::open(q_len, seen_len, unknown));
+        Ok(Self { seen_len, offset, band })
     }
 
-    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are
-    /// `len` more.
-    pub(super) fn without_len(
-        options: &AttentionOptions,
-        q_len: usize,
-        kv_len: usize,
-    ) -> Result<Self, Error> {
-        let (q_len, kv_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
-        let offset = 0_i32.saturating_sub_unsigned(q_len);
-        let band = band(options, offset, Band::open(q_len, kv_len, kv_len));
-        Ok(Self { seen_len: kv_len, offset, band })
-    }
-
-    /// The same for some of the keys, counted from the first of them; `open` is the open band of
-    /// these.
-    pub(super) fn at_keys(self, keys: &Range<u32>, open: Band) -> Self {
-        let moved = |bound: i32| open.clamp(bound.saturating_sub_unsigned(keys.start));
+    /// The same counted from a later query and from the first of some keys; `open` is the open band
+    /// of what is left.
+    pub(super) fn part(self, first_query: u32, keys: &Range<u32>, open: Band) -> Self {
+        let moved = |bound: i32| {
+            bound.saturating_add_unsigned(first_query).saturating_sub_unsigned(keys.start)
+        };
+        let Band { lower, upper, kept } = self.band;
         Self {
             seen_len: self.seen_len.saturating_sub(keys.start).min(count(keys)),
-            offset: self.offset.saturating_sub_unsigned(keys.start),
+            offset: moved(self.offset),
             band: Band {
-                lower: moved(self.band.lower),
-                upper: moved(self.band.upper),
-                kept: self.band.kept.saturating_sub(keys.start),
+                lower: open.clamp(moved(lower)),
+                upper: open.clamp(moved(upper)),
+                kept: kept.saturating_sub(keys.start),
             },
         }
     }
@@ -174,7 +172,7 @@ pub(super) fn sequences(
     let sequence = |&len: &usize| {
         let expected = format_args!("at most kv_len = {}", shape.kv_len);
         Error::require(len <= shape.kv_len, "kv_lens", expected, len)?;
-        Sequence::new(options, shape.q_len, len)
+        Sequence::new(options, shape.q_len, len, 0)
     };
     lens.iter().map(sequence).collect::<Result<_, _>>().map(Some)
 }
@@ -202,7 +200,7 @@ pub(super) fn packed(
     let expected = format_args!("{} elements, as cu_seqlens.query", queries.len() + 1);
     Error::require(queries.len() == keys.len(), "cu_seqlens.key", expected, keys.len() + 1)?;
     let one = |(queries, keys): (Range<u32>, Range<u32>)| {
-        let sequence = Sequence::new(options, queries.len(), keys.len())?;
+        let sequence = Sequence::new(options, queries.len(), keys.len(), 0)?;
         Ok(PackedSequence { queries, keys, sequence })
     };
     queries.into_iter().zip(keys).map(one).collect::<Result<_, _>>().map(Some)

@@ -32,8 +32,7 @@ pub struct Inputs<'a, T = f32> {
     pub sinks: Option<&'a [f32]>,
 }
 
-/// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the
-/// shape asks for them.
+/// What one call computed, as far as the shape asks for it: out as `T`, everything else as `S`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
@@ -77,10 +76,8 @@ impl<'a, T: Element> Data<'a, T> {
             Self::Floats(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
             Self::Words(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
             Self::Flags(slice) => {
-                let pack = |word: &[bool]| {
-                    let bits = word.iter().enumerate();
-                    bits.fold(0_u32, |bits, (at, &flag)| bits | (u32::from(flag) << at))
-                };
+                let push = |bits, &flag: &bool| bits << 1 | u32::from(flag);
+                let pack = |word: &[bool]| word.iter().rev().fold(0, push);
                 let words: Vec<u32> = slice.chunks(32).map(pack).collect();
                 Cow::Owned(bytemuck::cast_slice(&words).to_vec())
             }
@@ -124,8 +121,7 @@ impl<'a, T: Element> Inputs<'a, T> {
     /// Compares every slice's length with what the problem needs.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong
-    /// length.
+    /// [`Error::Invalid`] naming the first slice that does not fit.
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
         let given: Vec<Given> = problem.given().collect();
         check_inputs(problem.element, &given, |tensor| self.get(tensor))?;
@@ -154,7 +150,7 @@ impl<T, S> Outputs<T, S> {
     }
 }
 
-/// Compares the type of a call's slices, and the length of each, with what is needed.
+/// Compares the slices' type and lengths with what is needed.
 pub(crate) fn check_inputs<'a, T: Element>(
     element: ElementType,
     given: &[Given],
