@@ -90,7 +90,8 @@ pub struct AttentionShape {
     pub sinks: bool,
     /// Ask for lse, the natural log of each row's sum of exponentials, `[batch, num_heads, q_len]`.
     pub lse: Option<Layout>,
-    /// Ask for the weights `[batch, num_heads, q_len, kv_len]`: a second pass over the keys.
+    /// Ask for the attention weights `[batch, num_heads, q_len, kv_len]`: a second pass over the
+    /// keys stores them, or the three-stage path where a dim is too long for `forward`.
     pub weights: Option<Layout>,
     /// Ask for `scale * q . k`, sized as `weights`; takes the three-stage path.
     pub raw_scores: Option<Layout>,
