@@ -24,20 +24,23 @@ impl ElementType {
             Self::F16 | Self::Bf16 => 2,
         }
     }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 impl fmt::Display for ElementType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        })
+        f.write_str(self.name())
     }
 }
 
-/// A Rust type that query, key, value and out can be given as: `f32`, and with the feature `half`
-/// `half::f16` and `half::bf16`.
+/// A Rust type of elements: `f32`, and with the feature `half` `half::f16` and `half::bf16`.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + sealed::Sealed {
     /// The element type it is.
     const TYPE: ElementType;
@@ -51,12 +54,9 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + sealed::
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for f32 {}
-    #[cfg(feature = "half")]
-    impl Sealed for half::f16 {}
-    #[cfg(feature = "half")]
-    impl Sealed for half::bf16 {}
 }
+
+impl sealed::Sealed for f32 {}
 
 impl Element for f32 {
     const TYPE: ElementType = ElementType::F32;
@@ -71,28 +71,26 @@ impl Element for f32 {
     }
 }
 
-#[cfg(feature = "half")]
-impl Element for half::f16 {
-    const TYPE: ElementType = ElementType::F16;
+macro_rules! half_elements {
+    ($($name:ident: $type:ty),*) => {
+        $(
+            #[cfg(feature = "half")]
+            impl sealed::Sealed for $type {}
 
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
+            #[cfg(feature = "half")]
+            impl Element for $type {
+                const TYPE: ElementType = ElementType::$name;
 
-    fn from_f64(number: f64) -> Self {
-        Self::from_f64(number)
-    }
+                fn to_f32(self) -> f32 {
+                    self.to_f32()
+                }
+
+                fn from_f64(number: f64) -> Self {
+                    Self::from_f64(number)
+                }
+            }
+        )*
+    };
 }
 
-#[cfg(feature = "half")]
-impl Element for half::bf16 {
-    const TYPE: ElementType = ElementType::Bf16;
-
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
-
-    fn from_f64(number: f64) -> Self {
-        Self::from_f64(number)
-    }
-}
+half_elements!(F16: half::f16, Bf16: half::bf16);

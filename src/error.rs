@@ -12,16 +12,14 @@ pub(crate) const LOST: &str = "the device is lost";
 pub enum Error {
     /// Your call: an argument (shape, stride, buffer, option, slice) cannot be used.
     Invalid {
-        /// The argument's name, as in the public structs; behind an operation's name if there may
-        /// be several.
+        /// The argument's name, as in the public structs; an operation's name may stand before it.
         argument: Cow<'static, str>,
         /// What it has to be.
         expected: String,
         /// What it was.
         found: String,
     },
-    /// Your call: a pool has fewer pages free than new tokens need. Remove or truncate sequences,
-    /// then try again.
+    /// Your call: a pool has too few free pages. Remove or truncate sequences, then try again.
     Full {
         /// Pages that the call needs.
         needed: usize,
@@ -74,6 +72,16 @@ impl Error {
         }
     }
 
+    /// An [`Error::Invalid`] unless the argument is as it has to be.
+    pub(crate) fn require(
+        holds: bool,
+        argument: &'static str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self::invalid(argument, expected, found)) }
+    }
+
     /// The same of a call to `operation`.
     pub(crate) fn of(self, operation: &'static str) -> Self {
         match self {
@@ -86,8 +94,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::Unsupported`] for a call that needs at least `expected` of what the device has
-    /// `found` of.
+    /// An [`Error::Unsupported`]: the call needs at least `expected`, the device has `found`.
     pub(crate) fn unsupported(
         what: &'static str,
         expected: impl Into<u64>,
@@ -103,8 +110,7 @@ impl Error {
         matches!(self, Self::Invalid { .. } | Self::Full { .. })
     }
 
-    /// True if the device is lost. Nothing made on it is of use any more: open another, and make
-    /// operators and caches anew.
+    /// True if the device is lost. Open another then, and make operators and caches anew.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Device { message, .. } if message == LOST)

@@ -1,9 +1,5 @@
 //! Every tensor of every operation, listed once: its name, its axes, how it is stored, who writes
-//! it.
-//!
-//! Validation, slicing, binding, uploads and downloads are loops over this list. A new optional
-//! tensor is one more line here, a field in the structs that callers fill, and the kernels that
-//! read it.
+//! it. Validation, slicing, binding, uploads and downloads are loops over this list.
 
 use crate::element::ElementType;
 use crate::view::View;
@@ -82,13 +78,9 @@ pub(crate) enum Axis {
     Batch,
     /// Sequences, also those that are packed one after the other into one of the batch.
     Sequences,
-    /// Query heads.
     Heads,
-    /// Key/value heads.
     KvHeads,
-    /// Queries.
     Queries,
-    /// Keys.
     Keys,
     /// Pages of keys.
     Pages,
@@ -129,9 +121,6 @@ pub(crate) struct Spec {
     pub(crate) axes: [Axis; 4],
     pub(crate) format: Format,
     pub(crate) is_output: bool,
-    /// Whether it says something of whole rows, once all of their keys are in, and nothing of
-    /// single keys.
-    pub(crate) is_of_rows: bool,
 }
 
 /// A tensor that a caller of an operation gives, or leaves out.
@@ -145,7 +134,7 @@ pub(crate) struct Given {
     /// Elements in one 32-bit word.
     pub(crate) per_word: u32,
     pub(crate) is_output: bool,
-    /// What its elements are and how many there are along each dimension, to be told to people.
+    /// For messages: what its elements are, and how many along each dimension.
     pub(crate) shape: Option<(&'static str, [u32; 4])>,
 }
 
@@ -167,7 +156,7 @@ impl Given {
         view: impl Into<Option<View>>,
         per_word: u32,
     ) -> Self {
-        Self { tensor, name, view: view.into(), per_word, is_output: true, shape: None }
+        Self { is_output: true, ..Self::input(tensor, name, view, per_word) }
     }
 
     /// Elements up to the last one that is used.
@@ -224,8 +213,7 @@ impl Tensor {
             Self::MaskedScores => ("masked_scores", scores, Words),
             _ => ("a tensor of a layer", [One; 4], Words),
         };
-        let is_output = Self::OUTPUTS.contains(&self);
-        Spec { name, axes, format, is_output, is_of_rows: self == Self::Sinks }
+        Spec { name, axes, format, is_output: Self::OUTPUTS.contains(&self) }
     }
 }
 

@@ -15,9 +15,7 @@ pub enum Layout {
     Strided(Strides),
 }
 
-/// An offset and strides, in elements; the last dimension has stride 1.
-///
-/// Stride 0 repeats an input along that dimension without a copy.
+/// An offset and strides, in elements; the last dimension has stride 1. Stride 0 repeats an input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Strides {
     /// Index of the first element.
@@ -46,9 +44,8 @@ impl BroadcastLayout {
     /// # Errors
     /// With no or more than four sizes.
     pub fn from_dims(argument: &'static str, dims: &[usize]) -> Result<Self, Error> {
-        if dims.is_empty() || dims.len() > 4 {
-            return Err(Error::invalid(argument, "1 to 4 dimensions", format!("{dims:?}")));
-        }
+        let fits = (1..=4).contains(&dims.len());
+        Error::require(fits, argument, "1 to 4 dimensions", format_args!("{dims:?}"))?;
         let mut sizes = [1; 4];
         sizes[4 - dims.len()..].copy_from_slice(dims);
         Ok(Self::Sizes(sizes))
@@ -90,13 +87,18 @@ pub struct View {
     pub exact: bool,
 }
 
-/// Elements from the first to the last of `size` along an axis. A tensor's window shrinks most if
-/// the tensor is cut along the axis with the longest reach, and not at all along one without.
+/// Elements from the first to the last of `size` along an axis. A cut along the axis with the
+/// longest reach shrinks a tensor's window most.
 pub(crate) fn reach(stride: u32, size: u32) -> u64 {
     u64::from(stride) * u64::from(size.saturating_sub(1))
 }
 
 impl View {
+    /// From one element to the next along batch, heads, rows and columns.
+    pub(crate) fn strides(&self) -> [u32; 4] {
+        [self.batch, self.head, self.row, self.column]
+    }
+
     /// The index of one element.
     #[must_use]
     pub fn index(&self, batch: usize, head: usize, row: usize, column: usize) -> usize {
@@ -113,18 +115,15 @@ pub(crate) type Sizes = [usize; 4];
 
 /// Resolves `layout` for a tensor of `sizes`.
 pub(crate) fn resolve(argument: &'static str, sizes: Sizes, layout: Layout) -> Result<View, Error> {
-    let [_, heads, rows, columns] = sizes;
-    let product = |factors: &[usize]| multiply(argument, factors);
-    let (offset, strides, exact) = match layout {
-        Layout::Bhsd => {
-            (0, [product(&[heads, rows, columns])?, product(&[rows, columns])?, columns, 1], true)
+    let order = match layout {
+        Layout::Bhsd => [0, 1, 2, 3],
+        Layout::Bshd => [0, 2, 1, 3],
+        Layout::Strided(s) => {
+            return view(argument, sizes, s.offset, [s.batch, s.head, s.row, 1], false);
         }
-        Layout::Bshd => {
-            (0, [product(&[rows, heads, columns])?, columns, product(&[heads, columns])?, 1], true)
-        }
-        Layout::Strided(s) => (s.offset, [s.batch, s.head, s.row, 1], false),
     };
-    view(argument, sizes, offset, strides, exact)
+    let (strides, _) = contiguous(argument, sizes, order)?;
+    view(argument, sizes, 0, strides, true)
 }
 
 /// As [`resolve`], for a tensor that is written: no two of its elements may share a place.
@@ -134,22 +133,17 @@ pub(crate) fn resolve_output(
     layout: Layout,
 ) -> Result<View, Error> {
     let view = resolve(argument, sizes, layout)?;
-    let mut dims: Vec<(usize, usize)> = [view.batch, view.head, view.row, view.column]
-        .into_iter()
-        .zip(sizes)
-        .filter(|&(_, size)| size > 1)
-        .map(|(stride, size)| (stride as usize, size))
-        .collect();
+    let strides = view.strides().map(|stride| stride as usize);
+    let mut dims: Vec<_> = strides.into_iter().zip(sizes).filter(|&(_, size)| size > 1).collect();
     dims.sort_unstable();
     let mut reach = 0;
     for (stride, size) in dims {
-        if stride <= reach && view.extent > 0 {
-            return Err(Error::invalid(
-                argument,
-                format!("strides that give each element of {sizes:?} a place of its own"),
-                format!("{layout:?}"),
-            ));
-        }
+        Error::require(
+            stride > reach || view.extent == 0,
+            argument,
+            format_args!("strides that give each element of {sizes:?} a place of its own"),
+            format_args!("{layout:?}"),
+        )?;
         reach += stride * (size - 1);
     }
     Ok(view)
@@ -161,31 +155,36 @@ pub(crate) fn resolve_broadcast(
     sizes: Sizes,
     layout: BroadcastLayout,
 ) -> Result<View, Error> {
-    match layout {
+    let own = match layout {
+        BroadcastLayout::Sizes(own) => own,
         BroadcastLayout::Strided(s) => {
-            view(argument, sizes, s.offset, [s.batch, s.head, s.query, s.key], false)
+            return view(argument, sizes, s.offset, [s.batch, s.head, s.query, s.key], false);
         }
-        BroadcastLayout::Sizes(own) => {
-            let mut strides = [0; 4];
-            let mut stride = 1;
-            for axis in (0..4).rev() {
-                if own[axis] != sizes[axis] && own[axis] != 1 {
-                    return Err(Error::invalid(
-                        argument,
-                        format!("a shape that broadcasts to {sizes:?}"),
-                        format!("{own:?}"),
-                    ));
-                }
-                strides[axis] = if own[axis] == 1 { 0 } else { stride };
-                stride = multiply(argument, &[stride, own[axis]])?;
-            }
-            let mut view = view(argument, sizes, 0, strides, true)?;
-            // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is
-            // given.
-            view.extent = to_u32(argument, stride)?;
-            Ok(view)
-        }
+    };
+    let fits = own.into_iter().zip(sizes).all(|(own, size)| own == size || own == 1);
+    let expected = format_args!("a shape that broadcasts to {sizes:?}");
+    Error::require(fits, argument, expected, format_args!("{own:?}"))?;
+    let (mut strides, count) = contiguous(argument, own, [0, 1, 2, 3])?;
+    for (stride, own) in strides.iter_mut().zip(own) {
+        *stride = if own == 1 { 0 } else { *stride };
     }
+    let view = view(argument, sizes, 0, strides, true)?;
+    // Of a tensor that is broadcast against an empty axis nothing is read, yet all of it is given.
+    Ok(View { extent: to_u32(argument, count)?, ..view })
+}
+
+/// Strides of elements side by side, those of the last axis in `order` closest, and their number.
+fn contiguous(
+    argument: &'static str,
+    sizes: Sizes,
+    order: [usize; 4],
+) -> Result<([usize; 4], usize), Error> {
+    let (mut strides, mut count) = ([0; 4], 1);
+    for axis in order.into_iter().rev() {
+        strides[axis] = count;
+        count = multiply(argument, &[count, sizes[axis]])?;
+    }
+    Ok((strides, count))
 }
 
 fn view(
@@ -195,27 +194,23 @@ fn view(
     strides: [usize; 4],
     exact: bool,
 ) -> Result<View, Error> {
-    let extent = if sizes.contains(&0) {
-        0
-    } else {
-        let mut last = offset;
-        for (stride, size) in strides.into_iter().zip(sizes) {
-            let reach = multiply(argument, &[stride, size - 1])?;
-            last = last.checked_add(reach).ok_or_else(|| too_large(argument))?;
-        }
-        last.checked_add(1).ok_or_else(|| too_large(argument))?
-    };
-    // The strides of an empty tensor are never used; clamped, they cannot be what refuses it.
-    let stride =
-        |s: usize, size: usize| to_u32(argument, if extent == 0 || size == 1 { 0 } else { s });
-    let [batch, head, row, column] = strides;
+    // Nothing of an empty tensor is used, so nothing of it is what refuses it.
+    if sizes.contains(&0) {
+        return Ok(View { exact, ..View::default() });
+    }
+    let mut end = offset.checked_add(1).ok_or_else(|| too_large(argument))?;
+    for (stride, size) in strides.into_iter().zip(sizes) {
+        let reach = multiply(argument, &[stride, size - 1])?;
+        end = end.checked_add(reach).ok_or_else(|| too_large(argument))?;
+    }
+    let stride = |axis| to_u32(argument, if sizes[axis] == 1 { 0 } else { strides[axis] });
     Ok(View {
-        offset: if extent == 0 { 0 } else { to_u32(argument, offset)? },
-        batch: stride(batch, sizes[0])?,
-        head: stride(head, sizes[1])?,
-        row: stride(row, sizes[2])?,
-        column: stride(column, sizes[3])?,
-        extent: to_u32(argument, extent)?,
+        offset: to_u32(argument, offset)?,
+        batch: stride(0)?,
+        head: stride(1)?,
+        row: stride(2)?,
+        column: stride(3)?,
+        extent: to_u32(argument, end)?,
         exact,
     })
 }
@@ -228,11 +223,10 @@ pub(crate) fn multiply(argument: &'static str, factors: &[usize]) -> Result<usiz
 }
 
 pub(crate) fn to_u32(argument: &'static str, count: usize) -> Result<u32, Error> {
-    u32::try_from(count)
-        .map_err(|_| Error::invalid(argument, "fewer than 2^32 elements", format!("{count}")))
+    u32::try_from(count).map_err(|_| Error::invalid(argument, "fewer than 2^32 elements", count))
 }
 
-fn too_large(argument: &'static str) -> Error {
+pub(crate) fn too_large(argument: &'static str) -> Error {
     Error::invalid(argument, "fewer than 2^32 elements", "more")
 }
 
@@ -243,18 +237,13 @@ pub(crate) const MAX_LEN: usize = 1 << 30;
 pub(crate) fn check_not_zero<const N: usize>(
     sizes: [(&'static str, usize); N],
 ) -> Result<(), Error> {
-    match sizes.into_iter().find(|&(_, size)| size == 0) {
-        Some((argument, _)) => Err(Error::invalid(argument, "at least 1", 0)),
-        None => Ok(()),
-    }
+    sizes.into_iter().try_for_each(|(name, size)| Error::require(size > 0, name, "at least 1", 0))
 }
 
 /// A length or size as shaders take it.
 pub(crate) fn length(argument: &'static str, size: usize) -> Result<u32, Error> {
-    match u32::try_from(size) {
-        Ok(len) if size <= MAX_LEN => Ok(len),
-        _ => Err(Error::invalid(argument, "at most 2^30", size)),
-    }
+    Error::require(size <= MAX_LEN, argument, "at most 2^30", size)?;
+    to_u32(argument, size)
 }
 
 /// Of a range.
@@ -279,12 +268,10 @@ pub(crate) fn move_view_along(view: View, ranges: [Range<u32>; 4]) -> View {
     if sizes.contains(&0) || view.extent == 0 {
         return view;
     }
-    let strides = [view.batch, view.head, view.row, view.column];
-    let offset = view.offset + dot(strides, ranges.map(|range| range.start));
-    View { offset, extent: offset + dot(strides, sizes.map(|size| size - 1)) + 1, ..view }
-}
-
-/// Within the view's extent, which fits u32.
-fn dot(strides: [u32; 4], steps: [u32; 4]) -> u32 {
-    strides.iter().zip(steps).map(|(stride, step)| stride * step).sum()
+    // Within the view's extent, which fits u32.
+    let moved = |steps: [u32; 4]| -> u32 {
+        view.strides().into_iter().zip(steps).map(|(stride, step)| stride * step).sum()
+    };
+    let offset = view.offset + moved(ranges.map(|range| range.start));
+    View { offset, extent: offset + moved(sizes.map(|size| size - 1)) + 1, ..view }
 }

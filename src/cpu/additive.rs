@@ -1,6 +1,6 @@
 //! Additive attention by its definition, in f64.
 
-use super::shared::{add_scaled, map, project, softmax, wide};
+use super::shared::{attend, map, project, wide};
 use crate::error::Error;
 use crate::layers::{
     AdditiveInputs, AdditiveOutputs, AdditiveProblem, AdditiveShape, LayerProblem,
@@ -13,20 +13,6 @@ use crate::tensor::Tensor;
 ///
 /// A row that sees no key has out 0 and weights 0; a hidden key adds nothing, whatever it and its
 /// value hold.
-///
-/// ```
-/// use wgpu_attention::{cpu, layers::{AdditiveInputs, AdditiveShape}};
-///
-/// // Two keys, of which the second scores ln 3 higher.
-/// let w_v = 3_f32.ln() / 1_f32.tanh();
-/// let shape = AdditiveShape { bias: false, ..AdditiveShape::new(1, [1, 2], [1, 1, 1], 1) };
-/// let inputs = AdditiveInputs {
-///     query: &[0.0], key: &[0.0, 1.0], value: &[4.0, 8.0],
-///     w_q: &[1.0], w_k: &[1.0], w_v: &[w_v], b: None, mask: None,
-/// };
-/// assert!((cpu::additive(&shape, &inputs)?.out[0] - 7.0).abs() < 1e-6);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size or slice that cannot be used.
@@ -49,10 +35,8 @@ pub fn additive<T: Element>(
 
     let row = |n: usize| {
         let (batch, i) = (n / q_len, n % q_len);
-        let sees = |j: usize| {
-            let mask = p.view(Tensor::Mask).zip(inputs.mask);
-            mask.is_none_or(|(view, mask)| mask[view.index(batch, 0, i, j)])
-        };
+        let mask = p.view(Tensor::Mask).zip(inputs.mask);
+        let sees = |j| mask.is_none_or(|(view, mask)| mask[view.index(batch, 0, i, j)]);
         let query = &queries[n * hidden_dim..][..hidden_dim];
         let score = |j: usize| {
             let key = &keys[(batch * kv_len + j) * hidden_dim..][..hidden_dim];
@@ -60,11 +44,9 @@ pub fn additive<T: Element>(
             sees(j).then(|| terms.sum::<f64>())
         };
         let scores: Vec<Option<f64>> = (0..kv_len).map(score).collect();
-        let weights = softmax(&scores, None).weights;
         let mut out = vec![0.0; shape.value_dim];
-        for (j, &weight) in weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
-            add_scaled(&mut out, weight, &value[(batch * kv_len + j) * shape.value_dim..]);
-        }
+        let value = |j: usize| &value[(batch * kv_len + j) * shape.value_dim..];
+        let weights = attend(&mut out, &scores, None, value).weights;
         (out, weights)
     };
     let rows = map((0..shape.batch * q_len).collect(), row);

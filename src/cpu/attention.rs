@@ -1,17 +1,15 @@
 //! The definition of attention, in f64.
 
 use super::row::Row;
-use super::shared::{Softmax, add_scaled, map};
+use super::shared::{self, Softmax, map};
 use crate::error::Error;
 use crate::problem::{AttentionOptions, AttentionShape, Element, Inputs, Outputs, Problem};
 use crate::tensor::Tensor;
-use std::ops::{Index, IndexMut};
 
 /// Scaled dot-product attention by its definition, in f64: what every kernel is measured against.
 ///
-/// Two passes over each row, no tiles: all scores, then their maximum, sum, weights and the
-/// weighted sum of the values. It gives the optional outputs that the shape asks for, each of the
-/// length its layout reaches; elements that a strided layout skips are 0.
+/// Two passes over each row: all scores, then their maximum, sum, weights and the weighted sum of
+/// the values. Elements of an output that its layout skips are 0.
 ///
 /// - query: `[batch, num_heads, q_len, head_dim]`
 /// - key: `[batch, num_kv_heads, kv_len, head_dim]`
@@ -27,8 +25,8 @@ use std::ops::{Index, IndexMut};
 ///   that joins whole rows.
 /// - A visible score that is NaN or `+inf` turns its row's out, its weights of visible keys and its
 ///   lse to NaN.
-/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, which
-///   its value is multiplied by; a row that sees no other is NaN, not empty.
+/// - A visible score that is `-inf` (from infinite inputs; a bias of `-inf` hides) weighs 0, times
+///   its value; a row that sees no other is NaN, not empty.
 ///
 /// ```
 /// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
@@ -58,22 +56,20 @@ pub fn attention<T: Element>(
     // Lengths that a GPU reads from a buffer when the call runs are known here.
     let problem = Problem::new(&shape.with_lens(inputs.lens), options)?;
     let widened = inputs.widen();
-    let inputs = &widened.inputs(inputs);
-    let mut outputs =
-        ByOutput::new(|tensor| Some(vec![0.0; problem.view(tensor)?.extent as usize]));
+    let inputs = &inputs.with(&widened);
+    let mut outputs = Tensor::OUTPUTS
+        .map(|tensor| vec![0.0; problem.view(tensor).map_or(0, |view| view.extent as usize)]);
     for part in problem.uniform() {
         let rows: Vec<Row<'_>> = Row::all(&part, inputs).collect();
         for (row, found) in rows.iter().zip(map(rows.clone(), |row| attend(&part, row))) {
-            for tensor in Tensor::OUTPUTS {
-                let (view, to) = (part.view(tensor), outputs[tensor].as_mut());
-                if let (Some(view), Some(from), Some(to)) = (view, &found[tensor], to) {
-                    to[row.place(&view)..][..from.len()].copy_from_slice(from);
+            for ((tensor, to), from) in Tensor::OUTPUTS.into_iter().zip(&mut outputs).zip(found) {
+                if let Some(view) = part.view(tensor) {
+                    to[row.place(&view)..][..from.len()].copy_from_slice(&from);
                 }
             }
         }
     }
-    let out = outputs[Tensor::Out].take().unwrap_or_default();
-    Outputs::collect(out, |tensor| Ok(outputs[tensor].take()))
+    Ok(collect(&problem, outputs))
 }
 
 /// Some rows of a problem that has no parts, each by batch, head and query: their outputs, one
@@ -82,27 +78,13 @@ pub(crate) fn attend_rows(
     problem: &Problem,
     inputs: &Inputs<'_>,
     rows: &[[usize; 3]],
-) -> Result<Outputs<f64>, Error> {
+) -> Outputs<f64> {
     let found = map(rows.to_vec(), |place| attend(problem, Row::new(problem, inputs, place)));
-    let joined = |tensor| {
-        problem.view(tensor)?;
-        Some(found.iter().filter_map(|row| row[tensor].as_deref()).flatten().copied().collect())
-    };
-    let out: Option<Vec<f64>> = joined(Tensor::Out);
-    Outputs::collect(out.unwrap_or_default(), |tensor| Ok(joined(tensor)))
+    let joined = |at: usize| found.iter().flat_map(|row| &row[at]).copied().collect();
+    collect(problem, std::array::from_fn(joined))
 }
 
 /// [`attention`], computed in f64 and rounded at the end: what a machine without a GPU gives.
-///
-/// ```
-/// use wgpu_attention::{AttentionOptions, AttentionShape, Inputs, cpu};
-///
-/// let shape = AttentionShape::new(1, 1, 2, 1);
-/// let inputs = Inputs { query: &[0.0, 0.0], key: &[1.0, 2.0], value: &[10.0, 20.0], ..Inputs::default() };
-/// let outputs = cpu::attention_rounded::<f32>(&shape, &AttentionOptions::default(), &inputs)?;
-/// assert_eq!(outputs.out, [15.0, 15.0]);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
 ///
 /// # Errors
 /// As [`attention`].
@@ -111,88 +93,63 @@ pub fn attention_rounded<T: Element>(
     options: &AttentionOptions,
     inputs: &Inputs<'_, T>,
 ) -> Result<Outputs<T, f32>, Error> {
-    let mut exact = attention(shape, options, inputs)?;
-    let out = round(std::mem::take(&mut exact.out));
-    Outputs::collect(out, |tensor| Ok(exact.take(tensor).map(round)))
-}
-
-fn round<T: Element>(exact: Vec<f64>) -> Vec<T> {
-    exact.into_iter().map(T::from_f64).collect()
-}
-
-/// Something for each of attention's outputs.
-struct ByOutput<T>([T; Tensor::OUTPUTS.len()]);
-
-impl<T> ByOutput<T> {
-    fn new(of: impl FnMut(Tensor) -> T) -> Self {
-        Self(Tensor::OUTPUTS.map(of))
+    fn round<T: Element>(exact: Vec<f64>) -> Vec<T> {
+        exact.into_iter().map(T::from_f64).collect()
     }
+    let exact = attention(shape, options, inputs)?;
+    Ok(Outputs {
+        out: round(exact.out),
+        lse: exact.lse.map(round),
+        weights: exact.weights.map(round),
+        raw_scores: exact.raw_scores.map(round),
+        capped_scores: exact.capped_scores.map(round),
+        masked_scores: exact.masked_scores.map(round),
+    })
 }
 
-impl<T> Index<Tensor> for ByOutput<T> {
-    type Output = T;
+/// What there is of each of [`Tensor::OUTPUTS`], in their order.
+type Found = [Vec<f64>; Tensor::OUTPUTS.len()];
 
-    fn index(&self, tensor: Tensor) -> &T {
-        &self.0[tensor as usize - Tensor::Out as usize]
-    }
+/// Those that the problem has.
+fn collect(problem: &Problem, found: Found) -> Outputs<f64> {
+    let mut found = found.into_iter();
+    let [out, lse, weights, raw_scores, capped_scores, masked_scores] =
+        Tensor::OUTPUTS.map(|tensor| found.next().filter(|_| problem.has(tensor)));
+    let out = out.unwrap_or_default();
+    Outputs { out, lse, weights, raw_scores, capped_scores, masked_scores }
 }
 
-impl<T> IndexMut<Tensor> for ByOutput<T> {
-    fn index_mut(&mut self, tensor: Tensor) -> &mut T {
-        &mut self.0[tensor as usize - Tensor::Out as usize]
-    }
-}
-
-/// One row of each output.
-fn attend(problem: &Problem, row: Row<'_>) -> ByOutput<Option<Vec<f64>>> {
-    let mut outputs = ByOutput::new(|tensor| {
-        problem.view(tensor).map(|_| vec![0.0; problem.columns(tensor) as usize])
-    });
-    let scores = scores(problem, row, &mut outputs);
-    let Softmax { weights, lse } = row.softmax(&scores);
-    if let Some(out) = &mut outputs[Tensor::Out] {
-        for (j, weight) in weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
-            add_scaled(out, *weight, row.value(j));
-        }
-    }
-    let masked_scores = scores.into_iter().map(|score| score.unwrap_or(f64::NEG_INFINITY));
-    for (tensor, found) in [
-        (Tensor::Lse, vec![lse]),
-        (Tensor::Weights, weights),
-        (Tensor::MaskedScores, masked_scores.collect()),
-    ] {
-        outputs[tensor] = outputs[tensor].take().map(|_| found);
-    }
-    outputs
-}
-
-/// The row's scores after bias and masks, none where hidden; those before are outputs.
-fn scores(
-    problem: &Problem,
-    row: Row<'_>,
-    outputs: &mut ByOutput<Option<Vec<f64>>>,
-) -> Vec<Option<f64>> {
+/// One row of each output; nothing of those that the problem has not.
+fn attend(problem: &Problem, row: Row<'_>) -> Found {
     let query: Vec<f64> = row.query().iter().copied().map(f64::from).collect();
     let slope = row.slope().map(f64::from);
-    let early = [Tensor::RawScores, Tensor::CappedScores];
-    let unmasked = early.into_iter().any(|tensor| outputs[tensor].is_some());
-    let mut score = |j: usize| {
+    let unmasked = problem.has(Tensor::RawScores) || problem.has(Tensor::CappedScores);
+    let [mut raw_scores, mut capped_scores] = [vec![], vec![]];
+    // After bias and masks; none where hidden.
+    let score = |j: usize| {
         let visible = row.sees(j);
         if !visible && !unmasked {
             return None;
         }
         let raw = problem.scale * dot(&query, row.key(j));
         let capped = problem.softcap.map(f64::from).map_or(raw, |cap| cap * (raw / cap).tanh());
-        for (tensor, score) in early.into_iter().zip([raw, capped]) {
-            if let Some(scores) = &mut outputs[tensor] {
-                scores[j] = score;
-            }
-        }
+        raw_scores.push(raw);
+        capped_scores.push(capped);
         let bias = row.bias(j).map_or(0.0, f64::from);
         let alibi = slope.map_or(0.0, |slope| -slope * row.distance(j) as f64);
         visible.then_some(capped + bias + alibi)
     };
-    (0..problem.kv_len as usize).map(&mut score).collect()
+    let scores: Vec<Option<f64>> = (0..problem.kv_len as usize).map(score).collect();
+    let mut out = vec![0.0; problem.value_dim as usize];
+    let Softmax { weights, lse } = shared::attend(&mut out, &scores, row.sink(), |j| row.value(j));
+    let masked_scores = scores.into_iter().map(|score| score.unwrap_or(f64::NEG_INFINITY));
+    let mut found = [out, vec![lse], weights, raw_scores, capped_scores, masked_scores.collect()];
+    for (tensor, found) in Tensor::OUTPUTS.into_iter().zip(&mut found) {
+        if !problem.has(tensor) {
+            *found = Vec::new();
+        }
+    }
+    found
 }
 
 /// Eight sums side by side, which the compiler can keep in vector registers.

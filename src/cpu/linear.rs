@@ -12,15 +12,6 @@ use crate::problem::Element;
 /// - bias: `[out_features]`
 /// - out: `[batch, len, out_features]`; elements that its layout skips are 0
 ///
-/// ```
-/// use wgpu_attention::{cpu, layers::{LinearInputs, LinearShape}};
-///
-/// let shape = LinearShape { bias: Some(0), ..LinearShape::new(1, 2, 1) };
-/// let inputs = LinearInputs { x: &[1.0, 2.0], weight: &[3.0, 4.0], bias: Some(&[0.5]) };
-/// assert_eq!(cpu::linear(&shape, &inputs)?, [11.5]);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
-///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout or slice that cannot be used.
 pub fn linear<T: Element>(

@@ -1,6 +1,6 @@
 //! Results over parts of the keys merged by the definition of lse, in f64.
 
-use super::shared::{add_scaled, softmax, wide};
+use super::shared::{attend, wide};
 use crate::error::Error;
 use crate::layers::{LayerProblem, MergeInputs, MergeProblem, MergeShape};
 use crate::problem::{Element, Outputs};
@@ -30,13 +30,8 @@ pub fn merge<T: Element>(
             Some(f64::from(inputs.partial_lse[at(part)])).filter(|lse| *lse != f64::NEG_INFINITY)
         };
         let scores: Vec<Option<f64>> = (0..shape.parts).map(score).collect();
-        let merged = softmax(&scores, None);
-        lse.push(merged.lse);
-        for (part, &weight) in
-            merged.weights.iter().enumerate().filter(|&(part, _)| scores[part].is_some())
-        {
-            add_scaled(&mut out[row * columns..][..columns], weight, &parts[at(part) * columns..]);
-        }
+        let out = &mut out[row * columns..][..columns];
+        lse.push(attend(out, &scores, None, |part| &parts[at(part) * columns..]).lse);
     }
     Ok(Outputs { out, lse: Some(lse), ..Outputs::default() })
 }

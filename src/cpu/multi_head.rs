@@ -1,6 +1,6 @@
 //! The definition of a multi-head layer, in f64.
 
-use super::shared::{add_scaled, project, softmax, wide};
+use super::shared::{attend, project, wide};
 use crate::error::Error;
 use crate::layers::{
     HeadWeights, LayerMask, MultiHeadInputs, MultiHeadOutputs, MultiHeadShape, MultiHeadWeights,
@@ -10,10 +10,9 @@ use crate::problem::{AttentionOptions, Problem};
 /// A multi-head layer by its definition, in f64: PyTorch's `nn.MultiheadAttention` in evaluation
 /// mode.
 ///
-/// Query, key and value are projected, `bias_k` and `bias_v` and then a row of zeros added if the
-/// layer has them, each head attends with a scale of `1 / sqrt(head_dim)`, and the heads' results,
-/// side by side, are projected again. A row that sees no key has weights 0, and the bias of the
-/// last projection for out (PyTorch gives NaN).
+/// Query, key and value are projected; `bias_k` and `bias_v`, then a row of zeros, are added if the
+/// layer has them; each head attends; the heads' results, side by side, are projected again. A row
+/// that sees no key has weights 0 and out the last projection's bias (PyTorch gives NaN).
 ///
 /// Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.2.
 ///
@@ -33,14 +32,13 @@ pub fn multi_head_attention(
         out: vec![0.0; inputs.query.len()],
         weights: shape.weights.map(|_| Vec::new()),
     };
-    let bias = |at: usize| weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
-    let in_bias = [bias(0), bias(1), bias(2)];
     let out_bias = weights.out_bias.map(wide);
     for b in 0..shape.batch {
         let projected = |x: &[f32], len, width, weight: &[f32], at: usize| {
             let x = wide(x);
             let rows = (0..len).map(|i| &x[row(shape, b, i, len) * width..][..width]);
-            project(rows, embed_dim, &wide(weight), in_bias[at].as_deref())
+            let bias = weights.in_bias.map(|bias| wide(&bias[at * embed_dim..][..embed_dim]));
+            project(rows, embed_dim, &wide(weight), bias.as_deref())
         };
         let query = projected(inputs.query, shape.q_len, embed_dim, weights.query, 0);
         let mut key = projected(inputs.key, shape.kv_len, sizes.kdim, weights.key, 1);
@@ -64,12 +62,8 @@ pub fn multi_head_attention(
                 Some(dot / (head_dim as f64).sqrt() + added)
             };
             let scores: Vec<Option<f64>> = (0..keys).map(score).collect();
-            let row = softmax(&scores, None).weights;
             let out = &mut attended[start(i)..][..head_dim];
-            for (j, &weight) in row.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
-                add_scaled(out, weight, &value[start(j)..]);
-            }
-            head_weights.extend(row);
+            head_weights.extend(attend(out, &scores, None, |j| &value[start(j)..]).weights);
         }
         let attended = attended.chunks_exact(embed_dim);
         let out = project(attended, embed_dim, &wide(weights.out), out_bias.as_deref());
@@ -77,16 +71,14 @@ pub fn multi_head_attention(
             let start = row(shape, b, i, shape.q_len) * embed_dim;
             outputs.out[start..][..embed_dim].copy_from_slice(columns);
         }
-        match (shape.weights, &mut outputs.weights) {
-            (Some(HeadWeights::PerHead), Some(stored)) => stored.extend(head_weights),
-            (Some(HeadWeights::Mean), Some(stored)) => {
-                let plane = shape.q_len * keys;
-                let mean = |at: usize| -> f64 {
-                    (0..heads).map(|h| head_weights[h * plane + at]).sum::<f64>() / heads as f64
-                };
-                stored.extend((0..plane).map(mean));
+        let plane = shape.q_len * keys;
+        let mean =
+            |at| (0..heads).map(|h| head_weights[h * plane + at]).sum::<f64>() / heads as f64;
+        if let Some(stored) = &mut outputs.weights {
+            match shape.weights {
+                Some(HeadWeights::Mean) => stored.extend((0..plane).map(mean)),
+                _ => stored.extend(head_weights),
             }
-            _ => {}
         }
     }
     Ok(outputs)

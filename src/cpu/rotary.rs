@@ -13,16 +13,6 @@ use crate::problem::Element;
 /// Gives what stands in out, or in x if that is rotated in place; elements that out's layout skips
 /// are 0.
 ///
-/// ```
-/// use wgpu_attention::{cpu, layers::{RotaryInputs, RotaryShape}};
-///
-/// // One token of one head, a quarter turn.
-/// let shape = RotaryShape::new(1, 1, 1, 2);
-/// let inputs = RotaryInputs { x: &[3.0_f32, 1.0], cos: &[0.0], sin: &[1.0], positions: None };
-/// assert_eq!(cpu::rotary(&shape, &inputs)?, [-1.0, 3.0]);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
-///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout or slice that cannot be used.
 ///
@@ -49,8 +39,7 @@ pub fn rotary<T: Element>(
 
 /// Adds a row of the table to each token, or writes it if there is no x, in f64.
 ///
-/// Gives what stands in out, or in x if that is added to in place; elements that out's layout skips
-/// are 0.
+/// Gives what [`rotary`] does.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the size, layout or slice that cannot be used.

@@ -1,6 +1,6 @@
 //! One query of one head: what it reads, and which keys it sees.
 
-use super::shared::{Softmax, indices, softmax};
+use super::shared::indices;
 use crate::problem::{Inputs, Problem, View};
 use crate::tensor::Tensor;
 
@@ -61,49 +61,38 @@ impl<'a> Row<'a> {
 
     /// Whether key `j` is visible; decided without its score, which may be NaN.
     pub(super) fn sees(&self, j: usize) -> bool {
+        let segment = |tensor, row| self.element(self.inputs.segments, tensor, row, 0);
         self.problem.sequence(self.batch).contains(self.i, j)
-            && self.mask(j).unwrap_or(true)
+            && self.element(self.inputs.mask, Tensor::Mask, self.i, j).unwrap_or(true)
             && self.bias(j) != Some(f32::NEG_INFINITY)
-            && self.is_of_its_segment(j)
-    }
-
-    fn is_of_its_segment(&self, j: usize) -> bool {
-        let id = |tensor, row| {
-            Some(self.inputs.segments?[self.problem.view(tensor)?.index(self.batch, 0, row, 0)])
-        };
-        id(Tensor::Segments, self.i) == id(Tensor::KeySegments, j)
-    }
-
-    fn mask(&self, j: usize) -> Option<bool> {
-        self.element(self.inputs.mask, Tensor::Mask, j)
+            && segment(Tensor::Segments, self.i) == segment(Tensor::KeySegments, j)
     }
 
     /// The bias of key `j`.
     pub(super) fn bias(&self, j: usize) -> Option<f32> {
-        self.element(self.inputs.bias, Tensor::Bias, j)
-    }
-
-    fn element<T: Copy>(&self, data: Option<&[T]>, tensor: Tensor, j: usize) -> Option<T> {
-        Some(data?[self.problem.view(tensor)?.index(self.batch, self.head, self.i, j)])
+        self.element(self.inputs.bias, Tensor::Bias, self.i, j)
     }
 
     /// The ALiBi slope of this head.
     pub(super) fn slope(&self) -> Option<f32> {
-        let view = self.problem.view(Tensor::AlibiSlopes)?;
-        Some(self.inputs.alibi_slopes?[view.index(self.batch, self.head, 0, 0)])
+        self.element(self.inputs.alibi_slopes, Tensor::AlibiSlopes, 0, 0)
     }
 
     /// The sink of this head; none if it is `-inf`, which adds nothing.
-    fn sink(&self) -> Option<f64> {
-        let view = self.problem.view(Tensor::Sinks)?;
-        let sink = self.inputs.sinks?[view.index(0, self.head, 0, 0)];
+    pub(super) fn sink(&self) -> Option<f64> {
+        let sink = self.element(self.inputs.sinks, Tensor::Sinks, 0, 0)?;
         (sink != f32::NEG_INFINITY).then_some(sink.into())
     }
 
-    /// The softmax of the row's scores, none where a key is hidden, and of what joins the whole
-    /// row.
-    pub(super) fn softmax(&self, scores: &[Option<f64>]) -> Softmax {
-        softmax(scores, self.sink())
+    /// An element of a tensor, if the call has it. Axes along which it has one have stride 0.
+    fn element<T: Copy>(
+        &self,
+        data: Option<&[T]>,
+        tensor: Tensor,
+        row: usize,
+        column: usize,
+    ) -> Option<T> {
+        Some(data?[self.problem.view(tensor)?.index(self.batch, self.head, row, column)])
     }
 
     /// `|i + offset - j|`.
@@ -111,9 +100,4 @@ impl<'a> Row<'a> {
         (self.i as i64 + i64::from(self.problem.sequence(self.batch).offset) - j as i64)
             .unsigned_abs()
     }
-}
-
-/// Number of rows: one per query, head and sequence.
-pub(super) fn row_count(problem: &Problem) -> usize {
-    problem.batch as usize * problem.num_heads as usize * problem.q_len as usize
 }

@@ -42,10 +42,8 @@ pub fn self_attention(
     for [b, h, i] in indices([problem.batch, problem.num_heads, problem.q_len]) {
         let place = |len: usize, row: usize| ((b * len + row) * heads + h) * head_dim;
         let query = &queries[place(shape.q_len, i)..][..head_dim];
-        let shown = |j: usize| match (inputs.mask, problem.view(Tensor::Mask)) {
-            (Some(mask), Some(view)) => mask[view.index(b, h, i, j)],
-            _ => true,
-        };
+        let mask = problem.view(Tensor::Mask).zip(inputs.mask);
+        let shown = |j| mask.is_none_or(|(view, mask)| mask[view.index(b, h, i, j)]);
         let score = |j: usize| {
             let key = &keys[place(kv_len, j)..][..head_dim];
             let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();

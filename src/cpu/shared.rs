@@ -27,6 +27,21 @@ pub(super) fn softmax(scores: &[Option<f64>], sink: Option<f64>) -> Softmax {
     Softmax { weights, lse }
 }
 
+/// The softmax of a row's scores, and the sum of the values that they weigh, added to `out`. A
+/// hidden key adds nothing, whatever its value holds.
+pub(super) fn attend<'a, T: Copy + Into<f64> + 'a>(
+    out: &mut [f64],
+    scores: &[Option<f64>],
+    sink: Option<f64>,
+    value: impl Fn(usize) -> &'a [T],
+) -> Softmax {
+    let softmax = softmax(scores, sink);
+    for (j, &weight) in softmax.weights.iter().enumerate().filter(|&(j, _)| scores[j].is_some()) {
+        add_scaled(out, weight, value(j));
+    }
+    softmax
+}
+
 /// Adds `weight` times `values` to `out`.
 pub(super) fn add_scaled<T: Copy + Into<f64>>(out: &mut [f64], weight: f64, values: &[T]) {
     out.iter_mut().zip(values).for_each(|(out, &value)| *out += weight * value.into());

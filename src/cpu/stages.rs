@@ -2,8 +2,7 @@
 //! [`weighted_sum`].
 //!
 //! Scores and weights are contiguous `[batch, num_heads, q_len, kv_len]`. Each function takes what
-//! the GPU stage of the same name takes, so that a stage can be checked alone, fed with its
-//! predecessor's twin.
+//! the GPU stage of the same name takes, so that a stage can be checked alone.
 //!
 //! ```
 //! use wgpu_attention::cpu::stages::{ScoreStage, scores, softmax, weighted_sum};
@@ -18,10 +17,11 @@
 //! # Ok::<(), wgpu_attention::Error>(())
 //! ```
 
-use super::row::{Row, row_count};
+use super::row::Row;
+use super::shared;
 use crate::error::Error;
 use crate::problem::{Element, Inputs, Problem, View, check_len as check_given};
-use crate::tensor::Given;
+use crate::tensor::Tensor;
 
 /// How far [`scores`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,31 +53,26 @@ pub fn scores(
     stage: ScoreStage,
 ) -> Result<Vec<f32>, Error> {
     inputs.validate(problem)?;
-    let mut scores = Vec::with_capacity(score_count(problem)?);
-    for row in Row::all(problem, inputs) {
-        let query = row.query();
-        for j in 0..problem.kv_len as usize {
-            scores.push(if stage == ScoreStage::Masked && !row.sees(j) {
-                f32::NEG_INFINITY
-            } else {
-                let dot: f32 = query.iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
-                transform(problem, row, j, problem.scale_f32() * dot, stage)
-            });
+    score_count(problem)?;
+    let score = |row: Row<'_>, j: usize| {
+        if stage == ScoreStage::Masked && !row.sees(j) {
+            return f32::NEG_INFINITY;
         }
-    }
-    Ok(scores)
-}
-
-fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreStage) -> f32 {
-    let capped = || problem.softcap.map_or(raw, |cap| cap * (raw / cap).tanh());
-    match stage {
-        ScoreStage::Raw => raw,
-        ScoreStage::Capped => capped(),
-        ScoreStage::Masked => {
-            let alibi = row.slope().map_or(0.0, |slope| -slope * row.distance(j) as f32);
-            capped() + row.bias(j).unwrap_or(0.0) + alibi
+        let dot: f32 = row.query().iter().zip(row.key(j)).map(|(q, k)| q * k).sum();
+        let raw = problem.scale_f32() * dot;
+        if stage == ScoreStage::Raw {
+            return raw;
         }
-    }
+        let capped = problem.softcap.map_or(raw, |cap| cap * (raw / cap).tanh());
+        if stage == ScoreStage::Capped {
+            return capped;
+        }
+        let alibi = row.slope().map_or(0.0, |slope| -slope * row.distance(j) as f32);
+        capped + row.bias(j).unwrap_or(0.0) + alibi
+    };
+    let keys = 0..problem.kv_len as usize;
+    let rows = Row::all(problem, inputs);
+    Ok(rows.flat_map(|row| keys.clone().map(move |j| score(row, j))).collect())
 }
 
 /// Softmax and lse of each row of `masked_scores` `[batch, num_heads, q_len, kv_len]`, computed in
@@ -87,27 +82,22 @@ fn transform(problem: &Problem, row: Row<'_>, j: usize, raw: f32, stage: ScoreSt
 /// A NaN or `+inf` makes every other weight of its row NaN, and its lse too.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `masked_scores` has not one element per query and key of each head, or a
-/// slice of `inputs` another length than the problem needs.
+/// [`Error::Invalid`] naming the slice that does not fit the problem.
 pub fn softmax(
     problem: &Problem,
     masked_scores: &[f32],
     inputs: &Inputs<'_>,
 ) -> Result<Softmax, Error> {
     check_len("masked_scores", masked_scores.len(), score_count(problem)?)?;
-    for Given { tensor, name, view, .. } in problem.of_rows().given() {
-        if tensor.spec().is_of_rows {
-            check_given(name, view.as_ref(), inputs.get(tensor).map(|data| data.len()))?;
-        }
-    }
+    check_given("sinks", problem.view(Tensor::Sinks).as_ref(), inputs.sinks.map(<[f32]>::len))?;
     let kv_len = problem.kv_len as usize;
     let mut weights = Vec::with_capacity(masked_scores.len());
-    let mut lse = Vec::with_capacity(row_count(problem));
+    let mut lse = Vec::new();
     for (n, row) in Row::all(problem, inputs).enumerate() {
         let scores = &masked_scores[n * kv_len..][..kv_len];
         let score = |&score: &f32| (score != f32::NEG_INFINITY).then_some(f64::from(score));
         let scores: Vec<Option<f64>> = scores.iter().map(score).collect();
-        let row = row.softmax(&scores);
+        let row = shared::softmax(&scores, row.sink());
         weights.extend(row.weights.into_iter().map(f32::from_f64));
         lse.push(f32::from_f64(row.lse));
     }
@@ -117,13 +107,11 @@ pub fn softmax(
 /// The values `[batch, num_kv_heads, kv_len, value_dim]` summed by `weights` `[batch, num_heads,
 /// q_len, kv_len]`, laid out as the problem's out; elements that its layout skips are 0.
 ///
-/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Weights
-/// do not tell a hidden key from a visible one whose exponential underflowed: a NaN value of the
-/// latter, which shows in [`attention`](super::attention), does not show here.
+/// A key whose weight is exactly 0 adds nothing, so that NaN behind a mask does not leak. Unlike in
+/// [`attention`](super::attention), that holds of visible keys too, whose weight underflowed.
 ///
 /// # Errors
-/// [`Error::Invalid`] if `weights` or `value` has not the number of elements that the problem
-/// needs.
+/// [`Error::Invalid`] naming the slice that does not fit the problem.
 pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result<Vec<f32>, Error> {
     check_len("weights", weights.len(), score_count(problem)?)?;
     // A strided value may lie in a longer slice.
@@ -148,22 +136,14 @@ pub fn weighted_sum(problem: &Problem, weights: &[f32], value: &[f32]) -> Result
 
 /// Elements of a score matrix, which only a problem that asks for one has bounded.
 fn score_count(problem: &Problem) -> Result<usize, Error> {
-    for (argument, is_some, expected) in [
-        ("cu_seqlens", problem.packed.is_some(), "none, as stages have one matrix of scores"),
-        ("pages", problem.pages.is_some(), "none, as stages read no pages"),
-    ] {
-        if is_some {
-            return Err(Error::invalid(argument, expected, "some"));
-        }
-    }
-    row_count(problem)
-        .checked_mul(problem.kv_len as usize)
+    let one_matrix = "none, as stages have one matrix of scores";
+    Error::require(problem.packed.is_none(), "cu_seqlens", one_matrix, "some")?;
+    Error::require(problem.pages.is_none(), "pages", "none, as stages read no pages", "some")?;
+    let rows = problem.batch as usize * problem.num_heads as usize * problem.q_len as usize;
+    rows.checked_mul(problem.kv_len as usize)
         .ok_or_else(|| Error::invalid("kv_len", "scores that fit an address", problem.kv_len))
 }
 
 fn check_len(argument: &'static str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::invalid(argument, format!("{expected} elements"), found))
+    Error::require(found == expected, argument, format_args!("{expected} elements"), found)
 }

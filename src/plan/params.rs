@@ -2,7 +2,7 @@
 //! checks.
 
 use super::window::Window;
-use crate::problem::{Lens, Pages, Problem, SequenceRow, View};
+use crate::problem::{Lens, PackedSequence, Pages, Problem, View};
 use crate::tensor::Tensor;
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
@@ -105,14 +105,14 @@ impl SequenceParams {
     /// The lines of a ragged problem, and its workgroups of `rows` rows in all.
     pub(super) fn table(problem: &Problem, rows: u32) -> (Vec<Self>, u32) {
         let mut tiles = 0_u32;
-        let line = |line: SequenceRow| {
+        let line = |line: PackedSequence| {
             let (first_tile, q_len) = (tiles, line.q_len());
-            let SequenceRow { queries, first_key, sequence } = line;
+            let PackedSequence { queries, keys, sequence } = line;
             tiles = tiles.saturating_add(q_len.saturating_mul(problem.group()).div_ceil(rows));
             Self {
                 first_tile,
                 first_query: queries.start,
-                first_key,
+                first_key: keys.start,
                 q_len,
                 seen_len: sequence.seen_len,
                 band_lower: sequence.band.lower,

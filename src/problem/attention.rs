@@ -1,15 +1,13 @@
 //! One validated attention call.
 
-use super::lens::Lens;
 use super::options::{Align, AttentionOptions};
 use super::pages::Pages;
-use super::segments::put_keys_behind_queries;
-use super::sequences::{self, Band, PackedSequence, Sequence};
+use super::sequences::{self, Band, Lens, PackedSequence, Sequence};
 use super::shape::AttentionShape;
-use super::small::SmallTensors;
+use super::small::{SmallTensors, put_keys_behind_queries};
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::tensor::{Axis, Format, Given, Spec, Tensor, Views};
+use crate::tensor::{Format, Given, Spec, Tensor, Views};
 use crate::view::{View, check_not_zero, length};
 
 /// One validated attention call: sizes that fit a shader, resolved views, resolved options.
@@ -33,8 +31,7 @@ pub struct Problem {
     pub value_dim: u32,
     /// What query, key, value and out are stored as.
     pub element: ElementType,
-    /// Where each tensor lies that the call has. Of keys and values in pages the views are of the
-    /// pool, and from one sequence to the next is from one page to the next.
+    /// Where each tensor lies that the call has; of keys and values in pages, where the pool does.
     pub views: Views,
     /// What lengths in a buffer do, if the call finds them there; `seen_len` is then `kv_len`.
     pub lens: Option<Lens>,
@@ -71,58 +68,57 @@ impl Problem {
             ("head_dim", s.head_dim),
             ("value_dim", s.value_dim),
         ])?;
-        if !s.num_heads.is_multiple_of(s.num_kv_heads) {
-            return Err(Error::invalid(
-                "num_kv_heads",
-                format!("a divisor of num_heads = {}", s.num_heads),
-                s.num_kv_heads,
-            ));
-        }
-        check_align(s, options)?;
+        let expected = format_args!("a divisor of num_heads = {}", s.num_heads);
+        let divides = s.num_heads.is_multiple_of(s.num_kv_heads);
+        Error::require(divides, "num_kv_heads", expected, s.num_kv_heads)?;
+        // With a cache the queries are the last tokens, and stand at the last keys.
+        let has_window = options.window_left.is_some() || options.window_right.is_some();
+        let counts = options.causal || has_window || s.alibi.is_some();
+        let fits = !s.cached || !counts || options.align != Align::TopLeft;
+        let expected = "Align::BottomRight, as the queries are the last tokens of a cache";
+        Error::require(fits, "align", expected, "Align::TopLeft")?;
         let pages = Pages::new(s, options)?;
         let lens = Lens::new(s, options)?;
-        let whole = match lens {
-            Some(lens) if lens.moves => Sequence::without_len(options, s.q_len, s.kv_len)?,
-            _ => Sequence::new(options, s.q_len, s.kv_len)?,
-        };
-        let sequences = sequences::sequences(s, options)?;
-        let packed = sequences::packed(s, options)?;
-        let batch = length("batch", s.batch)?;
-        let [num_heads, num_kv_heads] =
-            [length("num_heads", s.num_heads)?, length("num_kv_heads", s.num_kv_heads)?];
-        let [q_len, kv_len] = [length("q_len", s.q_len)?, length("kv_len", s.kv_len)?];
-        let [head_dim, value_dim] =
-            [length("head_dim", s.head_dim)?, length("value_dim", s.value_dim)?];
-        let sizes = s.sizes(packed.as_ref().map_or(s.batch, Vec::len));
-        let mut views = Views::default();
-        for tensor in Tensor::attention() {
-            views[tensor] =
-                s.place(tensor).map(|place| place.resolve(tensor, &sizes)).transpose()?;
-        }
-        put_keys_behind_queries(s, &mut views)?;
-        check_mask(views[Tensor::Mask])?;
-        Ok(Self {
+        let Sequence { seen_len, offset, band } =
+            Sequence::new(options, s.q_len, s.kv_len, Lens::most_moved(lens))?;
+        let mut problem = Self {
             options: *options,
-            batch,
-            num_heads,
-            num_kv_heads,
-            q_len,
-            kv_len,
-            head_dim,
-            value_dim,
+            sequences: sequences::sequences(s, options)?,
+            packed: sequences::packed(s, options)?,
+            batch: length("batch", s.batch)?,
+            num_heads: length("num_heads", s.num_heads)?,
+            num_kv_heads: length("num_kv_heads", s.num_kv_heads)?,
+            q_len: length("q_len", s.q_len)?,
+            kv_len: length("kv_len", s.kv_len)?,
+            head_dim: length("head_dim", s.head_dim)?,
+            value_dim: length("value_dim", s.value_dim)?,
             element: s.element,
-            views,
+            views: Views::default(),
             lens,
             pages,
-            small: SmallTensors::new(&views)?,
-            scale: scale(s, options)?,
-            softcap: softcap(options)?,
-            seen_len: whole.seen_len,
-            offset: whole.offset,
-            band: whole.band,
-            sequences,
-            packed,
-        })
+            small: SmallTensors::default(),
+            scale: 0.0,
+            softcap: options.softcap,
+            seen_len,
+            offset,
+            band,
+        };
+        for tensor in Tensor::attention() {
+            let sizes = problem.ranges(tensor, &problem.whole()).map(|range| range.len());
+            problem.views[tensor] = s.view(tensor, sizes)?;
+        }
+        put_keys_behind_queries(s, &mut problem.views)?;
+        // A kernel reads the mask's bits of a whole tile of keys at once.
+        let stride = problem.view(Tensor::Mask).map_or(0, |view| view.column);
+        Error::require(stride <= 1, "mask", "a key stride of 0 or 1", stride)?;
+        problem.small = SmallTensors::new(&problem.views)?;
+        problem.scale = options.scale.map_or(1.0 / (s.head_dim as f64).sqrt(), f64::from);
+        Error::require(problem.scale.is_finite(), "scale", "a finite number", problem.scale)?;
+        if let Some(cap) = options.softcap {
+            let is_above = cap.is_finite() && cap > 0.0;
+            Error::require(is_above, "softcap", "a finite number above 0", cap)?;
+        }
+        Ok(problem)
     }
 
     /// Where a tensor lies, if the call has it.
@@ -162,9 +158,9 @@ impl Problem {
     }
 
     /// The same without some of its tensors.
-    pub(crate) fn without(&self, tensors: &[Tensor]) -> Self {
+    pub(crate) fn without(&self, tensors: impl IntoIterator<Item = Tensor>) -> Self {
         let mut problem = self.clone();
-        for &tensor in tensors {
+        for tensor in tensors {
             problem.views[tensor] = None;
             problem.lens = problem.lens.filter(|_| tensor != Tensor::Lens);
             problem.pages = problem.pages.filter(|_| tensor != Tensor::Pages);
@@ -226,43 +222,25 @@ impl Problem {
 
     /// What the elements of a tensor are.
     fn type_name(&self, tensor: Tensor) -> &'static str {
-        match (tensor.spec().format, self.element) {
-            (Format::Bits, _) => "bits",
-            (Format::Words, _)
-                if matches!(tensor, Tensor::Segments | Tensor::Lens | Tensor::Pages) =>
-            {
+        match tensor.spec().format {
+            Format::Elements => self.element.name(),
+            Format::Words if matches!(tensor, Tensor::Segments | Tensor::Lens | Tensor::Pages) => {
                 "u32"
             }
-            (Format::Words, _) | (_, ElementType::F32) => "f32",
-            (_, ElementType::F16) => "f16",
-            (_, ElementType::Bf16) => "bf16",
-        }
-    }
-
-    /// Columns of one of the tensors.
-    pub(crate) fn columns(&self, tensor: Tensor) -> u32 {
-        match tensor.spec().axes[3] {
-            Axis::Keys => self.kv_len,
-            Axis::HeadDim => self.head_dim,
-            Axis::ValueDim => self.value_dim,
-            _ => 1,
+            Format::Words => "f32",
+            Format::Bits => "bits",
         }
     }
 
     /// The same without what is about single keys.
     pub(crate) fn of_rows(&self) -> Self {
-        let is_of_keys = |tensor: &Tensor| {
-            let Spec { is_output, is_of_rows, .. } = tensor.spec();
-            !is_output && !is_of_rows && *tensor as usize >= Tensor::Mask as usize
-        };
-        let of_keys: Vec<Tensor> = Tensor::attention().filter(is_of_keys).collect();
-        self.without(&of_keys)
+        let stays = [Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Sinks];
+        self.without(Tensor::INPUTS.into_iter().filter(|tensor| !stays.contains(tensor)))
     }
 
-    /// The same without what is about whole rows.
+    /// The same without what joins a row once all of its keys are in.
     pub(crate) fn of_keys(&self) -> Self {
-        let of_rows = Tensor::attention().filter(|tensor| tensor.spec().is_of_rows);
-        self.without(&of_rows.collect::<Vec<_>>())
+        self.without([Tensor::Sinks])
     }
 
     /// Whether the scale is subnormal: devices may take it for 0, so kernels get it in two steps.
@@ -281,42 +259,5 @@ impl Problem {
     #[must_use]
     pub fn stores_weights(&self) -> bool {
         self.kv_len > 0 && self.has(Tensor::Weights)
-    }
-}
-
-/// With a cache the queries are the last tokens, and stand at the last keys.
-fn check_align(shape: &AttentionShape, options: &AttentionOptions) -> Result<(), Error> {
-    let is_top_left = options.counts(shape) && options.align == Align::TopLeft;
-    if shape.cached && is_top_left {
-        let expected = "Align::BottomRight, as the queries are the last tokens of a cache";
-        return Err(Error::invalid("align", expected, "Align::TopLeft"));
-    }
-    Ok(())
-}
-
-/// A kernel reads the mask's bits of a whole tile of keys at once.
-fn check_mask(mask: Option<View>) -> Result<(), Error> {
-    match mask {
-        Some(view) if view.column > 1 => {
-            Err(Error::invalid("mask", "a key stride of 0 or 1", view.column))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn scale(shape: &AttentionShape, options: &AttentionOptions) -> Result<f64, Error> {
-    match options.scale {
-        None => Ok(1.0 / (shape.head_dim as f64).sqrt()),
-        Some(scale) if scale.is_finite() => Ok(f64::from(scale)),
-        Some(scale) => Err(Error::invalid("scale", "a finite number", scale)),
-    }
-}
-
-fn softcap(options: &AttentionOptions) -> Result<Option<f32>, Error> {
-    match options.softcap {
-        Some(softcap) if !(softcap.is_finite() && softcap > 0.0) => {
-            Err(Error::invalid("softcap", "a finite number above 0", softcap))
-        }
-        softcap => Ok(softcap),
     }
 }

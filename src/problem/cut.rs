@@ -1,10 +1,9 @@
 //! A part of a problem is a problem: how large calls are cut to fit a device.
 
 use super::attention::Problem;
-use super::lens::Lens;
-use super::sequences::{Band, Sequence};
+use super::sequences::{Band, Lens, Sequence};
 use crate::tensor::{Axis, Tensor};
-use crate::view::{View, count, move_view_along};
+use crate::view::{count, move_view_along};
 use std::ops::Range;
 
 /// What a part has of each axis that a problem can be cut along.
@@ -29,10 +28,8 @@ impl Problem {
         heads: Range<u32>,
         queries: Range<u32>,
     ) -> Self {
-        let sequences = self
-            .sequences
-            .as_ref()
-            .map(|all| all[batches.start as usize..batches.end as usize].to_vec());
+        let own = batches.start as usize..batches.end as usize;
+        let sequences = self.sequences.as_ref().map(|all| all[own].to_vec());
         let packed = if self.packed.is_some() { 0..self.sequence_count() } else { batches.clone() };
         let cut = Cut { batches, sequences: packed, heads, queries, ..self.whole() };
         Self { sequences, packed: self.packed.clone(), ..self.cut(&cut) }
@@ -42,20 +39,16 @@ impl Problem {
     /// joins once all of the keys are in: what comes of it is a part of the result.
     #[must_use]
     pub(crate) fn keys(&self, keys: Range<u32>) -> Self {
-        let open = Band::open(self.q_len, count(&keys), self.most_moved());
-        let sees = |sequence: Sequence| sequence.at_keys(&keys, open);
-        let Sequence { seen_len, offset, band } =
-            sees(Sequence { seen_len: self.seen_len, offset: self.offset, band: self.band });
+        let open = Band::open(self.q_len, count(&keys), Lens::most_moved(self.lens));
+        let sees = |sequence: Sequence| sequence.part(0, &keys, open);
         let part = self.cut(&Cut { keys: keys.clone(), ..self.whole() });
-        Self {
+        let part = Self {
             lens: self.lens.map(|lens| Lens { before: lens.before + keys.start, ..lens }),
-            seen_len,
-            offset,
-            band,
             sequences: self.sequences.as_ref().map(|all| all.iter().copied().map(sees).collect()),
             packed: self.packed.clone(),
             ..part.of_keys()
-        }
+        };
+        part.alike(sees(self.shared_sequence()))
     }
 
     /// All of it.
@@ -72,37 +65,26 @@ impl Problem {
     /// Some of it, as if sequences did not differ.
     #[must_use]
     pub(super) fn cut(&self, cut: &Cut) -> Self {
-        let place = |tensor: Tensor, view| {
-            move_view_along(view, tensor.spec().axes.map(|axis| self.range(tensor, axis, cut)))
-        };
+        let open = Band::open(count(&cut.queries), self.kv_len, Lens::most_moved(self.lens));
         Self {
             batch: count(&cut.batches),
             num_heads: count(&cut.heads),
             num_kv_heads: count(&self.kv_heads(cut)),
             q_len: count(&cut.queries),
             kv_len: count(&cut.keys),
-            views: self.views.map(place),
-            // Queries count from the slice's first one, so all that counts from a query moves with
-            // it.
-            offset: self.offset.saturating_add_unsigned(cut.queries.start),
-            band: Band {
-                lower: self.moved_bound(self.band.lower, &cut.queries),
-                upper: self.moved_bound(self.band.upper, &cut.queries),
-                ..self.band
-            },
+            views: self.views.map(|tensor, view| move_view_along(view, self.ranges(tensor, cut))),
             sequences: None,
             packed: None,
             ..*self
         }
+        .alike(self.shared_sequence().part(cut.queries.start, &(0..self.kv_len), open))
     }
 
     /// How many elements a tensor has along each axis: 1 where one is repeated.
     pub(super) fn sizes(&self, tensor: Tensor) -> [u32; 4] {
-        let View { batch, head, row, column, .. } = self.view(tensor).unwrap_or_default();
-        let strides = [batch, head, row, column];
-        let mut sizes =
-            tensor.spec().axes.map(|axis| count(&self.range(tensor, axis, &self.whole())));
-        for (size, stride) in sizes.iter_mut().zip(strides) {
+        let view = self.view(tensor).unwrap_or_default();
+        let mut sizes = self.ranges(tensor, &self.whole()).map(|range| count(&range));
+        for (size, stride) in sizes.iter_mut().zip(view.strides()) {
             *size = if stride == 0 { (*size).min(1) } else { *size };
         }
         sizes
@@ -113,7 +95,11 @@ impl Problem {
         cut.heads.start / group..cut.heads.end.div_ceil(group)
     }
 
-    /// What a cut has of an axis of a tensor.
+    /// What a cut has of each axis of a tensor.
+    pub(super) fn ranges(&self, tensor: Tensor, cut: &Cut) -> [Range<u32>; 4] {
+        tensor.spec().axes.map(|axis| self.range(tensor, axis, cut))
+    }
+
     fn range(&self, tensor: Tensor, axis: Axis, cut: &Cut) -> Range<u32> {
         let pool = self.pages.filter(|_| matches!(tensor, Tensor::Key | Tensor::Value));
         match (axis, self.pages) {
@@ -133,12 +119,5 @@ impl Problem {
             (Axis::HeadDim, _) => 0..self.head_dim,
             (Axis::ValueDim, _) => 0..self.value_dim,
         }
-    }
-
-    /// A bound counted from the slice's first query, open ends clamped to the slice as in
-    /// `Problem::new`.
-    fn moved_bound(&self, bound: i32, queries: &Range<u32>) -> i32 {
-        let open = Band::open(count(queries), self.kv_len, self.most_moved());
-        open.clamp(bound.saturating_add_unsigned(queries.start))
     }
 }

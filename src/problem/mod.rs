@@ -3,23 +3,19 @@
 
 mod attention;
 mod cut;
-mod lens;
 mod options;
 mod pages;
 mod ragged;
-mod segments;
 mod sequences;
 mod shape;
 mod small;
 mod tensors;
 
 pub use attention::Problem;
-pub use lens::Lens;
 pub use options::{Align, AttentionOptions};
 pub use pages::Pages;
 pub(crate) use pages::check_page_len;
-pub(crate) use ragged::SequenceRow;
-pub use sequences::{Band, PackedSequence, Sequence};
+pub use sequences::{Band, Lens, PackedSequence, Sequence};
 pub use shape::{AlibiLayout, AttentionShape, CuSeqlens, PagedKeys, PresentKeys, SegmentLayout};
 pub use small::SmallTensors;
 pub(crate) use tensors::{Data, check_inputs, check_len};

@@ -1,7 +1,5 @@
 //! What the scores go through: scale, softcap, causality, windows.
 
-use super::shape::AttentionShape;
-
 /// Options of attention, independent of each other; every way of hiding a key applies together.
 ///
 /// ```
@@ -13,7 +11,6 @@ use super::shape::AttentionShape;
 ///     align: Align::BottomRight,
 ///     ..AttentionOptions::default()
 /// };
-/// # let _ = options;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AttentionOptions {
@@ -25,22 +22,13 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// Key `j` is seen by query `i` only if `j >= i + offset - window_left`.
     pub window_left: Option<usize>,
-    /// The first keys of each sequence that `window_left` does not hide, so that a model that was
-    /// trained without a window goes on in one: four are enough. Source: Xiao et al. 2023, arXiv
-    /// 2309.17453.
+    /// The first keys of each sequence that `window_left` does not hide. Four let a model that was
+    /// trained without a window go on in one. Source: Xiao et al. 2023, arXiv 2309.17453.
     pub window_keeps: usize,
     /// Key `j` is seen by query `i` only if `j <= i + offset + window_right`.
     pub window_right: Option<usize>,
     /// The offset that `causal`, the windows and ALiBi count from.
     pub align: Align,
-}
-
-impl AttentionOptions {
-    /// Whether anything depends on which key stands beside which query.
-    pub(crate) fn counts(&self, shape: &AttentionShape) -> bool {
-        let has_window = self.window_left.is_some() || self.window_right.is_some();
-        self.causal || has_window || shape.alibi.is_some()
-    }
 }
 
 /// Which key stands beside which query: query `i` stands at key `i + offset`.

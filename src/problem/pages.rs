@@ -4,7 +4,6 @@ use super::options::{Align, AttentionOptions};
 use super::shape::{AttentionShape, PagedKeys, PresentKeys};
 use crate::error::Error;
 use crate::view::length;
-use std::ops::RangeInclusive;
 
 /// A problem's pages, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +14,9 @@ pub struct Pages {
     pub count: u32,
 }
 
-/// Lengths that pages may have; powers of two alone.
-const PAGE_LENS: RangeInclusive<usize> = 16..=256;
-
 pub(crate) fn check_page_len(page_len: usize) -> Result<u32, Error> {
-    if !PAGE_LENS.contains(&page_len) || !page_len.is_power_of_two() {
-        return Err(Error::invalid("page_len", "a power of two from 16 to 256", page_len));
-    }
+    let fits = page_len.is_power_of_two() && (16..=256).contains(&page_len);
+    Error::require(fits, "page_len", "a power of two from 16 to 256", page_len)?;
     length("page_len", page_len)
 }
 
@@ -36,19 +31,17 @@ impl Pages {
         if let Some(present) = present {
             check_present(present, shape, options)?;
         }
-        if shape.cu_seqlens.is_some() {
-            return Err(Error::invalid("pages", "none beside cu_seqlens", "some"));
-        }
-        let needed = shape.kv_len.div_ceil(check_page_len(page_len)? as usize);
+        let is_packed = shape.cu_seqlens.is_some();
+        Error::require(!is_packed, "pages", "none beside cu_seqlens", "some")?;
+        let page_len = check_page_len(page_len)?;
+        let needed = shape.kv_len.div_ceil(page_len as usize);
         for (argument, found, least) in
             [("pages_per_sequence", pages_per_sequence, needed), ("pages", pages, needed.min(1))]
         {
-            if found < least {
-                let expected = format!("at least {least} for kv_len = {}", shape.kv_len);
-                return Err(Error::invalid(argument, expected, found));
-            }
+            let expected = format_args!("at least {least} for kv_len = {}", shape.kv_len);
+            Error::require(found >= least, argument, expected, found)?;
         }
-        Ok(Some(Self { page_len: length("page_len", page_len)?, count: length("pages", pages)? }))
+        Ok(Some(Self { page_len, count: length("pages", pages)? }))
     }
 }
 
@@ -59,10 +52,8 @@ fn check_present(
     options: &AttentionOptions,
 ) -> Result<(), Error> {
     let PresentKeys { first, last } = present;
-    if options.align != Align::BottomRight {
-        let found = format!("{:?}", options.align);
-        return Err(Error::invalid("align", "BottomRight, as keys were evicted", found));
-    }
+    let (expected, align) = ("BottomRight, as keys were evicted", options.align);
+    Error::require(align == Align::BottomRight, "align", expected, format_args!("{align:?}"))?;
     let reach = last.checked_sub(shape.q_len);
     if options.window_left.is_none_or(|left| reach.is_none_or(|most| left > most)) {
         let most = reach.map_or("none, of fewer queries".to_owned(), |most| most.to_string());
@@ -70,9 +61,6 @@ fn check_present(
         let found = options.window_left.map_or("none".to_owned(), |left| left.to_string());
         return Err(Error::invalid("window_left", expected, found));
     }
-    if options.window_keeps > first {
-        let expected = format!("at most {first}, as keys behind them were evicted");
-        return Err(Error::invalid("window_keeps", expected, options.window_keeps));
-    }
-    Ok(())
+    let expected = format_args!("at most {first}, as keys behind them were evicted");
+    Error::require(options.window_keeps <= first, "window_keeps", expected, options.window_keeps)
 }

@@ -3,7 +3,7 @@
 use super::options::{Align, AttentionOptions};
 use super::shape::AttentionShape;
 use crate::error::Error;
-use crate::view::{MAX_LEN, length};
+use crate::view::{MAX_LEN, count, length};
 use std::ops::Range;
 
 /// Query `i` sees key `j` only if `i + lower <= j <= i + upper`, or `j < kept` in place of the
@@ -56,7 +56,7 @@ pub struct Sequence {
     pub band: Band,
 }
 
-/// One sequence of a batch without padding.
+/// A sequence, and where it lies in tensors that hold one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedSequence {
     /// Its queries.
@@ -67,52 +67,82 @@ pub struct PackedSequence {
     pub sequence: Sequence,
 }
 
+impl PackedSequence {
+    pub(crate) fn q_len(&self) -> u32 {
+        count(&self.queries)
+    }
+}
+
+/// Lengths `[batch]` that are read from a buffer when the call runs.
+///
+/// The problem's offset and band then count without them: if the lengths move them, both are `len`
+/// further along the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lens {
+    /// Keys that there is room for: a length above it counts as this.
+    pub most: u32,
+    /// Keys of the whole that lie before the problem's first.
+    pub before: u32,
+    /// Whether a sequence's end is what offset and band count from.
+    pub moves: bool,
+}
+
+impl Lens {
+    pub(super) fn new(
+        shape: &AttentionShape,
+        options: &AttentionOptions,
+    ) -> Result<Option<Self>, Error> {
+        if !shape.lens {
+            return Ok(None);
+        }
+        Error::require(shape.kv_lens.is_none(), "kv_lens", "none beside lens", "one")?;
+        Error::require(shape.cu_seqlens.is_none(), "cu_seqlens", "none beside lens", "one")?;
+        let moves = options.align == Align::BottomRight;
+        Ok(Some(Self { most: length("kv_len", shape.kv_len)?, before: 0, moves }))
+    }
+
+    /// How far lengths that are not known yet may move offset and band.
+    pub(super) fn most_moved(lens: Option<Self>) -> u32 {
+        lens.filter(|lens| lens.moves).map_or(0, |lens| lens.most)
+    }
+}
+
 impl Sequence {
+    /// Of a sequence that may have `unknown` keys less, offset and band count without these.
     pub(super) fn new(
         options: &AttentionOptions,
         q_len: usize,
         kv_len: usize,
+        unknown: u32,
     ) -> Result<Self, Error> {
         let (q_len, seen_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
         let offset = match options.align {
             Align::TopLeft => 0,
-            Align::BottomRight => i64::from(seen_len) - i64::from(q_len),
+            Align::BottomRight => i64::from(seen_len - unknown) - i64::from(q_len),
             Align::Offset(offset) => offset,
         };
-        match i32::try_from(offset) {
-            Ok(offset) if i64::from(offset).unsigned_abs() <= MAX_LEN as u64 => {
-                let band = band(options, offset, Band::open(q_len, seen_len, 0));
-                Ok(Self { seen_len, offset, band })
-            }
-            _ => Err(Error::invalid("align", "an offset within 2^30 of 0", offset)),
-        }
+        let near =
+            i32::try_from(offset).ok().filter(|near| near.unsigned_abs() as usize <= MAX_LEN);
+        let offset =
+            near.ok_or_else(|| Error::invalid("align", "an offset within 2^30 of 0", offset))?;
+        let band = band(options, offset, Band::open(q_len, seen_len, unknown));
+        Ok(Self { seen_len, offset, band })
     }
 
-    /// Aligned at an end that is not known yet: offset and band of a sequence of `len` keys are
-    /// `len` more.
-    pub(super) fn without_len(
-        options: &AttentionOptions,
-        q_len: usize,
-        kv_len: usize,
-    ) -> Result<Self, Error> {
-        let (q_len, kv_len) = (length("q_len", q_len)?, length("kv_len", kv_len)?);
-        let offset = 0_i32.saturating_sub_unsigned(q_len);
-        let band = band(options, offset, Band::open(q_len, kv_len, kv_len));
-        Ok(Self { seen_len: kv_len, offset, band })
-    }
-
-    /// The same for some of the keys, counted from the first of them; `open` is the open band of
-    /// these.
-    pub(super) fn at_keys(self, keys: &Range<u32>, open: Band) -> Self {
-        let kv_len = keys.end - keys.start;
-        let moved = |bound: i32| open.clamp(bound.saturating_sub_unsigned(keys.start));
+    /// The same counted from a later query and from the first of some keys; `open` is the open band
+    /// of what is left.
+    pub(super) fn part(self, first_query: u32, keys: &Range<u32>, open: Band) -> Self {
+        let moved = |bound: i32| {
+            bound.saturating_add_unsigned(first_query).saturating_sub_unsigned(keys.start)
+        };
+        let Band { lower, upper, kept } = self.band;
         Self {
-            seen_len: self.seen_len.saturating_sub(keys.start).min(kv_len),
-            offset: self.offset.saturating_sub_unsigned(keys.start),
+            seen_len: self.seen_len.saturating_sub(keys.start).min(count(keys)),
+            offset: moved(self.offset),
             band: Band {
-                lower: moved(self.band.lower),
-                upper: moved(self.band.upper),
-                kept: self.band.kept.saturating_sub(keys.start),
+                lower: open.clamp(moved(lower)),
+                upper: open.clamp(moved(upper)),
+                kept: kept.saturating_sub(keys.start),
             },
         }
     }
@@ -137,14 +167,13 @@ pub(super) fn sequences(
     options: &AttentionOptions,
 ) -> Result<Option<Vec<Sequence>>, Error> {
     let Some(lens) = &shape.kv_lens else { return Ok(None) };
-    if lens.len() != shape.batch {
-        let expected = format!("one length for each of {} sequences", shape.batch);
-        return Err(Error::invalid("kv_lens", expected, lens.len()));
-    }
-    if let Some(len) = lens.iter().find(|len| **len > shape.kv_len) {
-        return Err(Error::invalid("kv_lens", format!("at most kv_len = {}", shape.kv_len), len));
-    }
-    let sequence = |&len: &usize| Sequence::new(options, shape.q_len, len);
+    let expected = format_args!("one length for each of {} sequences", shape.batch);
+    Error::require(lens.len() == shape.batch, "kv_lens", expected, lens.len())?;
+    let sequence = |&len: &usize| {
+        let expected = format_args!("at most kv_len = {}", shape.kv_len);
+        Error::require(len <= shape.kv_len, "kv_lens", expected, len)?;
+        Sequence::new(options, shape.q_len, len, 0)
+    };
     lens.iter().map(sequence).collect::<Result<_, _>>().map(Some)
 }
 
@@ -154,7 +183,7 @@ pub(super) fn packed(
     options: &AttentionOptions,
 ) -> Result<Option<Vec<PackedSequence>>, Error> {
     let Some(cu_seqlens) = &shape.cu_seqlens else { return Ok(None) };
-    let others = [
+    for (name, given) in [
         ("mask", shape.mask.is_some()),
         ("bias", shape.bias.is_some()),
         ("kv_lens", shape.kv_lens.is_some()),
@@ -162,21 +191,16 @@ pub(super) fn packed(
         ("raw_scores", shape.raw_scores.is_some()),
         ("capped_scores", shape.capped_scores.is_some()),
         ("masked_scores", shape.masked_scores.is_some()),
-    ];
-    if let Some((name, _)) = others.into_iter().find(|(_, given)| *given) {
-        return Err(Error::invalid(name, "none beside cu_seqlens", "one"));
+    ] {
+        Error::require(!given, name, "none beside cu_seqlens", "one")?;
     }
-    if shape.batch != 1 {
-        return Err(Error::invalid("batch", "1 beside cu_seqlens", shape.batch));
-    }
+    Error::require(shape.batch == 1, "batch", "1 beside cu_seqlens", shape.batch)?;
     let queries = ranges("cu_seqlens.query", &cu_seqlens.query, shape.q_len)?;
     let keys = ranges("cu_seqlens.key", &cu_seqlens.key, shape.kv_len)?;
-    if queries.len() != keys.len() {
-        let expected = format!("{} elements, as cu_seqlens.query", queries.len() + 1);
-        return Err(Error::invalid("cu_seqlens.key", expected, keys.len() + 1));
-    }
+    let expected = format_args!("{} elements, as cu_seqlens.query", queries.len() + 1);
+    Error::require(queries.len() == keys.len(), "cu_seqlens.key", expected, keys.len() + 1)?;
     let one = |(queries, keys): (Range<u32>, Range<u32>)| {
-        let sequence = Sequence::new(options, queries.len(), keys.len())?;
+        let sequence = Sequence::new(options, queries.len(), keys.len(), 0)?;
         Ok(PackedSequence { queries, keys, sequence })
     };
     queries.into_iter().zip(keys).map(one).collect::<Result<_, _>>().map(Some)
@@ -194,30 +218,24 @@ fn ranges(
         ([.., last], None) if *last != total => format!("{last} as the last"),
         _ => String::new(),
     };
-    if !found.is_empty() {
-        let expected = format!("numbers from 0 to {total} that never fall");
-        return Err(Error::invalid(argument, expected, found));
-    }
+    let expected = format_args!("numbers from 0 to {total} that never fall");
+    Error::require(found.is_empty(), argument, expected, &found)?;
     let range = |ends: &[usize]| Ok(length(argument, ends[0])?..length(argument, ends[1])?);
     starts.windows(2).map(range).collect()
 }
 
 /// Folds causality and windows into one band; a bound past the ends of the sequences is as good as
 /// open, so clamping to them loses nothing and keeps the shader's sums small.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to bounds that fit")]
 fn band(options: &AttentionOptions, offset: i32, open: Band) -> Band {
-    let (open_lower, open_upper) = (i64::from(open.lower), i64::from(open.upper));
-    let offset = i64::from(offset);
-    let reach = |window: usize| i64::try_from(window).unwrap_or(i64::MAX);
-    let lower = options.window_left.map_or(open_lower, |left| offset.saturating_sub(reach(left)));
-    let mut upper =
-        options.window_right.map_or(open_upper, |right| offset.saturating_add(reach(right)));
-    if options.causal {
-        upper = upper.min(offset);
-    }
-    Band {
-        lower: lower.clamp(open_lower, open_upper) as i32,
-        upper: upper.clamp(open_lower, open_upper) as i32,
-        kept: options.window_left.map_or(0, |_| options.window_keeps.min(MAX_LEN) as u32),
-    }
+    let steps = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let right = options.window_right.map(steps);
+    let upper = right.map_or(open.upper, |right| offset.saturating_add_unsigned(right));
+    let upper = if options.causal { upper.min(offset) } else { upper };
+    let (lower, kept) = match options.window_left {
+        None => (open.lower, 0),
+        Some(left) => {
+            (offset.saturating_sub_unsigned(steps(left)), steps(options.window_keeps.min(MAX_LEN)))
+        }
+    };
+    Band { lower: open.clamp(lower), upper: open.clamp(upper), kept }
 }

@@ -2,18 +2,15 @@
 
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::tensor::{Axis, Spec, Tensor};
+use crate::tensor::{Spec, Tensor};
 use crate::view::{
-    BroadcastLayout, Layout, Strides, View, resolve, resolve_broadcast, resolve_output,
+    BroadcastLayout, Layout, Sizes, Strides, View, resolve, resolve_broadcast, resolve_output,
 };
 
 /// Sizes, layouts, and the optional inputs and outputs of one attention call.
 ///
 /// Write it as [`AttentionShape::new`] and a struct update: later versions add fields, each with a
-/// default that changes nothing.
-///
-/// Sizes may be zero (an empty batch, no queries, no keys), except for `num_heads`, `num_kv_heads`,
-/// `head_dim` and `value_dim`.
+/// default that changes nothing. `batch`, `q_len` and `kv_len` may be zero.
 ///
 /// ```
 /// use wgpu_attention::{AttentionShape, Layout};
@@ -40,14 +37,13 @@ pub struct AttentionShape {
     pub q_len: usize,
     /// Number of keys per sequence.
     pub kv_len: usize,
-    /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. The
-    /// others are hidden, and [`Align::BottomRight`](crate::Align) is at each sequence's own last
-    /// key. Padding stands behind these keys, but before the new tokens of a cache: see
+    /// How many of its keys each sequence has, if not all: `[batch]`, at most `kv_len` each. Keys
+    /// behind them are hidden; in a cache padding stands elsewhere, see
     /// [two paddings](crate::cache::CacheTokens#two-paddings).
+    /// [`Align::BottomRight`](crate::Align) is at each sequence's own last key.
     pub kv_lens: Option<Vec<usize>>,
-    /// Whether `kv_lens` are an input of the call rather than known now: u32 `[batch]`, which the
-    /// GPU reads when the call runs. A call is planned and bound once, then, and recorded again as
-    /// sequences grow. `kv_len` is how many keys there is room for.
+    /// Whether the GPU reads `kv_lens` from a buffer when the call runs: u32 `[batch]`. One call
+    /// can then be recorded again as sequences grow. `kv_len` is how many keys there is room for.
     pub lens: bool,
     /// Sequences of different lengths, one after the other; then `batch` is 1.
     pub cu_seqlens: Option<CuSeqlens>,
@@ -74,22 +70,20 @@ pub struct AttentionShape {
     /// Documents: a query sees the keys that have its segment id, and no others. Not beside
     /// `cu_seqlens`.
     pub segments: Option<SegmentLayout>,
-    /// Keys and values lie in pages of one pool, which key and value then are, in the
-    /// [order](PagedKeys#order-of-the-pool) that their layouts say; not beside `cu_seqlens`.
+    /// Keys and values lie in pages of one pool, in the [order](PagedKeys#order-of-the-pool) that
+    /// their layouts say; not beside `cu_seqlens`.
     pub pages: Option<PagedKeys>,
-    /// Keys and values are those of a cache, whose last tokens the queries are, as
-    /// [`KvCache::shape`](crate::cache::KvCache::shape) says. Queries that counted from the first
-    /// key ([`Align::TopLeft`](crate::Align), the default) would not see their own past: where
-    /// causality, a window or ALiBi counts, only another `align` is taken.
+    /// Keys and values are those of a cache, whose last tokens the queries are. With causality, a
+    /// window or ALiBi, [`Align::TopLeft`](crate::Align) is then refused: under it queries would
+    /// not see their own past.
     pub cached: bool,
-    /// Attention sinks, a logit for each query head: it joins the sum that the weights of the
-    /// head's rows are divided by, and has no value, so that they sum to less than 1: `exp(score_j)
+    /// Attention sinks, a logit for each query head, which has no value: weights are `exp(score_j)
     /// / (exp(sink) + sum_j exp(score_j))`.
     ///
     /// It is neither scaled nor capped, and nothing hides it. lse includes it: a row that sees no
-    /// key has out 0, weights 0 and lse the sink. A sink of `-inf` is as if there were none; one
-    /// that is NaN or `+inf` turns each row of its head that sees a key to NaN. Of results over
-    /// parts of the keys that will be [merged](crate::layers::Merge), one has the sinks.
+    /// key has lse the sink. A sink of `-inf` adds nothing; NaN or `+inf` turns each row of its
+    /// head that sees a key to NaN. Of results over parts of the keys that will be
+    /// [merged](crate::layers::Merge), one has the sinks.
     ///
     /// Source: Xiao et al. 2023, arXiv 2309.17453, section 3.2; as a number that each head learns,
     /// gpt-oss, arXiv 2508.10925.
@@ -112,8 +106,8 @@ pub struct AttentionShape {
 /// `query[b]..query[b + 1]` and keys `key[b]..key[b + 1]`, and attends within itself.
 ///
 /// `q_len` and `kv_len` are the totals, and tensors lie as if they were one sequence:
-/// `Layout::Bshd` is `[total, heads, dim]`. Alignment is of each sequence. There is no mask, bias,
-/// `kv_lens` or `lens`, and no weights or scores come back.
+/// `Layout::Bshd` is `[total, heads, dim]`. Each sequence is aligned by itself. Not beside a mask,
+/// a bias, `kv_lens`, `lens`, weights or scores.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CuSeqlens {
     /// `[sequences + 1]`, from 0 to `q_len`, never falling.
@@ -148,8 +142,8 @@ pub enum SegmentLayout {
 ///
 /// # Order of the pool
 ///
-/// [`AttentionShape::key`] and [`AttentionShape::value`] say where the pool lies. Their strides
-/// count pages in place of sequences, and rows of a page in place of rows of a sequence:
+/// The layouts of [`AttentionShape::key`] and [`AttentionShape::value`] are of the pool, with pages
+/// in place of sequences:
 ///
 /// | pool | layout |
 /// |---|---|
@@ -158,25 +152,7 @@ pub enum SegmentLayout {
 /// | `[pages, page_len, num_kv_heads, dim]` | [`Layout::Bshd`] |
 /// | any other | [`Layout::Strided`]: `batch` from page to page, `head`, and `row` from key to key |
 ///
-/// Prefer a pool by head: the heads of a pool that is larger than a binding can then be read one
-/// after the other.
-///
-/// ```
-/// use wgpu_attention::{AttentionShape, Layout, PagedKeys, Strides};
-///
-/// // 9 pages of 16 keys. Each of 2 sequences has up to 5; 8 heads share 2 key/value heads.
-/// let pages = PagedKeys::new(16, 9, 5);
-/// let shape = AttentionShape {
-///     num_kv_heads: 2,
-///     kv_len: 70,
-///     key: pages.by_head(64),
-///     value: pages.by_head(64),
-///     pages: Some(pages),
-///     ..AttentionShape::new(2, 8, 1, 64)
-/// };
-/// let strides = Strides { offset: 0, head: 9 * 16 * 64, batch: 16 * 64, row: 64 };
-/// assert_eq!(shape.key, Layout::Strided(strides));
-/// ```
+/// Prefer a pool by head: its heads can be read one after the other if it is larger than a binding.
 ///
 /// Source: Kwon et al. 2023, arXiv 2309.06180.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -263,84 +239,44 @@ impl AttentionShape {
         self
     }
 
-    /// How many there are along each axis, of so many sequences.
-    pub(super) fn sizes(&self, sequences: usize) -> impl Fn(Tensor, Axis) -> usize + '_ {
-        let pool = self.pages;
-        move |tensor, axis| match (axis, pool) {
-            (Axis::Batch, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
-                pool.pages
-            }
-            (Axis::Keys, Some(pool)) if matches!(tensor, Tensor::Key | Tensor::Value) => {
-                pool.page_len
-            }
-            (Axis::Pages, Some(pool)) => pool.pages_per_sequence,
-            (Axis::One | Axis::Pages, _) => 1,
-            (Axis::Batch, _) => self.batch,
-            (Axis::Sequences, _) => sequences,
-            (Axis::Heads, _) => self.num_heads,
-            (Axis::KvHeads, _) => self.num_kv_heads,
-            (Axis::Queries, _) => self.q_len,
-            (Axis::Keys, _) => self.kv_len,
-            (Axis::HeadDim, _) => self.head_dim,
-            (Axis::ValueDim, _) => self.value_dim,
-        }
+    /// The same with these lengths in place of those of a buffer, if it has any.
+    pub(crate) fn with_lens(&self, lens: Option<&[u32]>) -> Self {
+        let Some(lens) = lens.filter(|_| self.lens) else { return self.clone() };
+        let kv_lens = Some(lens.iter().map(|&len| len as usize).collect());
+        Self { lens: false, kv_lens, ..self.clone() }
     }
 
-    /// Where a tensor is asked for, if the call has it.
-    pub(super) fn place(&self, tensor: Tensor) -> Option<Place> {
-        let dense = |is_given: bool| is_given.then_some(Place::Dense(Layout::Bhsd));
-        match tensor {
-            Tensor::Query => Some(Place::Dense(self.query)),
-            Tensor::Key => Some(Place::Dense(self.key)),
-            Tensor::Value => Some(Place::Dense(self.value)),
-            Tensor::Mask => self.mask.map(Place::Broadcast),
-            Tensor::Bias => self.bias.map(Place::Broadcast),
-            Tensor::AlibiSlopes => self.alibi.map(|layout| match layout {
-                AlibiLayout::PerHead => Place::Repeated,
-                AlibiLayout::PerBatchAndHead => Place::Dense(Layout::Bhsd),
-            }),
+    /// Where a tensor lies, if the call has it; `sizes` is how many it has along each axis.
+    pub(super) fn view(&self, tensor: Tensor, mut sizes: Sizes) -> Result<Option<View>, Error> {
+        let Spec { name, is_output, .. } = tensor.spec();
+        let broadcast = |layout: BroadcastLayout| resolve_broadcast(name, sizes, layout).map(Some);
+        let dense = |is_given: bool| is_given.then_some(Layout::Bhsd);
+        let layout = match tensor {
+            Tensor::Query => Some(self.query),
+            Tensor::Key => Some(self.key),
+            Tensor::Value => Some(self.value),
+            Tensor::Mask => return self.mask.map_or(Ok(None), broadcast),
+            Tensor::Bias => return self.bias.map_or(Ok(None), broadcast),
+            Tensor::AlibiSlopes => dense(self.alibi.is_some()),
             Tensor::Segments | Tensor::KeySegments => dense(self.segments.is_some()),
             Tensor::Lens => dense(self.lens),
             Tensor::Pages => dense(self.pages.is_some()),
             Tensor::Sinks => dense(self.sinks),
-            Tensor::Out => Some(Place::Dense(self.out)),
-            Tensor::Lse => self.lse.map(Place::Dense),
-            Tensor::Weights => self.weights.map(Place::Dense),
-            Tensor::RawScores => self.raw_scores.map(Place::Dense),
-            Tensor::CappedScores => self.capped_scores.map(Place::Dense),
-            Tensor::MaskedScores => self.masked_scores.map(Place::Dense),
+            Tensor::Out => Some(self.out),
+            Tensor::Lse => self.lse,
+            Tensor::Weights => self.weights,
+            Tensor::RawScores => self.raw_scores,
+            Tensor::CappedScores => self.capped_scores,
+            Tensor::MaskedScores => self.masked_scores,
             _ => None,
+        };
+        match (tensor, self.alibi, self.pages) {
+            // One sequence's are those of all.
+            (Tensor::AlibiSlopes, Some(AlibiLayout::PerHead), _) => sizes[0] = 1,
+            (Tensor::Pages, _, Some(pages)) => sizes[2] = pages.pages_per_sequence,
+            _ => {}
         }
-    }
-}
-
-/// Where a tensor is asked for.
-pub(super) enum Place {
-    /// All of its elements.
-    Dense(Layout),
-    /// One sequence's, for all.
-    Repeated,
-    /// What is repeated along some axes.
-    Broadcast(BroadcastLayout),
-}
-
-impl Place {
-    pub(super) fn resolve(
-        &self,
-        tensor: Tensor,
-        size: &impl Fn(Tensor, Axis) -> usize,
-    ) -> Result<View, Error> {
-        let Spec { name, axes, is_output, .. } = tensor.spec();
-        let sizes = axes.map(|axis| size(tensor, axis));
-        match *self {
-            Self::Dense(layout) if is_output => resolve_output(name, sizes, layout),
-            Self::Dense(layout) => resolve(name, sizes, layout),
-            Self::Broadcast(layout) => resolve_broadcast(name, sizes, layout),
-            Self::Repeated => {
-                let [_, heads, rows, columns] = sizes;
-                let own = BroadcastLayout::Sizes([1, heads, rows, columns]);
-                resolve_broadcast(name, sizes, own)
-            }
-        }
+        let resolve = if is_output { resolve_output } else { resolve };
+        layout.map(|layout| resolve(name, sizes, layout)).transpose()
     }
 }

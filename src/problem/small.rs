@@ -1,7 +1,9 @@
 //! Small tensors of a word an element, which kernels read through one binding.
 
+use super::shape::{AttentionShape, SegmentLayout};
 use crate::error::Error;
 use crate::tensor::{Tensor, Views};
+use crate::view::{View, too_large};
 
 /// How long each of [`Tensor::SMALL`] is, 0 for those that a call does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,4 +45,31 @@ impl SmallTensors {
     pub fn are_joined(&self) -> bool {
         self.present().count() > 1
     }
+}
+
+/// Checks that segment ids go with the rest of the shape. Those of the keys then begin where those
+/// of the queries end, or are the same.
+pub(super) fn put_keys_behind_queries(
+    shape: &AttentionShape,
+    views: &mut Views,
+) -> Result<(), Error> {
+    let (Some(layout), Some(query), Some(key)) =
+        (shape.segments, views[Tensor::Segments], views[Tensor::KeySegments])
+    else {
+        return Ok(());
+    };
+    let is_packed = shape.cu_seqlens.is_some();
+    Error::require(!is_packed, "segments", "none beside cu_seqlens", "some")?;
+    let before_keys = match layout {
+        SegmentLayout::PerSide => query.extent,
+        SegmentLayout::Shared => {
+            let (q_len, kv_len) = (shape.q_len, shape.kv_len);
+            let expected = format_args!("as many queries as keys, {kv_len}, to share ids");
+            Error::require(q_len == kv_len, "segments", expected, q_len)?;
+            0
+        }
+    };
+    let extent = key.extent.checked_add(before_keys).ok_or_else(|| too_large("segments"))?;
+    views[Tensor::KeySegments] = Some(View { offset: before_keys, extent, ..key });
+    Ok(())
 }

@@ -32,8 +32,7 @@ pub struct Inputs<'a, T = f32> {
     pub sinks: Option<&'a [f32]>,
 }
 
-/// What one call computed: out as `T`, everything else as `S`. The optional ones are there if the
-/// shape asks for them.
+/// What one call computed, as far as the shape asks for it: out as `T`, everything else as `S`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs<T = f32, S = T> {
     /// `[batch, num_heads, q_len, value_dim]`.
@@ -77,31 +76,12 @@ impl<'a, T: Element> Data<'a, T> {
             Self::Floats(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
             Self::Words(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
             Self::Flags(slice) => {
-                let pack = |word: &[bool]| {
-                    let bits = word.iter().enumerate();
-                    bits.fold(0_u32, |bits, (at, &flag)| bits | (u32::from(flag) << at))
-                };
+                let push = |bits, &flag: &bool| bits << 1 | u32::from(flag);
+                let pack = |word: &[bool]| word.iter().rev().fold(0, push);
                 let words: Vec<u32> = slice.chunks(32).map(pack).collect();
                 Cow::Owned(bytemuck::cast_slice(&words).to_vec())
             }
         }
-    }
-}
-
-/// Query, key and value as f32.
-#[derive(Debug)]
-pub(crate) struct Widened {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-}
-
-impl Widened {
-    /// The inputs they came from, with these in place of query, key and value.
-    pub(crate) fn inputs<'a, T>(&'a self, others: &Inputs<'a, T>) -> Inputs<'a> {
-        let Inputs { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } = *others;
-        let Self { query, key, value } = self;
-        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
     }
 }
 
@@ -124,22 +104,30 @@ impl<'a, T: Element> Inputs<'a, T> {
     }
 
     /// Query, key and value as f32, which holds every number of the other types.
-    pub(crate) fn widen(&self) -> Widened {
+    pub(crate) fn widen(&self) -> [Vec<f32>; 3] {
         let widen = |slice: &[T]| slice.iter().map(|x| x.to_f32()).collect();
-        Widened { query: widen(self.query), key: widen(self.key), value: widen(self.value) }
+        [self.query, self.key, self.value].map(widen)
+    }
+
+    /// The same with these in place of query, key and value.
+    pub(crate) fn with<'b>(&self, [query, key, value]: &'b [Vec<f32>; 3]) -> Inputs<'b>
+    where
+        'a: 'b,
+    {
+        let Self { mask, bias, alibi_slopes, segments, lens, pages, sinks, .. } = *self;
+        Inputs { query, key, value, mask, bias, alibi_slopes, segments, lens, pages, sinks }
     }
 
     /// Compares every slice's length with what the problem needs.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the first slice that is missing, not wanted, or of the wrong
-    /// length.
+    /// [`Error::Invalid`] naming the first slice that does not fit.
     pub fn validate(&self, problem: &Problem) -> Result<(), Error> {
         let given: Vec<Given> = problem.given().collect();
         check_inputs(problem.element, &given, |tensor| self.get(tensor))?;
-        if let Some(len) = self.lens.unwrap_or_default().iter().find(|&&len| len > problem.kv_len) {
-            let expected = format!("at most kv_len = {}", problem.kv_len);
-            return Err(Error::invalid("lens", expected, len));
+        for len in self.lens.unwrap_or_default() {
+            let expected = format_args!("at most kv_len = {}", problem.kv_len);
+            Error::require(*len <= problem.kv_len, "lens", expected, len)?;
         }
         problem.check_table(self.pages.unwrap_or_default(), self.lens)
     }
@@ -160,21 +148,9 @@ impl<T, S> Outputs<T, S> {
             masked_scores: other(Tensor::MaskedScores)?,
         })
     }
-
-    /// One of the outputs but out, if it was asked for.
-    pub(crate) fn take(&mut self, tensor: Tensor) -> Option<Vec<S>> {
-        match tensor {
-            Tensor::Lse => self.lse.take(),
-            Tensor::Weights => self.weights.take(),
-            Tensor::RawScores => self.raw_scores.take(),
-            Tensor::CappedScores => self.capped_scores.take(),
-            Tensor::MaskedScores => self.masked_scores.take(),
-            _ => None,
-        }
-    }
 }
 
-/// Compares the type of a call's slices, and the length of each, with what is needed.
+/// Compares the slices' type and lengths with what is needed.
 pub(crate) fn check_inputs<'a, T: Element>(
     element: ElementType,
     given: &[Given],
@@ -207,11 +183,8 @@ pub(crate) fn check_len(
         (Some(view), Some(len)) => {
             let extent = view.extent as usize;
             let fits = if view.exact { len == extent } else { len >= extent };
-            if fits {
-                return Ok(());
-            }
             let least = if view.exact { "" } else { "at least " };
-            Err(Error::invalid(argument, format!("{least}{extent} elements"), len))
+            Error::require(fits, argument, format_args!("{least}{extent} elements"), len)
         }
     }
 }

@@ -1,9 +1,24 @@
 //! What is planned for a sequence without its length is right for every length.
 
+use wgpu_attention::internal::{Band, Sequence};
 use wgpu_attention::{Align, AttentionOptions, AttentionShape, CuSeqlens, Problem};
 
 fn shape(q_len: usize, kv_len: usize) -> AttentionShape {
     AttentionShape { q_len, kv_len, ..AttentionShape::new(1, 1, 1, 4) }
+}
+
+/// What holds for a sequence whose length a buffer says: what shaders/shared/locate_lens.wgsl
+/// computes.
+pub(crate) fn sequence_of(p: &Problem, len: u32) -> Sequence {
+    let Some(lens) = p.lens else { return p.sequence(0) };
+    let len = len.min(lens.most);
+    let moved = |bound: i32| bound.saturating_add_unsigned(if lens.moves { len } else { 0 });
+    let Sequence { offset, band, .. } = p.sequence(0);
+    Sequence {
+        seen_len: len.saturating_sub(lens.before).min(p.kv_len),
+        offset: moved(offset),
+        band: Band { lower: moved(band.lower), upper: moved(band.upper), ..band },
+    }
 }
 
 #[test]
@@ -28,7 +43,7 @@ fn every_length_sees_what_it_would_if_it_were_known() {
                         let known =
                             AttentionShape { kv_lens: Some(vec![len]), ..shape(q_len, kv_len) };
                         let known = Problem::new(&known, &options).unwrap().sequence(0);
-                        let found = unknown.sequence_of(len as u32);
+                        let found = sequence_of(&unknown, len as u32);
                         assert_eq!(found.offset, known.offset, "{options:?}, {len}");
                         for (i, j) in (0..q_len).flat_map(|i| (0..kv_len).map(move |j| (i, j))) {
                             let what = format!("{options:?}, {len} keys: query {i}, key {j}");

@@ -1,6 +1,7 @@
 //! A plan replayed on the host: every element that a dispatch touches is compared with what the whole
 //! problem says of the same query, so that no part is misplaced, left out or computed twice.
 
+use crate::lens::sequence_of;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use wgpu_attention::internal::{
@@ -409,7 +410,7 @@ fn assert_row(p: &Problem, dispatch: &Dispatch, row: &Row, place: Place) {
     let found_query = row.place.query - row.sequence.first_query as usize;
     let known = [(row.sequence, sequence)];
     let lens = [0, 1, p.kv_len / 2, p.kv_len, p.kv_len + 9];
-    let of_lens = lens.map(|len| (at_len(dispatch, len), p.sequence_of(len)));
+    let of_lens = lens.map(|len| (at_len(dispatch, len), sequence_of(p, len)));
     let sequences = match reads(dispatch, "HAS_LENS") {
         true => &of_lens[..],
         // What hides nothing needs no length.

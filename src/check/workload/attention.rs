@@ -149,7 +149,7 @@ impl<T: Element> Tensors<T> {
         let inputs = self.inputs();
         inputs.validate(p)?;
         let widened = inputs.widen();
-        let expected = attend_rows(p, &widened.inputs(&inputs), &rows)?;
+        let expected = attend_rows(p, &inputs.with(&widened), &rows);
         let counts = [rows.len(), p.batch as usize * p.num_heads as usize * p.q_len as usize];
         let sampled = |view: &View, columns: u32| {
             let starts = rows.iter().map(|&[batch, head, i]| view.index(batch, head, i, 0));

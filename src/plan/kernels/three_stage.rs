@@ -104,7 +104,7 @@ fn weighted_sum(
     let constants = tiles.sum_constants().into_iter().chain([has_bias]);
     let variant = Variant::new(Entry::WeightedSum, [storage, out], constants);
     // What slopes add is in the weights.
-    let part = &part.without(&[Tensor::AlibiSlopes]);
+    let part = &part.without([Tensor::AlibiSlopes]);
     let call = Call::new(part, capabilities)
         .reads(&[Tensor::Value, Tensor::Mask, Tensor::Bias])
         .reads_small()
