@@ -92,24 +92,9 @@ layer! {
     Linear, "linear", linear_operator;
     LinearPlan, LinearProblem = LinearProblem::new;
     LinearShape, LinearBuffers, LinearInputs;
-}
-
-one_shot! {
     /// A linear layer from slices: uploads, runs, reads back out `[batch, len, out_features]`, laid
     /// out as the shape says.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device
-    /// refuses.
-    linear, linear_blocking<T>(
-        &self, shape: &LinearShape, inputs: &LinearInputs<'_, T>,
-    ) -> Vec<T> {
-        if shape.out_f32 && T::TYPE != ElementType::F32 {
-            return Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"));
-        }
-        let (_, written) = self.linear_operator().once(shape, inputs).await?;
-        written.read_all(Tensor::Out)
-    }
+    linear, linear_blocking -> Vec<T> = |_, written| written.read_all(Tensor::Out)?;
 }
 
 /// A validated linear layer.
@@ -189,6 +174,13 @@ impl LayerProblem for LinearProblem {
             out.per_word = self.out_element.per_word();
         }
         given
+    }
+
+    fn validate_output(&self, read_as: ElementType) -> Result<(), Error> {
+        if read_as == ElementType::F32 || self.out_element == self.element {
+            return Ok(());
+        }
+        Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"))
     }
 
     fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {

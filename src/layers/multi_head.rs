@@ -79,10 +79,10 @@ impl MultiHeadShape {
     /// The attention inside of a layer: over projected rows `[batch, len, num_heads, head_dim]`.
     pub(crate) fn attention(&self, sizes: &MultiHeadSizes) -> Result<AttentionShape, Error> {
         let added = usize::from(sizes.has_extra) + usize::from(sizes.add_zero_attn);
-        let padded =
-            [("kv_lens", self.kv_lens.is_some()), ("cu_seqlens", self.cu_seqlens.is_some())];
-        if let Some((name, _)) = padded.into_iter().find(|(_, given)| *given && added > 0) {
-            return Err(Error::invalid(name, "none, as the layer adds rows", "some"));
+        if added > 0 {
+            let given =
+                [("kv_lens", self.kv_lens.is_some()), ("cu_seqlens", self.cu_seqlens.is_some())];
+            check_absent(given, "none, as the layer adds rows", "some")?;
         }
         let kv_len = self.kv_len.saturating_add(added);
         let keys = sizes.num_heads.saturating_mul(kv_len);
@@ -136,26 +136,7 @@ tensors! {
     }
 }
 
-impl<'a> MultiHeadBuffers<'a> {
-    /// A call without optional tensors; add them by struct update.
-    #[must_use]
-    pub fn new(
-        query: impl Into<crate::BufferRange<'a>>,
-        key: impl Into<crate::BufferRange<'a>>,
-        value: impl Into<crate::BufferRange<'a>>,
-        out: impl Into<crate::BufferRange<'a>>,
-    ) -> Self {
-        Self {
-            query: query.into(),
-            key: key.into(),
-            value: value.into(),
-            out: out.into(),
-            mask: None,
-            bias: None,
-            weights: None,
-        }
-    }
-}
+new_buffers!(MultiHeadBuffers(query, key, value, out), mask, bias, weights);
 
 /// The results of one call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -173,11 +154,8 @@ impl MultiHeadInputs<'_> {
         sizes: &MultiHeadSizes,
         shape: &MultiHeadShape,
     ) -> Result<(), Error> {
-        for (argument, given) in [("mask", shape.mask.is_some()), ("bias", shape.bias.is_some())] {
-            if given {
-                return Err(Error::invalid(argument, "none, as masks come as inputs", "one"));
-            }
-        }
+        let given = [("mask", shape.mask.is_some()), ("bias", shape.bias.is_some())];
+        check_absent(given, "none, as masks come as inputs", "one")?;
         let MultiHeadShape { batch, q_len, kv_len, .. } = *shape;
         let padding = self.key_padding_mask.map(|mask| mask.len());
         check_count("query", Some(self.query.len()), &[batch, q_len, sizes.embed_dim])?;
@@ -185,21 +163,31 @@ impl MultiHeadInputs<'_> {
         check_count("value", Some(self.value.len()), &[batch, kv_len, sizes.vdim])?;
         check_count("key_padding_mask", padding, &[batch, kv_len, 1])?;
         let heads = batch.saturating_mul(sizes.num_heads);
+        let counts = [1, heads].map(|planes| product(&[planes, q_len, kv_len]));
         match self.attn_mask.map(|mask| mask.len()) {
-            Some(found)
-                if ![1, heads].iter().any(|&n| Some(found) == product(&[n, q_len, kv_len])) =>
-            {
+            Some(found) if !counts.contains(&Some(found)) => {
                 let expected = format!("{q_len} * {kv_len} elements, or {heads} times as many");
                 Err(Error::invalid("attn_mask", expected, found))
             }
-            Some(_) if shape.cu_seqlens.is_some() => {
-                Err(Error::invalid("attn_mask", "none beside cu_seqlens", "one"))
-            }
-            _ if self.key_padding_mask.is_some() && shape.cu_seqlens.is_some() => {
-                Err(Error::invalid("key_padding_mask", "none beside cu_seqlens", "one"))
-            }
+            attn_mask if shape.cu_seqlens.is_some() => check_absent(
+                [("attn_mask", attn_mask.is_some()), ("key_padding_mask", padding.is_some())],
+                "none beside cu_seqlens",
+                "one",
+            ),
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses the first of these that is given.
+fn check_absent(
+    given: [(&'static str, bool); 2],
+    expected: &str,
+    found: &str,
+) -> Result<(), Error> {
+    match given.into_iter().find(|&(_, is_given)| is_given) {
+        Some((argument, _)) => Err(Error::invalid(argument, expected, found)),
+        None => Ok(()),
     }
 }
 
@@ -262,14 +250,15 @@ one_shot! {
         };
         let plan = operator.plan(&shape)?;
         let data = |tensor| match tensor {
-            Tensor::Query => Some(Data::Floats(inputs.query)),
+            Tensor::Query => Some(Data::<f32>::Floats(inputs.query)),
             Tensor::Key => Some(Data::Floats(inputs.key)),
             Tensor::Value => Some(Data::Floats(inputs.value)),
             Tensor::Mask => mask.as_ref().map(|(_, mask)| Data::Flags(mask)),
             Tensor::Bias => bias.as_ref().map(|(_, bias)| Data::Floats(bias)),
             _ => None,
         };
-        let written = operator.once(&plan, data).await?;
+        let call = (&operator, &plan.program);
+        let written = self.context.run_once("multi-head attention", call, data).await?;
         let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
         Ok(MultiHeadOutputs { out, weights })
     }
@@ -351,12 +340,6 @@ impl MultiHeadPlan {
         );
         Ok(Self { sizes: *sizes, program, kernel, summary })
     }
-
-    /// The kernel of the attention inside.
-    #[must_use]
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
-    }
 }
 
 /// A layer and a call of it.
@@ -391,12 +374,12 @@ impl Layer<'_> {
         };
         let q = [shape.q_len, shape.q_len, width];
         let [k, v] = [sizes.kdim, sizes.vdim].map(|width| [shape.kv_len, keys, width]);
-        let mut dispatches =
-            project(0, q, Tensor::Query, Tensor::QueryWeight, Tensor::ProjectedQuery)?;
-        dispatches.extend(project(1, k, Tensor::Key, Tensor::KeyWeight, Tensor::ProjectedKey)?);
-        let value = project(2, v, Tensor::Value, Tensor::ValueWeight, Tensor::ProjectedValue)?;
-        dispatches.extend(value);
-        Ok(dispatches)
+        let dispatches = [
+            project(0, q, Tensor::Query, Tensor::QueryWeight, Tensor::ProjectedQuery)?,
+            project(1, k, Tensor::Key, Tensor::KeyWeight, Tensor::ProjectedKey)?,
+            project(2, v, Tensor::Value, Tensor::ValueWeight, Tensor::ProjectedValue)?,
+        ];
+        Ok(dispatches.concat())
     }
 
     /// The rows `bias_k` and `bias_v`, and one of zeros, at the end of the projected keys and

@@ -14,13 +14,15 @@ pub(super) fn inside(tensor: Tensor) -> Tensor {
     }
 }
 
-/// A layer without parameters: its operator, its plan, and how a [`Gpu`](crate::Gpu) makes one.
-/// `Problem = make` validates a shape.
+/// A layer without parameters: its operator, its plan, how a [`Gpu`](crate::Gpu) makes one, and its
+/// call from slices. `Problem = make` validates a shape; the last line reads back what is written.
 macro_rules! layer {
     (
         $(#[$doc:meta])* $Layer:ident, $label:literal, $operator:ident;
         $Plan:ident, $Problem:ty = $make:expr;
         $Shape:ident, $Buffers:ident, $Inputs:ident;
+        $(#[$one_shot_doc:meta])* $one_shot:ident, $blocking:ident
+        -> $Outputs:ty = |$problem:pat_param, $written:ident| $read:expr;
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
@@ -84,18 +86,23 @@ macro_rules! layer {
             pub fn plan(&self, shape: &$Shape) -> Result<$Plan, Error> {
                 $Plan::new(shape, &self.context.capabilities)
             }
+        }
 
-            /// One call from slices.
-            async fn once<T: Element>(
-                &self,
-                shape: &$Shape,
-                inputs: &$Inputs<'_, T>,
-            ) -> Result<($Plan, Written), Error> {
-                let plan = self.plan(shape)?;
-                plan.problem.validate(inputs)?;
+        one_shot! {
+            $(#[$one_shot_doc])*
+            ///
+            /// # Errors
+            /// [`Error::Invalid`](crate::Error::Invalid) for a call that makes no sense; the other
+            /// kinds for what the device refuses.
+            $one_shot, $blocking<T>(&self, shape: &$Shape, inputs: &$Inputs<'_, T>) -> $Outputs {
+                let operator = self.$operator();
+                let $Plan { problem, program } = operator.plan(shape)?;
+                problem.validate_output(T::TYPE)?;
+                problem.validate(inputs)?;
                 let data = |tensor| inputs.get(tensor);
-                let written = self.context.run_once($label, (self, &plan.program), data).await?;
-                Ok((plan, written))
+                let $written = self.context.run_once($label, (&operator, &program), data).await?;
+                let $problem = problem;
+                Ok($read)
             }
         }
 
@@ -192,14 +199,13 @@ macro_rules! layer_with_weights {
             pub fn plan(&self, shape: &$Shape) -> Result<$Plan, Error> {
                 $Plan::of_sizes(&self.sizes, shape, &self.context.capabilities)
             }
+        }
 
-            /// One call from slices.
-            async fn once<'d>(
-                &self,
-                plan: &$Plan,
-                data: impl Fn(Tensor) -> Option<Data<'d, f32>>,
-            ) -> Result<Written, Error> {
-                self.context.run_once($label, (self, &plan.program), data).await
+        impl $Plan {
+            /// The kernel of the attention inside.
+            #[must_use]
+            pub fn kernel(&self) -> Kernel {
+                self.kernel
             }
         }
 

@@ -83,20 +83,10 @@ layer! {
     Positional, "positional", positional_operator;
     PositionalPlan, TokenProblem = TokenProblem::positional;
     PositionalShape, PositionalBuffers, PositionalInputs;
-}
-
-one_shot! {
     /// Positional encoding from slices: uploads, runs, and reads back out, or x if that is added to
-    /// in place.
-    ///
-    /// # Errors
-    /// As [`Gpu::rotary`](crate::Gpu::rotary).
-    positional, positional_blocking<T>(
-        &self, shape: &PositionalShape, inputs: &PositionalInputs<'_, T>,
-    ) -> Vec<T> {
-        let (plan, written) = self.positional_operator().once(shape, inputs).await?;
-        written.read_all(plan.problem.written())
-    }
+    /// in place. Positions past the table are refused.
+    positional, positional_blocking
+    -> Vec<T> = |problem, written| written.read_all(problem.written())?;
 }
 
 impl TokenProblem {

@@ -102,21 +102,9 @@ layer! {
     Rotary, "rotary", rotary_operator;
     RotaryPlan, TokenProblem = TokenProblem::rotary;
     RotaryShape, RotaryBuffers, RotaryInputs;
-}
-
-one_shot! {
     /// Rotary encoding from slices: uploads, runs, and reads back out, or x if that is rotated in
-    /// place. Gaps between the rows of out are 0.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense, positions past the table among them; the
-    /// other kinds for what the device refuses.
-    rotary, rotary_blocking<T>(
-        &self, shape: &RotaryShape, inputs: &RotaryInputs<'_, T>,
-    ) -> Vec<T> {
-        let (plan, written) = self.rotary_operator().once(shape, inputs).await?;
-        written.read_all(plan.problem.written())
-    }
+    /// place. Gaps between the rows of out are 0. Positions past the table are refused.
+    rotary, rotary_blocking -> Vec<T> = |problem, written| written.read_all(problem.written())?;
 }
 
 impl TokenProblem {

@@ -43,7 +43,7 @@ impl<'a> SelfAttentionWeights<'a> {
         find: impl FnMut(&'static str) -> Option<(&'a [usize], &'a [f32])>,
     ) -> Result<Self, Error> {
         let mut dict = StateDict(find);
-        let embed_size = dict.rows("fc_out.weight", "embed_size")?;
+        let [embed_size, _] = dict.sizes("fc_out.weight", "2 sizes, [embed_size, embed_size]")?;
         let SelfAttentionSizes { head_dim, .. } = SelfAttentionSizes::new(embed_size, heads)?;
         let mut shared = |name| dict.shaped(name, &[head_dim, head_dim]);
         Ok(Self {
@@ -174,25 +174,7 @@ tensors! {
     }
 }
 
-impl<'a> SelfAttentionBuffers<'a> {
-    /// A call without optional tensors; add them by struct update.
-    #[must_use]
-    pub fn new(
-        values: impl Into<crate::BufferRange<'a>>,
-        keys: impl Into<crate::BufferRange<'a>>,
-        queries: impl Into<crate::BufferRange<'a>>,
-        out: impl Into<crate::BufferRange<'a>>,
-    ) -> Self {
-        Self {
-            values: values.into(),
-            keys: keys.into(),
-            queries: queries.into(),
-            out: out.into(),
-            mask: None,
-            weights: None,
-        }
-    }
-}
+new_buffers!(SelfAttentionBuffers(values, keys, queries, out), mask, weights);
 
 /// The results of one call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -247,7 +229,9 @@ one_shot! {
         let operator = self.self_attention_operator(weights)?;
         let plan = operator.plan(shape)?;
         inputs.validate(&plan.problem)?;
-        let written = operator.once(&plan, |tensor| inputs.get(tensor)).await?;
+        let call = (&operator, &plan.program);
+        let data = |tensor| inputs.get(tensor);
+        let written = self.context.run_once("self-attention", call, data).await?;
         let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
         Ok(SelfAttentionOutputs { out, weights })
     }
@@ -333,12 +317,6 @@ impl SelfAttentionPlan {
         dispatches.extend(step(&fc_out, capabilities, tensors)?);
         let program = Program::new(capabilities, given(&problem), dispatches)?;
         Ok(Self { sizes: *sizes, problem, program, kernel: attention.kernel })
-    }
-
-    /// The kernel of the attention inside.
-    #[must_use]
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
     }
 }
 

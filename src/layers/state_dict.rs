@@ -61,29 +61,15 @@ impl<'a, F: FnMut(&'static str) -> Option<Found<'a>>> StateDict<F> {
         Err(Error::invalid(name, format!("{expected:?}"), format!("{shape:?}")))
     }
 
-    /// The width and the elements of a matrix of `rows`.
-    pub(super) fn of_width(
+    /// Rows and columns of a matrix; `expected` says what they should be.
+    pub(super) fn sizes(
         &mut self,
         name: &'static str,
-        rows: usize,
-    ) -> Result<(usize, &'a [f32]), Error> {
-        match *self.find(name)?.0 {
-            [_, width] => Ok((width, self.shaped(name, &[rows, width])?)),
-            ref shape => {
-                Err(Error::invalid(name, format!("[{rows}, its width]"), format!("{shape:?}")))
-            }
-        }
-    }
-
-    /// The rows of a square matrix, called `size` in the docs.
-    pub(super) fn rows(&mut self, name: &'static str, size: &str) -> Result<usize, Error> {
-        match *self.find(name)?.0 {
-            [rows, _] => Ok(rows),
-            ref shape => {
-                let expected = format!("2 sizes, [{size}, {size}]");
-                Err(Error::invalid(name, expected, format!("{shape:?}")))
-            }
-        }
+        expected: &str,
+    ) -> Result<[usize; 2], Error> {
+        let (shape, _) = self.find(name)?;
+        <[usize; 2]>::try_from(shape)
+            .map_err(|_| Error::invalid(name, expected, format!("{shape:?}")))
     }
 
     /// Two tensors, of these shapes, of which a state_dict has both or none.
@@ -95,10 +81,8 @@ impl<'a, F: FnMut(&'static str) -> Option<Found<'a>>> StateDict<F> {
         let (missing, there) = match [one, other].map(|name| self.has(name)) {
             [false, false] => return Ok([None; 2]),
             [true, true] => {
-                return Ok([
-                    Some(self.shaped(one, shape)?),
-                    Some(self.shaped(other, other_shape)?),
-                ]);
+                let one = self.shaped(one, shape)?;
+                return Ok([one, self.shaped(other, other_shape)?].map(Some));
             }
             [false, true] => (one, other),
             [true, false] => (other, one),

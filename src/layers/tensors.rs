@@ -26,6 +26,11 @@ pub(crate) trait LayerProblem: Part + Clone {
     fn validate<'a, T: Element>(&self, inputs: &impl Slices<'a, T>) -> Result<(), Error> {
         check_inputs(self.element(), &self.given(), |tensor| inputs.get(tensor))
     }
+
+    /// Refuses a call whose output does not come back as the elements of its slices.
+    fn validate_output(&self, _: ElementType) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// The slices of a call.
@@ -179,4 +184,17 @@ macro_rules! tensors {
     (@stored $word:ident) => { concat!("Elements are ", stringify!($word), ".") };
 }
 
-pub(super) use tensors;
+/// A constructor for a struct of buffers, from the tensors that every call has.
+macro_rules! new_buffers {
+    ($Buffers:ident($($required:ident),*), $($optional:ident),*) => {
+        impl<'a> $Buffers<'a> {
+            /// A call without optional tensors; add them by struct update.
+            #[must_use]
+            pub fn new($($required: impl Into<crate::BufferRange<'a>>),*) -> Self {
+                Self { $($required: $required.into(),)* $($optional: None,)* }
+            }
+        }
+    };
+}
+
+pub(super) use {new_buffers, tensors};
