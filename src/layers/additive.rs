@@ -55,9 +55,7 @@ impl AdditiveShape {
 }
 
 tensors! {
-    /// The buffers of one call, contiguous; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, contiguous.
     buffers AdditiveBuffers;
     /// The tensors of one additive attention call, as contiguous slices.
     inputs AdditiveInputs<T>;
@@ -75,15 +73,15 @@ tensors! {
         /// `[hidden_dim]`.
         ValueWeight => w_v: T,
         /// `[hidden_dim]`, given exactly if the shape has a bias.
-        InBias => b: Option<T>,
+        InBias => b: ?T,
         /// Given exactly if the shape has a mask; true = attend.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
     }
     written {
         /// `[batch, q_len, value_dim]`.
         Out => out: T,
         /// `[batch, q_len, kv_len]`; given exactly if the shape asks for it.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 

@@ -12,12 +12,8 @@ use super::prelude::*;
 /// ```
 /// use wgpu_attention::{Layout, Strides, layers::LinearShape};
 /// // From [len 5, batch 2, 8] to [batch 2, len 5, 12].
-/// let shape = LinearShape {
-///     batch: 2,
-///     x: Layout::Strided(Strides { batch: 8, row: 16, ..Strides::default() }),
-///     bias: Some(0),
-///     ..LinearShape::new(5, 8, 12)
-/// };
+/// let x = Layout::Strided(Strides { batch: 8, row: 16, ..Strides::default() });
+/// let shape = LinearShape { batch: 2, x, bias: Some(0), ..LinearShape::new(5, 8, 12) };
 /// # let _ = shape;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,10 +49,7 @@ impl LinearShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`LinearShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; out shares with nothing.
+    /// The buffers of one call, laid out as its [`LinearShape`] says.
     buffers LinearBuffers;
     /// The tensors of a linear layer as slices.
     inputs LinearInputs<T>;
@@ -66,7 +59,7 @@ tensors! {
         /// `[out_features, in_features]`.
         Weight => weight: T,
         /// `[out_features]`; given exactly if the shape has a bias.
-        Bias => bias: Option<T>,
+        Bias => bias: ?T,
     }
     written {
         /// `[batch, len, out_features]`; f32 if the shape says so.

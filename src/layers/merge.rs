@@ -33,7 +33,7 @@ impl MergeShape {
 }
 
 tensors! {
-    /// The buffers of one call, contiguous; all need [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, contiguous.
     buffers MergeBuffers;
     /// Results over parts of the keys, as slices of `T`, the shape's element type.
     inputs MergeInputs<T>;

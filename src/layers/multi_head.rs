@@ -1,28 +1,18 @@
 //! A multi-head layer: the sizes of a call, and its dispatches: projections, attention, and what
 //! stands between them.
 
-use super::head_mean::HeadMean;
 use super::linear::{LinearShape, step};
 use super::multi_head_inputs::MultiHeadInputs;
 use super::multi_head_weights::{MultiHeadSizes, MultiHeadWeights};
 use super::prelude::*;
 use super::state_dict::{check_count, product};
+use crate::plan::kernels::Call;
 use crate::plan::{Kernel, Plan};
 use crate::problem::{AttentionOptions, AttentionShape, CuSeqlens, Problem};
+use crate::tensor::Views;
 use std::fmt;
 
 /// The sizes of one call of a multi-head layer.
-///
-/// ```
-/// use wgpu_attention::layers::{HeadWeights, MultiHeadShape};
-/// // Two sequences of 5 queries and 7 keys, and the weights of all heads.
-/// let shape = MultiHeadShape {
-///     kv_len: 7,
-///     weights: Some(HeadWeights::PerHead),
-///     ..MultiHeadShape::new(2, 5)
-/// };
-/// # let _ = shape;
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MultiHeadShape {
     /// Number of independent sequences.
@@ -112,9 +102,7 @@ impl MultiHeadShape {
 }
 
 tensors! {
-    /// The buffers of one call, f32; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, f32.
     buffers MultiHeadBuffers;
     read {
         /// `[batch, q_len, embed_dim]`, or `[q_len, batch, embed_dim]`.
@@ -124,15 +112,15 @@ tensors! {
         /// `[batch, kv_len, vdim]`, or `[kv_len, batch, vdim]`.
         Value => value: f32,
         /// Set = attend, laid out as the shape says.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
         /// As the shape says.
-        Bias => bias: Option<f32>,
+        Bias => bias: ?f32,
     }
     written {
         /// As query.
         Out => out: f32,
         /// As [`MultiHeadShape::weights`] says.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 
@@ -419,6 +407,54 @@ impl Layer<'_> {
             ..LinearShape::new(self.shape.q_len, width, width)
         };
         self.linear(shape, [Tensor::Attended, Tensor::OutWeight, Tensor::OutBias, Tensor::Out])
+    }
+}
+
+/// The mean of the weights over the heads, of which those of a query lie side by side.
+struct HeadMean(Problem);
+
+impl HeadMean {
+    /// The mean of the weights of `problem`.
+    fn new(problem: &Problem) -> Self {
+        let (row, weights) = (problem.kv_len, problem.view(Tensor::Weights));
+        let extent = weights.map_or(0, |view| view.extent) / problem.num_heads;
+        let batch = problem.q_len.saturating_mul(row);
+        let mean = View { batch, row, column: 1, extent, exact: true, ..View::default() };
+        let mut views = Views::default();
+        (views[Tensor::Weights], views[Tensor::Out]) = (weights, Some(mean));
+        // As one group of heads, all of which a workgroup reads.
+        Self(Problem { num_kv_heads: 1, value_dim: row, views, ..problem.clone() })
+    }
+
+    /// Where the mean goes.
+    fn out(&self) -> View {
+        self.0.out()
+    }
+}
+
+impl Part for HeadMean {
+    fn is_empty(&self) -> bool {
+        self.0.out().extent == 0
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let part = &self.0;
+        let variant = Variant::new(Entry::HeadMean, [Storage::F32; 2], []);
+        let mut call = Call::new(part, capabilities).writes_own_out(Tensor::Weights, part.out());
+        if let Some(view) = part.view(Tensor::Weights) {
+            call = call.matrix((Tensor::HeadWeights, view));
+        }
+        vec![call.dispatch(variant, [part.q_len, 1, part.batch])]
+    }
+
+    fn cut(&self, _: &Excess) -> Option<Vec<Self>> {
+        let part = &self.0;
+        let whole = [0..part.batch, 0..part.q_len];
+        let axis = whole.iter().position(|range| range.end > 1)?;
+        let half = |[batches, queries]: [Range<u32>; 2]| {
+            Self(part.slice(batches, 0..part.num_heads, queries))
+        };
+        Some(halves(whole, axis, 1)?.map(half).into())
     }
 }
 

@@ -42,24 +42,23 @@ impl PositionalShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`PositionalShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, laid out as its [`PositionalShape`] says.
     buffers PositionalBuffers;
     /// The tensors of one positional encoding, as slices laid out as its [`PositionalShape`] says.
     inputs PositionalInputs<T>;
     read {
         /// `[batch, len, dim]`, given exactly if the shape has it; added to in place if that has no
         /// out.
-        X => x: Option<T>,
+        X => x: ?T,
         /// `[rows, dim]`, or `[batch, len, dim]` with [`TableRows::PerToken`].
         Table => table: f32,
         /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
         /// [`TableRows::Last`].
-        Positions => positions: Option<u32>,
+        Positions => positions: ?u32,
     }
     written {
         /// As x; a buffer of its own, given exactly if the shape has an out.
-        Out => out: Option<T>,
+        Out => out: ?T,
     }
 }
 

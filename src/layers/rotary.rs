@@ -59,8 +59,7 @@ impl RotaryShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`RotaryShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, laid out as its [`RotaryShape`] says.
     buffers RotaryBuffers;
     /// The tensors of one rotary encoding, as slices laid out as its [`RotaryShape`] says.
     inputs RotaryInputs<T>;
@@ -74,11 +73,11 @@ tensors! {
         Sin => sin: f32,
         /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
         /// [`TableRows::Last`].
-        Positions => positions: Option<u32>,
+        Positions => positions: ?u32,
     }
     written {
         /// As x; a buffer of its own, given exactly if the shape has an out.
-        Out => out: Option<T>,
+        Out => out: ?T,
     }
 }
 

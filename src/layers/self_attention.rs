@@ -126,7 +126,7 @@ impl SelfAttentionShape {
     /// Without a mask, and without weights; change any field from there.
     #[must_use]
     pub fn new(batch: usize, len: usize) -> Self {
-        let scale_by = ScaleBy::default();
+        let scale_by = ScaleBy::Head;
         Self { batch, q_len: len, kv_len: len, scale_by, mask: None, weights: false }
     }
 
@@ -150,9 +150,7 @@ impl SelfAttentionShape {
 }
 
 tensors! {
-    /// The buffers of one call, f32; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, f32.
     buffers SelfAttentionBuffers;
     /// The tensors of one call of a `SelfAttention` module.
     inputs SelfAttentionInputs;
@@ -164,13 +162,13 @@ tensors! {
         /// `[batch, q_len, embed_size]`.
         Query => queries: f32,
         /// Given exactly if the shape has a mask, laid out as that says; true = attend.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
     }
     written {
         /// `[batch, q_len, embed_size]`.
         Out => out: f32,
         /// `[batch, heads, q_len, kv_len]`.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 
@@ -240,13 +238,9 @@ one_shot! {
 impl SelfAttentionInputs<'_> {
     /// Compares every slice's length with what a call needs.
     pub(crate) fn validate(&self, problem: &Problem) -> Result<(), Error> {
-        check_inputs(ElementType::F32, &given(problem), |tensor| self.get(tensor))
+        let given = SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor));
+        check_inputs(ElementType::F32, &given, |tensor| self.get(tensor))
     }
-}
-
-/// The tensors that a caller gives.
-fn given(problem: &Problem) -> Vec<Given> {
-    SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor))
 }
 
 /// The dispatches of a self-attention module for one shape; plain data.
@@ -315,7 +309,8 @@ impl SelfAttentionPlan {
             LinearShape { bias: Some(0), ..LinearShape::new(rows, embed_size, embed_size) };
         let tensors = [Tensor::Attended, Tensor::OutWeight, Tensor::OutBias, Tensor::Out];
         dispatches.extend(step(&fc_out, capabilities, tensors)?);
-        let program = Program::new(capabilities, given(&problem), dispatches)?;
+        let given = SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor));
+        let program = Program::new(capabilities, given, dispatches)?;
         Ok(Self { sizes: *sizes, problem, program, kernel: attention.kernel })
     }
 }

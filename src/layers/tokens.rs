@@ -100,11 +100,8 @@ impl TokenProblem {
             _ => (0, None),
         };
         let in_place = out.is_none();
-        let x = x.map(|x| match in_place {
-            true => resolve_output("x", sizes, x),
-            false => resolve("x", sizes, x),
-        });
-        let x = x.transpose()?;
+        let resolve_x = if in_place { resolve_output } else { resolve };
+        let x = x.map(|x| resolve_x("x", sizes, x)).transpose()?;
         let out = out.map(|out| resolve_output("out", sizes, out)).transpose()?;
         let Some(out) = out.or(x) else {
             return Err(Error::invalid("out", "a layout, as there is no x", "none"));
@@ -152,15 +149,12 @@ impl TokenProblem {
         }
     }
 
-    /// How many numbers a token has among the positions.
-    fn numbers(&self) -> u32 {
-        if self.places.is_some() && self.from_lens.is_none() { 2 } else { 1 }
-    }
-
     /// The same for some of the sequences, heads and tokens.
     fn slice(&self, [tokens, heads, batches]: &[Range<u32>; 3]) -> Self {
         let moved = |view, columns| move_view(view, batches, heads, tokens, columns);
         let is_named = self.positions.is_some();
+        // Of each token: its row of the table and its place in out, or just the first.
+        let numbers = if self.places.is_some() && self.from_lens.is_none() { 2 } else { 1 };
         Self {
             batch: count(batches),
             num_heads: count(heads),
@@ -171,7 +165,7 @@ impl TokenProblem {
                 None => moved(self.out, self.dim),
             },
             table: if is_named { self.table } else { moved(self.table, self.width()) },
-            positions: self.positions.map(|positions| moved(positions, self.numbers())),
+            positions: self.positions.map(|positions| moved(positions, numbers)),
             from_lens: self.from_lens.map(|back| back - tokens.start),
             ..*self
         }
