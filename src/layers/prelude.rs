@@ -1,6 +1,6 @@
 //! Names that every layer's file imports.
 
-pub(super) use super::operator::{inside, layer, layer_with_weights};
+pub(super) use super::operator::{inside, layer, layer_with_weights, operator};
 pub(super) use super::tensors::{LayerProblem, Slices, Tensors, new_buffers, tensors};
 pub(super) use crate::buffer::Parameters;
 pub(super) use crate::context::Context;

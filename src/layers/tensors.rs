@@ -54,12 +54,12 @@ pub(super) trait Tensors {
     }
 }
 
-/// Writes the struct of a layer's buffers and, if asked, that of its slices. Implements `Buffers` and
-/// `Tensors` for the first, `Slices` for the second.
+/// Writes the struct of a layer's buffers and, if asked, that of its slices. Implements `Buffers`
+/// and `Tensors` for the first, `Slices` for the second.
 ///
-/// Each line is `Tensor => field: type`. The type is `T` (the shape's element type), `f32`, `u32` or
-/// `bool` (a bit on the GPU), behind a `?` if a call may lack the tensor. Tensors under `written` have
-/// no slice. The layers' prelude has to be imported.
+/// Each line is `Tensor => field: type`. The type is `T` (the shape's element type), `f32`, `u32`
+/// or `bool` (a bit on the GPU), behind a `?` if a call may lack the tensor. Tensors under
+/// `written` have no slice. The layers' prelude has to be imported.
 macro_rules! tensors {
     (
         $(#[$of_buffers:meta])* buffers $Buffers:ident;
@@ -84,8 +84,8 @@ macro_rules! tensors {
     ) => {
         $(#[$of_buffers])*
         ///
-        /// All need [`wgpu::BufferUsages::STORAGE`]. Inputs may share a buffer; an output shares with
-        /// nothing.
+        /// All need [`wgpu::BufferUsages::STORAGE`]. Inputs may share a buffer; an output shares
+        /// with nothing.
         #[derive(Clone, Copy, Debug)]
         pub struct $Buffers<'a> {
             $(
