@@ -5,11 +5,12 @@ use super::linear::{LinearShape, step};
 use super::multi_head_inputs::MultiHeadInputs;
 use super::multi_head_weights::{MultiHeadSizes, MultiHeadWeights};
 use super::prelude::*;
-use super::state_dict::{check_count, product};
+use super::state_dict::check_count;
 use crate::plan::kernels::Call;
 use crate::plan::{Kernel, Plan};
 use crate::problem::{AttentionOptions, AttentionShape, CuSeqlens, Problem};
 use crate::tensor::Views;
+use crate::view::multiply;
 use std::fmt;
 
 /// The sizes of one call of a multi-head layer.
@@ -151,9 +152,9 @@ impl MultiHeadInputs<'_> {
         check_count("value", Some(self.value.len()), &[batch, kv_len, sizes.vdim])?;
         check_count("key_padding_mask", padding, &[batch, kv_len, 1])?;
         let heads = batch.saturating_mul(sizes.num_heads);
-        let counts = [1, heads].map(|planes| product(&[planes, q_len, kv_len]));
+        let counts = [1, heads].map(|planes| multiply("attn_mask", &[planes, q_len, kv_len]));
         match self.attn_mask.map(|mask| mask.len()) {
-            Some(found) if !counts.contains(&Some(found)) => {
+            Some(found) if !counts.contains(&Ok(found)) => {
                 let expected = format!("{q_len} * {kv_len} elements, or {heads} times as many");
                 Err(Error::invalid("attn_mask", expected, found))
             }

@@ -52,8 +52,7 @@ tensors! {
         X => x: ?T,
         /// `[rows, dim]`, or `[batch, len, dim]` with [`TableRows::PerToken`].
         Table => table: f32,
-        /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
-        /// [`TableRows::Last`].
+        /// Given exactly with [`TableRows::Named`] and [`TableRows::Last`], as these say.
         Positions => positions: ?u32,
     }
     written {

@@ -71,8 +71,7 @@ tensors! {
         Cos => cos: f32,
         /// As `cos`.
         Sin => sin: f32,
-        /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
-        /// [`TableRows::Last`].
+        /// Given exactly with [`TableRows::Named`] and [`TableRows::Last`], as these say.
         Positions => positions: ?u32,
     }
     written {

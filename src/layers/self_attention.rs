@@ -226,9 +226,9 @@ one_shot! {
     ) -> SelfAttentionOutputs {
         let operator = self.self_attention_operator(weights)?;
         let plan = operator.plan(shape)?;
-        inputs.validate(&plan.problem)?;
-        let call = (&operator, &plan.program);
         let data = |tensor| inputs.get(tensor);
+        check_inputs(ElementType::F32, &plan.program.given, data)?;
+        let call = (&operator, &plan.program);
         let written = self.context.run_once("self-attention", call, data).await?;
         let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
         Ok(SelfAttentionOutputs { out, weights })
@@ -247,8 +247,6 @@ impl SelfAttentionInputs<'_> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfAttentionPlan {
     sizes: SelfAttentionSizes,
-    /// The attention inside, over projected rows.
-    problem: Problem,
     pub(crate) program: Program,
     kernel: Kernel,
 }
@@ -311,7 +309,7 @@ impl SelfAttentionPlan {
         dispatches.extend(step(&fc_out, capabilities, tensors)?);
         let given = SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor));
         let program = Program::new(capabilities, given, dispatches)?;
-        Ok(Self { sizes: *sizes, problem, program, kernel: attention.kernel })
+        Ok(Self { sizes: *sizes, program, kernel: attention.kernel })
     }
 }
 

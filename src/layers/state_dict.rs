@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::view::multiply;
 
 /// A parameter: its name, its elements if the layer has it, and its rows and columns.
 pub(super) type Parameter<'a> = (Tensor, &'static str, Option<&'a [f32]>, [usize; 2]);
@@ -20,17 +21,12 @@ pub(super) fn check_count(
     sizes: &[usize],
 ) -> Result<(), Error> {
     match found {
-        Some(found) if Some(found) != product(sizes) => {
+        Some(found) if multiply(name, sizes) != Ok(found) => {
             let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
             Err(Error::invalid(name, format!("{} elements", sizes.join(" * ")), found))
         }
         _ => Ok(()),
     }
-}
-
-/// None if it is past what is counted.
-pub(super) fn product(sizes: &[usize]) -> Option<usize> {
-    sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
 }
 
 /// Shape and elements of a tensor of a state_dict.
@@ -55,7 +51,7 @@ impl<'a, F: FnMut(&'static str) -> Option<Found<'a>>> StateDict<F> {
         expected: &[usize],
     ) -> Result<&'a [f32], Error> {
         let (shape, elements) = self.find(name)?;
-        if shape == expected && Some(elements.len()) == product(expected) {
+        if shape == expected && multiply(name, expected) == Ok(elements.len()) {
             return Ok(elements);
         }
         Err(Error::invalid(name, format!("{expected:?}"), format!("{shape:?}")))
