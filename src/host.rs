@@ -3,8 +3,6 @@
 mod once;
 mod pipeline_cache;
 
-pub(crate) use once::Written;
-
 use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
 use crate::error::Error;

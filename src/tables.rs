@@ -81,8 +81,7 @@ pub fn rotary_frequencies(rotary_dim: usize, base: f64) -> Result<Vec<f64>, Erro
         return Err(Error::invalid("rotary_dim", "an even number, at least 2", rotary_dim));
     }
     check_base(base)?;
-    let mut frequencies = Vec::new();
-    reserve(&mut frequencies, rotary_dim / 2)?;
+    let mut frequencies = with_capacity(1, rotary_dim / 2)?;
     frequencies.extend((0..rotary_dim / 2).map(|i| frequency(i, rotary_dim, base)));
     Ok(frequencies)
 }
@@ -105,12 +104,11 @@ pub fn rotary_frequencies(rotary_dim: usize, base: f64) -> Result<Vec<f64>, Erro
 pub fn sinusoidal(len: usize, dim: usize, base: f64, offset: u64) -> Result<Vec<f32>, Error> {
     check_base(base)?;
     let mut table = with_capacity(len, dim)?;
-    let frequencies: Vec<f64> = match len {
-        0 => Vec::new(),
-        _ => (0..dim.div_ceil(2)).map(|i| frequency(i, dim, base)).collect(),
-    };
-    let rows = if dim == 0 { 0 } else { len as u64 };
-    for position in (0..rows).map(|i| offset.saturating_add(i)) {
+    if len == 0 || dim == 0 {
+        return Ok(table);
+    }
+    let frequencies: Vec<f64> = (0..dim.div_ceil(2)).map(|i| frequency(i, dim, base)).collect();
+    for position in (0..len as u64).map(|i| offset.saturating_add(i)) {
         for column in 0..dim {
             let angle = position as f64 * frequencies[column / 2];
             table.push(round(if column % 2 == 0 { angle.sin() } else { angle.cos() }));
@@ -156,19 +154,13 @@ fn check_base(base: f64) -> Result<(), Error> {
 }
 
 /// An empty vector with the capacity for these rows, if a shader could address them.
-fn with_capacity(rows: usize, columns: usize) -> Result<Vec<f32>, Error> {
+fn with_capacity<T>(rows: usize, columns: usize) -> Result<Vec<T>, Error> {
+    let refuse = |expected, found| Error::invalid("table", expected, found);
+    let count = rows.checked_mul(columns).filter(|&count| u32::try_from(count).is_ok());
+    let too_many = || refuse("fewer than 2^32 elements", format!("{rows} rows of {columns}"));
+    let count = count.ok_or_else(too_many)?;
     let mut table = Vec::new();
-    match rows.checked_mul(columns) {
-        Some(count) if u32::try_from(count).is_ok() => reserve(&mut table, count)?,
-        _ => {
-            let found = format!("{rows} rows of {columns}");
-            return Err(Error::invalid("table", "fewer than 2^32 elements", found));
-        }
-    }
+    let no_memory = |_| refuse("elements that fit into memory", count.to_string());
+    table.try_reserve_exact(count).map_err(no_memory)?;
     Ok(table)
-}
-
-fn reserve<T>(table: &mut Vec<T>, count: usize) -> Result<(), Error> {
-    let refuse = |_| Error::invalid("table", "elements that fit into memory", count);
-    table.try_reserve_exact(count).map_err(refuse)
 }

@@ -7,13 +7,6 @@ use crate::view::resolve_broadcast;
 
 /// Sizes of one additive attention call; all tensors are contiguous. `batch`, `q_len` and `kv_len`
 /// may be zero.
-///
-/// ```
-/// use wgpu_attention::layers::AdditiveShape;
-/// // A decoder state of 32 numbers looks at 10 encoder states of 48, through a hidden layer of 16.
-/// let shape = AdditiveShape { weights: true, ..AdditiveShape::new(1, [1, 10], [32, 48, 48], 16) };
-/// assert_eq!((shape.kv_len, shape.value_dim), (10, 48));
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AdditiveShape {
     /// Number of sequences.
@@ -62,9 +55,7 @@ impl AdditiveShape {
 }
 
 tensors! {
-    /// The buffers of one call, contiguous; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, contiguous.
     buffers AdditiveBuffers;
     /// The tensors of one additive attention call, as contiguous slices.
     inputs AdditiveInputs<T>;
@@ -82,15 +73,15 @@ tensors! {
         /// `[hidden_dim]`.
         ValueWeight => w_v: T,
         /// `[hidden_dim]`, given exactly if the shape has a bias.
-        InBias => b: Option<T>,
+        InBias => b: ?T,
         /// Given exactly if the shape has a mask; true = attend.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
     }
     written {
         /// `[batch, q_len, value_dim]`.
         Out => out: T,
         /// `[batch, q_len, kv_len]`; given exactly if the shape asks for it.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 
@@ -128,40 +119,30 @@ layer! {
     Additive, "additive attention", additive_operator;
     AdditivePlan, AdditiveProblem = AdditiveProblem::new;
     AdditiveShape, AdditiveBuffers, AdditiveInputs;
-}
-
-one_shot! {
     /// Additive attention from slices: uploads, runs, reads back.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device
-    /// refuses.
-    additive, additive_blocking<T>(
-        &self, shape: &AdditiveShape, inputs: &AdditiveInputs<'_, T>,
-    ) -> AdditiveOutputs<T, f32> {
-        let (_, written) = self.additive_operator().once(shape, inputs).await?;
-        let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
-        Ok(AdditiveOutputs { out, weights })
-    }
+    additive, additive_blocking -> AdditiveOutputs<T, f32> = |_, written| AdditiveOutputs {
+        out: written.read_all(Tensor::Out)?,
+        weights: written.read(Tensor::Weights)?,
+    };
 }
 
 impl AdditiveShape {
-    /// Sequences, rows and columns of a tensor, if the call has it.
-    fn sizes(&self, tensor: Tensor) -> Option<[usize; 3]> {
+    /// Sequences, 1 head, rows and columns of a tensor, if the call has it.
+    fn sizes(&self, tensor: Tensor) -> Option<[usize; 4]> {
         let Self { batch, q_len, kv_len, query_dim, key_dim, value_dim, hidden_dim, .. } = *self;
-        match tensor {
-            Tensor::Query => Some([batch, q_len, query_dim]),
-            Tensor::Key => Some([batch, kv_len, key_dim]),
-            Tensor::Value => Some([batch, kv_len, value_dim]),
-            Tensor::QueryWeight => Some([1, hidden_dim, query_dim]),
-            Tensor::KeyWeight => Some([1, hidden_dim, key_dim]),
-            Tensor::ValueWeight => Some([1, 1, hidden_dim]),
-            Tensor::InBias => self.bias.then_some([1, 1, hidden_dim]),
-            Tensor::Mask => self.mask.map(|_| [batch, q_len, kv_len]),
-            Tensor::Out => Some([batch, q_len, value_dim]),
-            Tensor::Weights => self.weights.then_some([batch, q_len, kv_len]),
-            _ => None,
-        }
+        let (is_given, sizes) = match tensor {
+            Tensor::Query => (true, [batch, 1, q_len, query_dim]),
+            Tensor::Key => (true, [batch, 1, kv_len, key_dim]),
+            Tensor::Value => (true, [batch, 1, kv_len, value_dim]),
+            Tensor::QueryWeight => (true, [1, 1, hidden_dim, query_dim]),
+            Tensor::KeyWeight => (true, [1, 1, hidden_dim, key_dim]),
+            Tensor::ValueWeight => (true, [1, 1, 1, hidden_dim]),
+            Tensor::InBias => (self.bias, [1, 1, 1, hidden_dim]),
+            Tensor::Mask => (self.mask.is_some(), [batch, 1, q_len, kv_len]),
+            Tensor::Weights => (self.weights, [batch, 1, q_len, kv_len]),
+            _ => (true, [batch, 1, q_len, value_dim]),
+        };
+        is_given.then_some(sizes)
     }
 }
 
@@ -192,15 +173,15 @@ impl AdditiveProblem {
         }
         let mut given = AdditiveBuffers::given(s.element, |_| None);
         for Given { tensor, name, view, .. } in &mut given {
-            let sizes = s.sizes(*tensor).map(|[batch, rows, columns]| [batch, 1, rows, columns]);
-            let resolve = |sizes| match (*tensor, s.mask) {
-                (Tensor::Mask, Some([batch, rows, columns])) => {
+            let Some(sizes) = s.sizes(*tensor) else { continue };
+            let resolved = match s.mask.filter(|_| *tensor == Tensor::Mask) {
+                Some([batch, rows, columns]) => {
                     let own = BroadcastLayout::Sizes([batch, 1, rows, columns]);
                     resolve_broadcast(name, sizes, own)
                 }
-                _ => resolve(name, sizes, Layout::Bhsd),
+                None => resolve(name, sizes, Layout::Bhsd),
             };
-            *view = sizes.map(resolve).transpose()?;
+            *view = Some(resolved?);
         }
         Ok(Self { shape: s, given, query: View::default(), key: View::default() })
     }
@@ -237,21 +218,20 @@ impl AdditiveProblem {
     fn slice(&self, [batches, queries]: &[Range<u32>; 2]) -> Self {
         let (batch, q_len) = (batches.len(), queries.len());
         let shape = AdditiveShape { batch, q_len, ..self.shape };
-        let moved = |view, rows: &Range<u32>, columns: usize| {
-            move_view(view, batches, &(0..1), rows, narrow(columns))
-        };
+        let keys = &(0..narrow(shape.kv_len));
+        let moved = |view, rows, columns| move_view(view, batches, &(0..1), rows, narrow(columns));
         let mut given = self.given.clone();
         for Given { tensor, view, .. } in &mut given {
-            let Some([_, rows, columns]) = shape.sizes(*tensor) else { continue };
             let rows = match *tensor {
-                Tensor::Key | Tensor::Value => 0..narrow(rows),
-                Tensor::Query | Tensor::Mask | Tensor::Out | Tensor::Weights => queries.clone(),
+                Tensor::Key | Tensor::Value => keys,
+                Tensor::Query | Tensor::Mask | Tensor::Out | Tensor::Weights => queries,
                 _ => continue,
             };
-            *view = view.map(|view| moved(view, &rows, columns));
+            let sizes = shape.sizes(*tensor);
+            *view = view.zip(sizes).map(|(view, [.., columns])| moved(view, rows, columns));
         }
         let query = moved(self.query, queries, shape.hidden_dim);
-        let key = moved(self.key, &(0..narrow(shape.kv_len)), shape.hidden_dim);
+        let key = moved(self.key, keys, shape.hidden_dim);
         Self { shape, given, query, key }
     }
 }
@@ -320,7 +300,10 @@ impl Part for AdditiveProblem {
 
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let (p, s) = (self, &self.shape);
-        let (storage, out) = storages(p, capabilities);
+        let on = |count: usize| s.value_dim.is_multiple_of(count);
+        let storage = of(s.element, on(4) && s.hidden_dim.is_multiple_of(4), capabilities);
+        let written = p.view(Tensor::Out).unwrap_or_default();
+        let out = writing(storage, !on(2) || !starts_on(&written, 2));
         let per_word = s.element.per_word();
         let mask = p.view(Tensor::Mask);
         let mut bindings = Bindings::new(capabilities);
@@ -337,29 +320,24 @@ impl Part for AdditiveProblem {
             value_dim: narrow(s.value_dim),
             hidden_bits: HIDDEN_MARK,
             group: 1,
-            flags: [(mask.is_some(), Params::HAS_MASK), (s.weights, Params::STORES_SCORES)]
-                .into_iter()
-                .map(|(is_on, flag)| if is_on { flag } else { 0 })
-                .sum(),
+            flags: Params::HAS_MASK * u32::from(mask.is_some())
+                + Params::STORES_SCORES * u32::from(s.weights),
             mask_column: mask.map_or(0, |mask| mask.column),
             ..Params::default()
         };
         params.query = bindings.bind("query", Tensor::ProjectedQuery, 1, self.query);
         params.key = bindings.bind("key", Tensor::ProjectedKey, 1, self.key);
         bindings.bind("w_v", Tensor::ValueWeight, per_word, p.view(Tensor::ValueWeight));
-        let written = p.view(Tensor::Out).unwrap_or_default();
         params.out = bindings.bind_out(Tensor::Out, per_word, written, out);
         let batches = narrow(s.batch);
         let grid = [params.q_len.div_ceil(ROWS), narrow(s.value_dim).div_ceil(COLUMNS), batches];
         let variant = Variant::new(Entry::AdditiveForward, [storage, out], []);
         let forward = bindings.dispatch(variant, &params, grid);
-        let bound = forward.find(Tensor::Weights).copied();
-        let softmax = bound.map(|bound| Dispatch {
+        let softmax = forward.find(Tensor::Weights).map(|&bound| Dispatch {
             variant: softmax_variant(capabilities),
-            params: forward.params.clone(),
             bound: vec![bound],
-            table: Vec::new(),
             grid: [params.q_len, 1, batches],
+            ..forward.clone()
         });
         let mut dispatches = forward.packed_into(Tensor::Out, storage, capabilities);
         dispatches.extend(softmax);
@@ -397,13 +375,4 @@ impl Part for AdditiveProblem {
 /// large.
 fn narrow(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// How values are read and out is written.
-fn storages(p: &AdditiveProblem, capabilities: &Capabilities) -> (Storage, Storage) {
-    let on = |count: usize| p.shape.value_dim.is_multiple_of(count);
-    let by_four = on(4) && p.shape.hidden_dim.is_multiple_of(4);
-    let storage = of(p.shape.element, by_four, capabilities);
-    let written = p.view(Tensor::Out).unwrap_or_default();
-    (storage, writing(storage, !on(2) || !starts_on(&written, 2)))
 }

@@ -12,12 +12,8 @@ use super::prelude::*;
 /// ```
 /// use wgpu_attention::{Layout, Strides, layers::LinearShape};
 /// // From [len 5, batch 2, 8] to [batch 2, len 5, 12].
-/// let shape = LinearShape {
-///     batch: 2,
-///     x: Layout::Strided(Strides { batch: 8, row: 16, ..Strides::default() }),
-///     bias: Some(0),
-///     ..LinearShape::new(5, 8, 12)
-/// };
+/// let x = Layout::Strided(Strides { batch: 8, row: 16, ..Strides::default() });
+/// let shape = LinearShape { batch: 2, x, bias: Some(0), ..LinearShape::new(5, 8, 12) };
 /// # let _ = shape;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,10 +49,7 @@ impl LinearShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`LinearShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; out shares with nothing.
+    /// The buffers of one call, laid out as its [`LinearShape`] says.
     buffers LinearBuffers;
     /// The tensors of a linear layer as slices.
     inputs LinearInputs<T>;
@@ -66,7 +59,7 @@ tensors! {
         /// `[out_features, in_features]`.
         Weight => weight: T,
         /// `[out_features]`; given exactly if the shape has a bias.
-        Bias => bias: Option<T>,
+        Bias => bias: ?T,
     }
     written {
         /// `[batch, len, out_features]`; f32 if the shape says so.
@@ -92,24 +85,9 @@ layer! {
     Linear, "linear", linear_operator;
     LinearPlan, LinearProblem = LinearProblem::new;
     LinearShape, LinearBuffers, LinearInputs;
-}
-
-one_shot! {
     /// A linear layer from slices: uploads, runs, reads back out `[batch, len, out_features]`, laid
     /// out as the shape says.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device
-    /// refuses.
-    linear, linear_blocking<T>(
-        &self, shape: &LinearShape, inputs: &LinearInputs<'_, T>,
-    ) -> Vec<T> {
-        if shape.out_f32 && T::TYPE != ElementType::F32 {
-            return Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"));
-        }
-        let (_, written) = self.linear_operator().once(shape, inputs).await?;
-        written.read_all(Tensor::Out)
-    }
+    linear, linear_blocking -> Vec<T> = |_, written| written.read_all(Tensor::Out)?;
 }
 
 /// A validated linear layer.
@@ -189,6 +167,13 @@ impl LayerProblem for LinearProblem {
             out.per_word = self.out_element.per_word();
         }
         given
+    }
+
+    fn validate_output(&self, read_as: ElementType) -> Result<(), Error> {
+        if read_as == ElementType::F32 || self.out_element == self.element {
+            return Ok(());
+        }
+        Err(Error::invalid("out_f32", "false, as out comes back as x is", "true"))
     }
 
     fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {

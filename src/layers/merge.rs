@@ -8,16 +8,6 @@ use crate::view::{multiply, to_u32};
 
 /// Sizes of results to merge, all contiguous. Sizes may be zero, except for `num_heads` and
 /// `value_dim`.
-///
-/// ```
-/// use wgpu_attention::{cpu, layers::{MergeInputs, MergeShape}};
-/// // One query of one head, over two parts of its keys; the first weighs three times as much.
-/// let shape = MergeShape::new(2, [1, 1, 1], 1);
-/// let inputs = MergeInputs { partial_out: &[4.0_f32, 8.0], partial_lse: &[3_f32.ln(), 0.0] };
-/// let merged = cpu::merge(&shape, &inputs)?;
-/// assert!((merged.out[0] - 5.0).abs() < 1e-6);
-/// # Ok::<(), wgpu_attention::Error>(())
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MergeShape {
     /// Number of results, over sets of keys that have no key in common.
@@ -43,7 +33,7 @@ impl MergeShape {
 }
 
 tensors! {
-    /// The buffers of one call, contiguous; all need [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, contiguous.
     buffers MergeBuffers;
     /// Results over parts of the keys, as slices of `T`, the shape's element type.
     inputs MergeInputs<T>;
@@ -84,22 +74,13 @@ layer! {
     Merge, "merge", merge_operator;
     MergePlan, MergeProblem = MergeProblem::new;
     MergeShape, MergeBuffers, MergeInputs;
-}
-
-one_shot! {
     /// Merges results over parts of the keys from slices: uploads, runs, and reads out and lse
     /// back.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense; the other kinds for what the device
-    /// refuses.
-    merge, merge_blocking<T>(
-        &self, shape: &MergeShape, inputs: &MergeInputs<'_, T>,
-    ) -> Outputs<T, f32> {
-        let (_, written) = self.merge_operator().once(shape, inputs).await?;
-        let (out, lse) = (written.read_all(Tensor::Out)?, written.read(Tensor::Lse)?);
-        Ok(Outputs { out, lse, ..Outputs::default() })
-    }
+    merge, merge_blocking -> Outputs<T, f32> = |_, written| Outputs {
+        out: written.read_all(Tensor::Out)?,
+        lse: written.read(Tensor::Lse)?,
+        ..Outputs::default()
+    };
 }
 
 /// A validated call.
@@ -156,22 +137,13 @@ impl MergeProblem {
         }
     }
 
-    /// Where all parts' out lies.
-    fn parts_out(&self) -> View {
-        self.all_parts(self.out, self.out_step)
-    }
-
-    /// Where all parts' lse lies.
-    fn parts_lse(&self) -> View {
-        self.all_parts(self.lse, self.lse_step)
-    }
-
-    /// Below 2^32 as the whole is.
-    fn all_parts(&self, first: View, step: u32) -> View {
-        match self.parts {
-            0 => View { extent: 0, ..first },
-            parts => View { extent: first.extent + (parts - 1) * step, ..first },
-        }
+    /// Where out and lse of all parts lie.
+    fn all_parts(&self) -> [View; 2] {
+        [(self.out, self.out_step), (self.lse, self.lse_step)].map(|(first, step)| {
+            // Below 2^32 as the whole is.
+            let extent = self.parts.checked_sub(1).map_or(0, |others| first.extent + others * step);
+            View { extent, ..first }
+        })
     }
 }
 
@@ -181,13 +153,13 @@ impl LayerProblem for MergeProblem {
     }
 
     fn given(&self) -> Vec<Given> {
-        let view = |tensor| match tensor {
-            Tensor::Parts => self.parts_out(),
-            Tensor::PartsLse => self.parts_lse(),
-            Tensor::Out => self.out,
-            _ => self.lse,
-        };
-        MergeBuffers::given(self.element, |tensor| Some(view(tensor)))
+        let [parts, parts_lse] = self.all_parts();
+        MergeBuffers::given(self.element, |tensor| match tensor {
+            Tensor::Parts => Some(parts),
+            Tensor::PartsLse => Some(parts_lse),
+            Tensor::Out => Some(self.out),
+            _ => Some(self.lse),
+        })
     }
 }
 
@@ -202,10 +174,11 @@ impl Part for MergeProblem {
         let out = writing(storage, !self.value_dim.is_multiple_of(2));
         let variant = Variant::new(Entry::AttentionCombine, [storage, out], []);
         let per_word = self.element.per_word();
+        let [parts, parts_lse] = self.all_parts();
         let mut bindings = Bindings::new(capabilities);
         let params = Params {
-            partial_out: bindings.bind("partial_out", Tensor::Parts, per_word, self.parts_out()),
-            partial_lse: bindings.bind("partial_lse", Tensor::PartsLse, 1, self.parts_lse()),
+            partial_out: bindings.bind("partial_out", Tensor::Parts, per_word, parts),
+            partial_lse: bindings.bind("partial_lse", Tensor::PartsLse, 1, parts_lse),
             lse: bindings.bind("lse", Tensor::Lse, 1, self.lse),
             out: bindings.bind_out(Tensor::Out, per_word, self.out, out),
             splits: self.parts,

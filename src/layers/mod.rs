@@ -2,7 +2,6 @@
 //! slices, in one file.
 
 mod additive;
-mod head_mean;
 pub(crate) mod linear;
 mod merge;
 mod multi_head;

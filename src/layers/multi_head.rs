@@ -1,28 +1,19 @@
 //! A multi-head layer: the sizes of a call, and its dispatches: projections, attention, and what
 //! stands between them.
 
-use super::head_mean::HeadMean;
 use super::linear::{LinearShape, step};
 use super::multi_head_inputs::MultiHeadInputs;
 use super::multi_head_weights::{MultiHeadSizes, MultiHeadWeights};
 use super::prelude::*;
-use super::state_dict::{check_count, product};
+use super::state_dict::check_count;
+use crate::plan::kernels::Call;
 use crate::plan::{Kernel, Plan};
 use crate::problem::{AttentionOptions, AttentionShape, CuSeqlens, Problem};
+use crate::tensor::Views;
+use crate::view::multiply;
 use std::fmt;
 
 /// The sizes of one call of a multi-head layer.
-///
-/// ```
-/// use wgpu_attention::layers::{HeadWeights, MultiHeadShape};
-/// // Two sequences of 5 queries and 7 keys, and the weights of all heads.
-/// let shape = MultiHeadShape {
-///     kv_len: 7,
-///     weights: Some(HeadWeights::PerHead),
-///     ..MultiHeadShape::new(2, 5)
-/// };
-/// # let _ = shape;
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MultiHeadShape {
     /// Number of independent sequences.
@@ -79,10 +70,10 @@ impl MultiHeadShape {
     /// The attention inside of a layer: over projected rows `[batch, len, num_heads, head_dim]`.
     pub(crate) fn attention(&self, sizes: &MultiHeadSizes) -> Result<AttentionShape, Error> {
         let added = usize::from(sizes.has_extra) + usize::from(sizes.add_zero_attn);
-        let padded =
-            [("kv_lens", self.kv_lens.is_some()), ("cu_seqlens", self.cu_seqlens.is_some())];
-        if let Some((name, _)) = padded.into_iter().find(|(_, given)| *given && added > 0) {
-            return Err(Error::invalid(name, "none, as the layer adds rows", "some"));
+        if added > 0 {
+            let given =
+                [("kv_lens", self.kv_lens.is_some()), ("cu_seqlens", self.cu_seqlens.is_some())];
+            check_absent(given, "none, as the layer adds rows", "some")?;
         }
         let kv_len = self.kv_len.saturating_add(added);
         let keys = sizes.num_heads.saturating_mul(kv_len);
@@ -112,9 +103,7 @@ impl MultiHeadShape {
 }
 
 tensors! {
-    /// The buffers of one call, f32; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, f32.
     buffers MultiHeadBuffers;
     read {
         /// `[batch, q_len, embed_dim]`, or `[q_len, batch, embed_dim]`.
@@ -124,38 +113,19 @@ tensors! {
         /// `[batch, kv_len, vdim]`, or `[kv_len, batch, vdim]`.
         Value => value: f32,
         /// Set = attend, laid out as the shape says.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
         /// As the shape says.
-        Bias => bias: Option<f32>,
+        Bias => bias: ?f32,
     }
     written {
         /// As query.
         Out => out: f32,
         /// As [`MultiHeadShape::weights`] says.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 
-impl<'a> MultiHeadBuffers<'a> {
-    /// A call without optional tensors; add them by struct update.
-    #[must_use]
-    pub fn new(
-        query: impl Into<crate::BufferRange<'a>>,
-        key: impl Into<crate::BufferRange<'a>>,
-        value: impl Into<crate::BufferRange<'a>>,
-        out: impl Into<crate::BufferRange<'a>>,
-    ) -> Self {
-        Self {
-            query: query.into(),
-            key: key.into(),
-            value: value.into(),
-            out: out.into(),
-            mask: None,
-            bias: None,
-            weights: None,
-        }
-    }
-}
+new_buffers!(MultiHeadBuffers(query, key, value, out), mask, bias, weights);
 
 /// The results of one call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -173,11 +143,8 @@ impl MultiHeadInputs<'_> {
         sizes: &MultiHeadSizes,
         shape: &MultiHeadShape,
     ) -> Result<(), Error> {
-        for (argument, given) in [("mask", shape.mask.is_some()), ("bias", shape.bias.is_some())] {
-            if given {
-                return Err(Error::invalid(argument, "none, as masks come as inputs", "one"));
-            }
-        }
+        let given = [("mask", shape.mask.is_some()), ("bias", shape.bias.is_some())];
+        check_absent(given, "none, as masks come as inputs", "one")?;
         let MultiHeadShape { batch, q_len, kv_len, .. } = *shape;
         let padding = self.key_padding_mask.map(|mask| mask.len());
         check_count("query", Some(self.query.len()), &[batch, q_len, sizes.embed_dim])?;
@@ -185,21 +152,31 @@ impl MultiHeadInputs<'_> {
         check_count("value", Some(self.value.len()), &[batch, kv_len, sizes.vdim])?;
         check_count("key_padding_mask", padding, &[batch, kv_len, 1])?;
         let heads = batch.saturating_mul(sizes.num_heads);
+        let counts = [1, heads].map(|planes| multiply("attn_mask", &[planes, q_len, kv_len]));
         match self.attn_mask.map(|mask| mask.len()) {
-            Some(found)
-                if ![1, heads].iter().any(|&n| Some(found) == product(&[n, q_len, kv_len])) =>
-            {
+            Some(found) if !counts.contains(&Ok(found)) => {
                 let expected = format!("{q_len} * {kv_len} elements, or {heads} times as many");
                 Err(Error::invalid("attn_mask", expected, found))
             }
-            Some(_) if shape.cu_seqlens.is_some() => {
-                Err(Error::invalid("attn_mask", "none beside cu_seqlens", "one"))
-            }
-            _ if self.key_padding_mask.is_some() && shape.cu_seqlens.is_some() => {
-                Err(Error::invalid("key_padding_mask", "none beside cu_seqlens", "one"))
-            }
+            attn_mask if shape.cu_seqlens.is_some() => check_absent(
+                [("attn_mask", attn_mask.is_some()), ("key_padding_mask", padding.is_some())],
+                "none beside cu_seqlens",
+                "one",
+            ),
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses the first of these that is given.
+fn check_absent(
+    given: [(&'static str, bool); 2],
+    expected: &str,
+    found: &str,
+) -> Result<(), Error> {
+    match given.into_iter().find(|&(_, is_given)| is_given) {
+        Some((argument, _)) => Err(Error::invalid(argument, expected, found)),
+        None => Ok(()),
     }
 }
 
@@ -262,14 +239,15 @@ one_shot! {
         };
         let plan = operator.plan(&shape)?;
         let data = |tensor| match tensor {
-            Tensor::Query => Some(Data::Floats(inputs.query)),
+            Tensor::Query => Some(Data::<f32>::Floats(inputs.query)),
             Tensor::Key => Some(Data::Floats(inputs.key)),
             Tensor::Value => Some(Data::Floats(inputs.value)),
             Tensor::Mask => mask.as_ref().map(|(_, mask)| Data::Flags(mask)),
             Tensor::Bias => bias.as_ref().map(|(_, bias)| Data::Floats(bias)),
             _ => None,
         };
-        let written = operator.once(&plan, data).await?;
+        let call = (&operator, &plan.program);
+        let written = self.context.run_once("multi-head attention", call, data).await?;
         let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
         Ok(MultiHeadOutputs { out, weights })
     }
@@ -351,12 +329,6 @@ impl MultiHeadPlan {
         );
         Ok(Self { sizes: *sizes, program, kernel, summary })
     }
-
-    /// The kernel of the attention inside.
-    #[must_use]
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
-    }
 }
 
 /// A layer and a call of it.
@@ -391,12 +363,12 @@ impl Layer<'_> {
         };
         let q = [shape.q_len, shape.q_len, width];
         let [k, v] = [sizes.kdim, sizes.vdim].map(|width| [shape.kv_len, keys, width]);
-        let mut dispatches =
-            project(0, q, Tensor::Query, Tensor::QueryWeight, Tensor::ProjectedQuery)?;
-        dispatches.extend(project(1, k, Tensor::Key, Tensor::KeyWeight, Tensor::ProjectedKey)?);
-        let value = project(2, v, Tensor::Value, Tensor::ValueWeight, Tensor::ProjectedValue)?;
-        dispatches.extend(value);
-        Ok(dispatches)
+        let dispatches = [
+            project(0, q, Tensor::Query, Tensor::QueryWeight, Tensor::ProjectedQuery)?,
+            project(1, k, Tensor::Key, Tensor::KeyWeight, Tensor::ProjectedKey)?,
+            project(2, v, Tensor::Value, Tensor::ValueWeight, Tensor::ProjectedValue)?,
+        ];
+        Ok(dispatches.concat())
     }
 
     /// The rows `bias_k` and `bias_v`, and one of zeros, at the end of the projected keys and
@@ -436,6 +408,54 @@ impl Layer<'_> {
             ..LinearShape::new(self.shape.q_len, width, width)
         };
         self.linear(shape, [Tensor::Attended, Tensor::OutWeight, Tensor::OutBias, Tensor::Out])
+    }
+}
+
+/// The mean of the weights over the heads, of which those of a query lie side by side.
+struct HeadMean(Problem);
+
+impl HeadMean {
+    /// The mean of the weights of `problem`.
+    fn new(problem: &Problem) -> Self {
+        let (row, weights) = (problem.kv_len, problem.view(Tensor::Weights));
+        let extent = weights.map_or(0, |view| view.extent) / problem.num_heads;
+        let batch = problem.q_len.saturating_mul(row);
+        let mean = View { batch, row, column: 1, extent, exact: true, ..View::default() };
+        let mut views = Views::default();
+        (views[Tensor::Weights], views[Tensor::Out]) = (weights, Some(mean));
+        // As one group of heads, all of which a workgroup reads.
+        Self(Problem { num_kv_heads: 1, value_dim: row, views, ..problem.clone() })
+    }
+
+    /// Where the mean goes.
+    fn out(&self) -> View {
+        self.0.out()
+    }
+}
+
+impl Part for HeadMean {
+    fn is_empty(&self) -> bool {
+        self.0.out().extent == 0
+    }
+
+    fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
+        let part = &self.0;
+        let variant = Variant::new(Entry::HeadMean, [Storage::F32; 2], []);
+        let mut call = Call::new(part, capabilities).writes_own_out(Tensor::Weights, part.out());
+        if let Some(view) = part.view(Tensor::Weights) {
+            call = call.matrix((Tensor::HeadWeights, view));
+        }
+        vec![call.dispatch(variant, [part.q_len, 1, part.batch])]
+    }
+
+    fn cut(&self, _: &Excess) -> Option<Vec<Self>> {
+        let part = &self.0;
+        let whole = [0..part.batch, 0..part.q_len];
+        let axis = whole.iter().position(|range| range.end > 1)?;
+        let half = |[batches, queries]: [Range<u32>; 2]| {
+            Self(part.slice(batches, 0..part.num_heads, queries))
+        };
+        Some(halves(whole, axis, 1)?.map(half).into())
     }
 }
 

@@ -52,13 +52,11 @@ impl MultiHeadInputs<'_> {
             |mask| if let Some(LayerMask::Hidden(mask)) = mask { Some(mask) } else { None };
         let scores = |mask| if let Some(LayerMask::Added(mask)) = mask { Some(mask) } else { None };
         let masks = [self.attn_mask, self.key_padding_mask];
-        let is_per_head = self.is_per_head(sizes[2], sizes[3]);
-        let visible = combine(masks.map(hidden), is_per_head, sizes, added, |hides| {
+        let visible = combine(masks.map(hidden), sizes, added, |hides| {
             !hides.into_iter().flatten().any(|hides| hides)
         });
-        let bias = combine(masks.map(scores), is_per_head, sizes, added, |terms| {
-            terms.into_iter().flatten().sum()
-        });
+        let bias =
+            combine(masks.map(scores), sizes, added, |terms| terms.into_iter().flatten().sum());
         (visible, bias)
     }
 }
@@ -67,7 +65,6 @@ impl MultiHeadInputs<'_> {
 /// each score.
 fn combine<T: Copy, U>(
     [attention, padding]: [Option<&[T]>; 2],
-    is_per_head: bool,
     [batch, heads, queries, kv_len]: [usize; 4],
     added: usize,
     both: impl Fn([Option<T>; 2]) -> U,
@@ -75,7 +72,7 @@ fn combine<T: Copy, U>(
     if attention.is_none() && padding.is_none() {
         return None;
     }
-    let has_heads = is_per_head && attention.is_some();
+    let has_heads = attention.is_some_and(|mask| mask.len() != queries * kv_len);
     let batch = if padding.is_some() || has_heads { batch } else { 1 };
     let heads = if has_heads { heads } else { 1 };
     let queries = if attention.is_some() { queries } else { 1 };

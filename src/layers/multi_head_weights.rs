@@ -65,7 +65,8 @@ impl<'a> MultiHeadWeights<'a> {
         find: impl FnMut(&'static str) -> Option<(&'a [usize], &'a [f32])>,
     ) -> Result<Self, Error> {
         let mut dict = StateDict(find);
-        let embed_dim = dict.rows("out_proj.weight", "embed_dim")?;
+        let square = "2 sizes, [embed_dim, embed_dim]";
+        let [embed_dim, _] = dict.sizes("out_proj.weight", square)?;
         let out = dict.shaped("out_proj.weight", &[embed_dim, embed_dim])?;
         let three = embed_dim.saturating_mul(3);
         let apart = ["q_proj_weight", "k_proj_weight", "v_proj_weight"];
@@ -74,11 +75,14 @@ impl<'a> MultiHeadWeights<'a> {
             (true, Some(name)) => {
                 return Err(Error::invalid(name, "none beside in_proj_weight", "a tensor"));
             }
-            (false, Some(_)) => [
-                (embed_dim, dict.shaped(apart[0], &[embed_dim, embed_dim])?),
-                dict.of_width(apart[1], embed_dim)?,
-                dict.of_width(apart[2], embed_dim)?,
-            ],
+            (false, Some(_)) => {
+                let query = dict.shaped(apart[0], &[embed_dim, embed_dim])?;
+                let mut of_width = |name| {
+                    let [_, width] = dict.sizes(name, &format!("[{embed_dim}, its width]"))?;
+                    Ok::<_, Error>((width, dict.shaped(name, &[embed_dim, width])?))
+                };
+                [(embed_dim, query), of_width(apart[1])?, of_width(apart[2])?]
+            }
             _ => {
                 let packed = dict.shaped("in_proj_weight", &[three, embed_dim])?;
                 let (query, others) = packed.split_at(packed.len() / 3);

@@ -14,13 +14,58 @@ pub(super) fn inside(tensor: Tensor) -> Tensor {
     }
 }
 
-/// A layer without parameters: its operator, its plan, and how a [`Gpu`](crate::Gpu) makes one.
-/// `Problem = make` validates a shape.
+/// How an operator is made from a device, and a plan from a shape.
+macro_rules! operator {
+    (
+        $(#[$made:meta])*
+        $Layer:ident, $operator:ident($($weights:ident: $Weights:ty)?) -> $Made:ty;
+        $Plan:ident::$make:ident($($sizes:ident)?), $Shape:ident;
+    ) => {
+        impl $Layer {
+            /// An operator on your device, with pipelines and workspace of its own. Operators made
+            /// from one [`Gpu`](crate::Gpu) share theirs.
+            $(#[$made])*
+            pub fn new(
+                device: &wgpu::Device,
+                queue: &wgpu::Queue,
+                $($weights: $Weights,)?
+            ) -> $Made {
+                Gpu::from_device(device, queue).$operator($($weights)?)
+            }
+
+            /// As [`Self::new`], on no more than `capabilities` of the device.
+            $(#[$made])*
+            pub fn with_capabilities(
+                device: &wgpu::Device,
+                queue: &wgpu::Queue,
+                $($weights: $Weights,)?
+                capabilities: Capabilities,
+            ) -> $Made {
+                Gpu::with_capabilities(device, queue, capabilities).$operator($($weights)?)
+            }
+
+            /// Validates `shape` and decides what will run.
+            ///
+            /// # Errors
+            /// [`Error::Invalid`](crate::Error::Invalid) for a shape that cannot be,
+            /// [`Error::Unsupported`](crate::Error::Unsupported) for one that the device is too
+            /// small for.
+            pub fn plan(&self, shape: &$Shape) -> Result<$Plan, Error> {
+                $Plan::$make($(&self.$sizes,)? shape, &self.context.capabilities)
+            }
+        }
+    };
+}
+
+/// A layer without parameters: its operator, its plan, how a [`Gpu`](crate::Gpu) makes one, and its
+/// call from slices. `Problem = make` validates a shape; the last line reads back what is written.
 macro_rules! layer {
     (
         $(#[$doc:meta])* $Layer:ident, $label:literal, $operator:ident;
         $Plan:ident, $Problem:ty = $make:expr;
         $Shape:ident, $Buffers:ident, $Inputs:ident;
+        $(#[$one_shot_doc:meta])* $one_shot:ident, $blocking:ident
+        -> $Outputs:ty = |$problem:pat_param, $written:ident| $read:expr;
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
@@ -40,10 +85,7 @@ macro_rules! layer {
             ///
             /// # Errors
             #[doc = concat!("As [`", stringify!($Layer), "::plan`].")]
-            pub fn new(
-                shape: &$Shape,
-                capabilities: &Capabilities,
-            ) -> Result<Self, Error> {
+            pub fn new(shape: &$Shape, capabilities: &Capabilities) -> Result<Self, Error> {
                 let problem = $make(shape)?;
                 Ok(Self { program: problem.program(capabilities)?, problem })
             }
@@ -55,55 +97,31 @@ macro_rules! layer {
             type Plan = $Plan;
         }
 
-        impl $Layer {
-            /// An operator on your device, with pipelines and workspace of its own. Operators made
-            /// from one [`Gpu`](crate::Gpu) share theirs.
-            #[must_use]
-            pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-                Self::with_capabilities(device, queue, Capabilities::of(device))
-            }
-
-            #[doc = concat!("As [`", stringify!($Layer), "::new`], on no more than `capabilities` of the device.")]
-            #[must_use]
-            pub fn with_capabilities(
-                device: &wgpu::Device,
-                queue: &wgpu::Queue,
-                capabilities: Capabilities,
-            ) -> Self {
-                let capabilities = capabilities.granted(device);
-                let context = Context::new(device, queue, capabilities);
-                Self { context: Arc::new(context) }
-            }
-
-            /// Validates `shape` and decides what will run.
-            ///
-            /// # Errors
-            /// [`Error::Invalid`](crate::Error::Invalid) for a shape that cannot be,
-            /// [`Error::Unsupported`](crate::Error::Unsupported) for one that the device is too
-            /// small for.
-            pub fn plan(&self, shape: &$Shape) -> Result<$Plan, Error> {
-                $Plan::new(shape, &self.context.capabilities)
-            }
-
-            /// One call from slices.
-            async fn once<T: Element>(
-                &self,
-                shape: &$Shape,
-                inputs: &$Inputs<'_, T>,
-            ) -> Result<($Plan, Written), Error> {
-                let plan = self.plan(shape)?;
-                plan.problem.validate(inputs)?;
-                let data = |tensor| inputs.get(tensor);
-                let written = self.context.run_once($label, (self, &plan.program), data).await?;
-                Ok((plan, written))
-            }
-        }
+        operator! { #[must_use] $Layer, $operator() -> Self; $Plan::new(), $Shape; }
 
         impl Gpu {
             #[doc = concat!("A [`", stringify!($Layer), "`] on this device that shares its pipelines.")]
             #[must_use]
             pub fn $operator(&self) -> $Layer {
                 $Layer { context: self.context.clone() }
+            }
+        }
+
+        one_shot! {
+            $(#[$one_shot_doc])*
+            ///
+            /// # Errors
+            /// [`Error::Invalid`](crate::Error::Invalid) for a call that makes no sense; the other
+            /// kinds for what the device refuses.
+            $one_shot, $blocking<T>(&self, shape: &$Shape, inputs: &$Inputs<'_, T>) -> $Outputs {
+                let operator = self.$operator();
+                let $Plan { problem, program } = operator.plan(shape)?;
+                problem.validate_output(T::TYPE)?;
+                problem.validate(inputs)?;
+                let data = |tensor| inputs.get(tensor);
+                let $written = self.context.run_once($label, (&operator, &program), data).await?;
+                let $problem = problem;
+                Ok($read)
             }
         }
     };
@@ -124,6 +142,14 @@ macro_rules! layer_with_weights {
             parameters: Parameters,
         }
 
+        impl $Plan {
+            /// The kernel of the attention inside.
+            #[must_use]
+            pub fn kernel(&self) -> Kernel {
+                self.kernel
+            }
+        }
+
         verbs!($Layer, $Plan, $Buffers, $label);
 
         impl Operator for $Layer {
@@ -141,66 +167,14 @@ macro_rules! layer_with_weights {
             }
         }
 
-        impl $Layer {
-            /// An operator on your device, with pipelines and workspace of its own. Operators made
-            /// from one [`Gpu`](crate::Gpu) share theirs. Uploads the parameters.
+        operator! {
+            /// Uploads the parameters.
             ///
             /// # Errors
             /// [`Error::Invalid`](crate::Error::Invalid) for parameters whose sizes do not fit; the
             /// other kinds for what the device refuses.
-            pub fn new(
-                device: &wgpu::Device,
-                queue: &wgpu::Queue,
-                weights: &$Weights<'_>,
-            ) -> Result<Self, Error> {
-                Self::with_capabilities(device, queue, weights, Capabilities::of(device))
-            }
-
-            #[doc = concat!("As [`", stringify!($Layer), "::new`], on no more than `capabilities` of the device.")]
-            ///
-            /// # Errors
-            #[doc = concat!("As [`", stringify!($Layer), "::new`].")]
-            pub fn with_capabilities(
-                device: &wgpu::Device,
-                queue: &wgpu::Queue,
-                weights: &$Weights<'_>,
-                capabilities: Capabilities,
-            ) -> Result<Self, Error> {
-                let capabilities = capabilities.granted(device);
-                let context = Context::new(device, queue, capabilities);
-                Self::from_context(Arc::new(context), weights)
-            }
-
-            fn from_context(
-                context: Arc<Context>,
-                weights: &$Weights<'_>,
-            ) -> Result<Self, Error> {
-                let sizes = weights.sizes()?;
-                lost::check(&context.device, "making an operator")?;
-                let given = weights.parameters();
-                let given = given.map(|(tensor, name, slice, _)| (tensor, name, slice));
-                let parameters = Parameters::upload(&context.device, &given)?;
-                Ok(Self { context, sizes, parameters })
-            }
-
-            /// Validates `shape` and decides what will run.
-            ///
-            /// # Errors
-            /// [`Error::Invalid`](crate::Error::Invalid) for a shape that cannot be,
-            /// [`Error::Unsupported`](crate::Error::Unsupported) for one that the device is too
-            /// small for.
-            pub fn plan(&self, shape: &$Shape) -> Result<$Plan, Error> {
-                $Plan::of_sizes(&self.sizes, shape, &self.context.capabilities)
-            }
-
-            /// One call from slices.
-            async fn once<'d>(
-                &self,
-                plan: &$Plan,
-                data: impl Fn(Tensor) -> Option<Data<'d, f32>>,
-            ) -> Result<Written, Error> {
-                self.context.run_once($label, (self, &plan.program), data).await
-            }
+            $Layer, $operator(weights: &$Weights<'_>) -> Result<Self, Error>;
+            $Plan::of_sizes(sizes), $Shape;
         }
 
         impl Gpu {
@@ -209,10 +183,16 @@ macro_rules! layer_with_weights {
             /// # Errors
             #[doc = concat!("As [`", stringify!($Layer), "::new`].")]
             pub fn $operator(&self, weights: &$Weights<'_>) -> Result<$Layer, Error> {
-                $Layer::from_context(self.context.clone(), weights)
+                let context = self.context.clone();
+                let sizes = weights.sizes()?;
+                lost::check(&context.device, "making an operator")?;
+                let given = weights.parameters();
+                let given = given.map(|(tensor, name, slice, _)| (tensor, name, slice));
+                let parameters = Parameters::upload(&context.device, &given)?;
+                Ok($Layer { context, sizes, parameters })
             }
         }
     };
 }
 
-pub(super) use {layer, layer_with_weights};
+pub(super) use {layer, layer_with_weights, operator};

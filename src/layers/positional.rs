@@ -42,24 +42,22 @@ impl PositionalShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`PositionalShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, laid out as its [`PositionalShape`] says.
     buffers PositionalBuffers;
     /// The tensors of one positional encoding, as slices laid out as its [`PositionalShape`] says.
     inputs PositionalInputs<T>;
     read {
         /// `[batch, len, dim]`, given exactly if the shape has it; added to in place if that has no
         /// out.
-        X => x: Option<T>,
+        X => x: ?T,
         /// `[rows, dim]`, or `[batch, len, dim]` with [`TableRows::PerToken`].
         Table => table: f32,
-        /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
-        /// [`TableRows::Last`].
-        Positions => positions: Option<u32>,
+        /// Given exactly with [`TableRows::Named`] and [`TableRows::Last`], as these say.
+        Positions => positions: ?u32,
     }
     written {
         /// As x; a buffer of its own, given exactly if the shape has an out.
-        Out => out: Option<T>,
+        Out => out: ?T,
     }
 }
 
@@ -83,20 +81,10 @@ layer! {
     Positional, "positional", positional_operator;
     PositionalPlan, TokenProblem = TokenProblem::positional;
     PositionalShape, PositionalBuffers, PositionalInputs;
-}
-
-one_shot! {
     /// Positional encoding from slices: uploads, runs, and reads back out, or x if that is added to
-    /// in place.
-    ///
-    /// # Errors
-    /// As [`Gpu::rotary`](crate::Gpu::rotary).
-    positional, positional_blocking<T>(
-        &self, shape: &PositionalShape, inputs: &PositionalInputs<'_, T>,
-    ) -> Vec<T> {
-        let (plan, written) = self.positional_operator().once(shape, inputs).await?;
-        written.read_all(plan.problem.written())
-    }
+    /// in place. Positions past the table are refused.
+    positional, positional_blocking
+    -> Vec<T> = |problem, written| written.read_all(problem.written())?;
 }
 
 impl TokenProblem {

@@ -1,13 +1,13 @@
 //! Names that every layer's file imports.
 
-pub(super) use super::operator::{inside, layer, layer_with_weights};
-pub(super) use super::tensors::{LayerProblem, Slices, Tensors, tensors};
+pub(super) use super::operator::{inside, layer, layer_with_weights, operator};
+pub(super) use super::tensors::{LayerProblem, Slices, Tensors, new_buffers, tensors};
 pub(super) use crate::buffer::Parameters;
 pub(super) use crate::context::Context;
 pub(super) use crate::device::Capabilities;
 pub(super) use crate::element::{Element, ElementType};
 pub(super) use crate::error::Error;
-pub(super) use crate::host::{Gpu, Written};
+pub(super) use crate::host::Gpu;
 pub(super) use crate::lost;
 pub(super) use crate::plan::storage::{of, starts_on, writing};
 pub(super) use crate::plan::{

@@ -59,8 +59,7 @@ impl RotaryShape {
 }
 
 tensors! {
-    /// The buffers of one call, laid out as its [`RotaryShape`] says; all need
-    /// [`wgpu::BufferUsages::STORAGE`].
+    /// The buffers of one call, laid out as its [`RotaryShape`] says.
     buffers RotaryBuffers;
     /// The tensors of one rotary encoding, as slices laid out as its [`RotaryShape`] says.
     inputs RotaryInputs<T>;
@@ -72,13 +71,12 @@ tensors! {
         Cos => cos: f32,
         /// As `cos`.
         Sin => sin: f32,
-        /// `[batch, len]`, given exactly with [`TableRows::Named`]; or lengths `[batch]`, with
-        /// [`TableRows::Last`].
-        Positions => positions: Option<u32>,
+        /// Given exactly with [`TableRows::Named`] and [`TableRows::Last`], as these say.
+        Positions => positions: ?u32,
     }
     written {
         /// As x; a buffer of its own, given exactly if the shape has an out.
-        Out => out: Option<T>,
+        Out => out: ?T,
     }
 }
 
@@ -102,21 +100,9 @@ layer! {
     Rotary, "rotary", rotary_operator;
     RotaryPlan, TokenProblem = TokenProblem::rotary;
     RotaryShape, RotaryBuffers, RotaryInputs;
-}
-
-one_shot! {
     /// Rotary encoding from slices: uploads, runs, and reads back out, or x if that is rotated in
-    /// place. Gaps between the rows of out are 0.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a call that makes no sense, positions past the table among them; the
-    /// other kinds for what the device refuses.
-    rotary, rotary_blocking<T>(
-        &self, shape: &RotaryShape, inputs: &RotaryInputs<'_, T>,
-    ) -> Vec<T> {
-        let (plan, written) = self.rotary_operator().once(shape, inputs).await?;
-        written.read_all(plan.problem.written())
-    }
+    /// place. Gaps between the rows of out are 0. Positions past the table are refused.
+    rotary, rotary_blocking -> Vec<T> = |problem, written| written.read_all(problem.written())?;
 }
 
 impl TokenProblem {

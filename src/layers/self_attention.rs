@@ -43,7 +43,7 @@ impl<'a> SelfAttentionWeights<'a> {
         find: impl FnMut(&'static str) -> Option<(&'a [usize], &'a [f32])>,
     ) -> Result<Self, Error> {
         let mut dict = StateDict(find);
-        let embed_size = dict.rows("fc_out.weight", "embed_size")?;
+        let [embed_size, _] = dict.sizes("fc_out.weight", "2 sizes, [embed_size, embed_size]")?;
         let SelfAttentionSizes { head_dim, .. } = SelfAttentionSizes::new(embed_size, heads)?;
         let mut shared = |name| dict.shaped(name, &[head_dim, head_dim]);
         Ok(Self {
@@ -126,7 +126,7 @@ impl SelfAttentionShape {
     /// Without a mask, and without weights; change any field from there.
     #[must_use]
     pub fn new(batch: usize, len: usize) -> Self {
-        let scale_by = ScaleBy::default();
+        let scale_by = ScaleBy::Head;
         Self { batch, q_len: len, kv_len: len, scale_by, mask: None, weights: false }
     }
 
@@ -150,9 +150,7 @@ impl SelfAttentionShape {
 }
 
 tensors! {
-    /// The buffers of one call, f32; all need [`wgpu::BufferUsages::STORAGE`].
-    ///
-    /// Inputs may share a buffer; an output shares with nothing.
+    /// The buffers of one call, f32.
     buffers SelfAttentionBuffers;
     /// The tensors of one call of a `SelfAttention` module.
     inputs SelfAttentionInputs;
@@ -164,35 +162,17 @@ tensors! {
         /// `[batch, q_len, embed_size]`.
         Query => queries: f32,
         /// Given exactly if the shape has a mask, laid out as that says; true = attend.
-        Mask => mask: Option<bool>,
+        Mask => mask: ?bool,
     }
     written {
         /// `[batch, q_len, embed_size]`.
         Out => out: f32,
         /// `[batch, heads, q_len, kv_len]`.
-        Weights => weights: Option<f32>,
+        Weights => weights: ?f32,
     }
 }
 
-impl<'a> SelfAttentionBuffers<'a> {
-    /// A call without optional tensors; add them by struct update.
-    #[must_use]
-    pub fn new(
-        values: impl Into<crate::BufferRange<'a>>,
-        keys: impl Into<crate::BufferRange<'a>>,
-        queries: impl Into<crate::BufferRange<'a>>,
-        out: impl Into<crate::BufferRange<'a>>,
-    ) -> Self {
-        Self {
-            values: values.into(),
-            keys: keys.into(),
-            queries: queries.into(),
-            out: out.into(),
-            mask: None,
-            weights: None,
-        }
-    }
-}
+new_buffers!(SelfAttentionBuffers(values, keys, queries, out), mask, weights);
 
 /// The results of one call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -246,8 +226,10 @@ one_shot! {
     ) -> SelfAttentionOutputs {
         let operator = self.self_attention_operator(weights)?;
         let plan = operator.plan(shape)?;
-        inputs.validate(&plan.problem)?;
-        let written = operator.once(&plan, |tensor| inputs.get(tensor)).await?;
+        let data = |tensor| inputs.get(tensor);
+        check_inputs(ElementType::F32, &plan.program.given, data)?;
+        let call = (&operator, &plan.program);
+        let written = self.context.run_once("self-attention", call, data).await?;
         let (out, weights) = (written.read_all(Tensor::Out)?, written.read(Tensor::Weights)?);
         Ok(SelfAttentionOutputs { out, weights })
     }
@@ -256,21 +238,15 @@ one_shot! {
 impl SelfAttentionInputs<'_> {
     /// Compares every slice's length with what a call needs.
     pub(crate) fn validate(&self, problem: &Problem) -> Result<(), Error> {
-        check_inputs(ElementType::F32, &given(problem), |tensor| self.get(tensor))
+        let given = SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor));
+        check_inputs(ElementType::F32, &given, |tensor| self.get(tensor))
     }
-}
-
-/// The tensors that a caller gives.
-fn given(problem: &Problem) -> Vec<Given> {
-    SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor))
 }
 
 /// The dispatches of a self-attention module for one shape; plain data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfAttentionPlan {
     sizes: SelfAttentionSizes,
-    /// The attention inside, over projected rows.
-    problem: Problem,
     pub(crate) program: Program,
     kernel: Kernel,
 }
@@ -331,14 +307,9 @@ impl SelfAttentionPlan {
             LinearShape { bias: Some(0), ..LinearShape::new(rows, embed_size, embed_size) };
         let tensors = [Tensor::Attended, Tensor::OutWeight, Tensor::OutBias, Tensor::Out];
         dispatches.extend(step(&fc_out, capabilities, tensors)?);
-        let program = Program::new(capabilities, given(&problem), dispatches)?;
-        Ok(Self { sizes: *sizes, problem, program, kernel: attention.kernel })
-    }
-
-    /// The kernel of the attention inside.
-    #[must_use]
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
+        let given = SelfAttentionBuffers::given(ElementType::F32, |tensor| problem.view(tensor));
+        let program = Program::new(capabilities, given, dispatches)?;
+        Ok(Self { sizes: *sizes, program, kernel: attention.kernel })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::view::multiply;
 
 /// A parameter: its name, its elements if the layer has it, and its rows and columns.
 pub(super) type Parameter<'a> = (Tensor, &'static str, Option<&'a [f32]>, [usize; 2]);
@@ -20,17 +21,12 @@ pub(super) fn check_count(
     sizes: &[usize],
 ) -> Result<(), Error> {
     match found {
-        Some(found) if Some(found) != product(sizes) => {
+        Some(found) if multiply(name, sizes) != Ok(found) => {
             let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
             Err(Error::invalid(name, format!("{} elements", sizes.join(" * ")), found))
         }
         _ => Ok(()),
     }
-}
-
-/// None if it is past what is counted.
-pub(super) fn product(sizes: &[usize]) -> Option<usize> {
-    sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
 }
 
 /// Shape and elements of a tensor of a state_dict.
@@ -55,35 +51,21 @@ impl<'a, F: FnMut(&'static str) -> Option<Found<'a>>> StateDict<F> {
         expected: &[usize],
     ) -> Result<&'a [f32], Error> {
         let (shape, elements) = self.find(name)?;
-        if shape == expected && Some(elements.len()) == product(expected) {
+        if shape == expected && multiply(name, expected) == Ok(elements.len()) {
             return Ok(elements);
         }
         Err(Error::invalid(name, format!("{expected:?}"), format!("{shape:?}")))
     }
 
-    /// The width and the elements of a matrix of `rows`.
-    pub(super) fn of_width(
+    /// Rows and columns of a matrix; `expected` says what they should be.
+    pub(super) fn sizes(
         &mut self,
         name: &'static str,
-        rows: usize,
-    ) -> Result<(usize, &'a [f32]), Error> {
-        match *self.find(name)?.0 {
-            [_, width] => Ok((width, self.shaped(name, &[rows, width])?)),
-            ref shape => {
-                Err(Error::invalid(name, format!("[{rows}, its width]"), format!("{shape:?}")))
-            }
-        }
-    }
-
-    /// The rows of a square matrix, called `size` in the docs.
-    pub(super) fn rows(&mut self, name: &'static str, size: &str) -> Result<usize, Error> {
-        match *self.find(name)?.0 {
-            [rows, _] => Ok(rows),
-            ref shape => {
-                let expected = format!("2 sizes, [{size}, {size}]");
-                Err(Error::invalid(name, expected, format!("{shape:?}")))
-            }
-        }
+        expected: &str,
+    ) -> Result<[usize; 2], Error> {
+        let (shape, _) = self.find(name)?;
+        <[usize; 2]>::try_from(shape)
+            .map_err(|_| Error::invalid(name, expected, format!("{shape:?}")))
     }
 
     /// Two tensors, of these shapes, of which a state_dict has both or none.
@@ -95,10 +77,8 @@ impl<'a, F: FnMut(&'static str) -> Option<Found<'a>>> StateDict<F> {
         let (missing, there) = match [one, other].map(|name| self.has(name)) {
             [false, false] => return Ok([None; 2]),
             [true, true] => {
-                return Ok([
-                    Some(self.shaped(one, shape)?),
-                    Some(self.shaped(other, other_shape)?),
-                ]);
+                let one = self.shaped(one, shape)?;
+                return Ok([one, self.shaped(other, other_shape)?].map(Some));
             }
             [false, true] => (one, other),
             [true, false] => (other, one),

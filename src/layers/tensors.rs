@@ -26,6 +26,11 @@ pub(crate) trait LayerProblem: Part + Clone {
     fn validate<'a, T: Element>(&self, inputs: &impl Slices<'a, T>) -> Result<(), Error> {
         check_inputs(self.element(), &self.given(), |tensor| inputs.get(tensor))
     }
+
+    /// Refuses a call whose output does not come back as the elements of its slices.
+    fn validate_output(&self, _: ElementType) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// The slices of a call.
@@ -49,12 +54,12 @@ pub(super) trait Tensors {
     }
 }
 
-/// Writes the struct of a layer's buffers and, if asked, that of its slices. Implements `Buffers` and
-/// `Tensors` for the first, `Slices` for the second.
+/// Writes the struct of a layer's buffers and, if asked, that of its slices. Implements `Buffers`
+/// and `Tensors` for the first, `Slices` for the second.
 ///
-/// Each line is `Tensor => field: type`. The type is `T` (the shape's element type), `f32`, `u32`,
-/// `bool` (a bit on the GPU) or an `Option` of one. Tensors under `written` have no slice. The layers'
-/// prelude has to be imported.
+/// Each line is `Tensor => field: type`. The type is `T` (the shape's element type), `f32`, `u32`
+/// or `bool` (a bit on the GPU), behind a `?` if a call may lack the tensor. Tensors under
+/// `written` have no slice. The layers' prelude has to be imported.
 macro_rules! tensors {
     (
         $(#[$of_buffers:meta])* buffers $Buffers:ident;
@@ -67,26 +72,31 @@ macro_rules! tensors {
             read { $($read)* }
             written { $($written)* }
         }
-        tensors! { @inputs [$(#[$of_inputs])* $Inputs $(<$T>)?] [] $($read)* }
+        tensors! { $(#[$of_inputs])* inputs $Inputs $(<$T>)?; $($read)* }
     };
 
     (
         $(#[$of_buffers:meta])* buffers $Buffers:ident;
-        read { $($(#[$read:meta])* $in:ident => $input:ident: $kind:ident $(<$some:ident>)?,)* }
-        written { $($(#[$write:meta])* $out:ident => $output:ident: $to:ident $(<$maybe:ident>)?,)* }
+        read { $($(#[$read:meta])* $in:ident => $input:ident: $(?$some:ident)? $($kind:ident)?,)* }
+        written {
+            $($(#[$write:meta])* $out:ident => $output:ident: $(?$maybe:ident)? $($to:ident)?,)*
+        }
     ) => {
         $(#[$of_buffers])*
+        ///
+        /// All need [`wgpu::BufferUsages::STORAGE`]. Inputs may share a buffer; an output shares
+        /// with nothing.
         #[derive(Clone, Copy, Debug)]
         pub struct $Buffers<'a> {
             $(
                 $(#[$read])*
-                #[doc = tensors!(@stored $kind $($some)?)]
-                pub $input: tensors!(@buffer $kind $($some)?),
+                #[doc = tensors!(@stored $($some)? $($kind)?)]
+                pub $input: tensors!(@buffer $(?$some)?),
             )*
             $(
                 $(#[$write])*
-                #[doc = concat!(tensors!(@stored $to $($maybe)?), " The call writes it.")]
-                pub $output: tensors!(@buffer $to $($maybe)?),
+                #[doc = concat!(tensors!(@stored $($maybe)? $($to)?), " The call writes it.")]
+                pub $output: tensors!(@buffer $(?$maybe)?),
             )*
         }
 
@@ -102,43 +112,20 @@ macro_rules! tensors {
 
         impl Tensors for $Buffers<'_> {
             const LIST: &'static [(Tensor, &'static str, crate::tensor::Format, bool)] = &[
-                $((Tensor::$in, stringify!($input), tensors!(@format $kind $($some)?), false),)*
-                $((Tensor::$out, stringify!($output), tensors!(@format $to $($maybe)?), true),)*
+                $((Tensor::$in, stringify!($input), tensors!(@format $($some)? $($kind)?), false),)*
+                $((Tensor::$out, stringify!($output), tensors!(@format $($maybe)? $($to)?), true),)*
             ];
         }
     };
 
-    // One arm for an optional field, one for a required field; the last arm writes the struct. A
-    // derive takes no field whose type is a macro's if the struct has type parameters, so these arms
-    // write the types first.
     (
-        @inputs $head:tt [$($fields:tt)*]
-        $(#[$doc:meta])* $tensor:ident => $field:ident: Option<$of:ident>, $($rest:tt)*
-    ) => {
-        tensors! {
-            @inputs $head
-            [$($fields)* $(#[$doc])* $tensor $field (Option<&'a [$of]>) (tensors!(@data $of))]
-            $($rest)*
-        }
-    };
-    (
-        @inputs $head:tt [$($fields:tt)*]
-        $(#[$doc:meta])* $tensor:ident => $field:ident: $of:ident, $($rest:tt)*
-    ) => {
-        tensors! {
-            @inputs $head
-            [$($fields)* $(#[$doc])* $tensor $field (&'a [$of]) (tensors!(@data $of))]
-            $($rest)*
-        }
-    };
-    (
-        @inputs [$(#[$of_inputs:meta])* $Inputs:ident $(<$T:ident>)?]
-        [$($(#[$doc:meta])* $tensor:ident $field:ident ($($type:tt)*) ($data:expr))*]
+        $(#[$of_inputs:meta])* inputs $Inputs:ident $(<$T:ident>)?;
+        $($(#[$doc:meta])* $tensor:ident => $field:ident: $(?$some:ident)? $($kind:ident)?,)*
     ) => {
         $(#[$of_inputs])*
         #[derive(Clone, Copy, Debug, Default)]
         pub struct $Inputs<'a $(, $T = f32)?> {
-            $($(#[$doc])* pub $field: $($type)*,)*
+            $($(#[$doc])* pub $field: $(Option<&'a [$some]>)? $(&'a [$kind])?,)*
         }
 
         impl<'a $(, $T: Element)?>
@@ -150,15 +137,17 @@ macro_rules! tensors {
             ) -> Option<Data<'a, tensors!(@element $($T)?)>> {
                 match tensor {
                     // `Option::from` takes a slice and an option of one.
-                    $(Tensor::$tensor => Option::from(self.$field).map($data),)*
+                    $(Tensor::$tensor => {
+                        Option::from(self.$field).map(tensors!(@data $($some)? $($kind)?))
+                    })*
                     _ => None,
                 }
             }
         }
     };
 
-    (@buffer Option $of:ident) => { Option<crate::BufferRange<'a>> };
-    (@buffer $of:ident) => { crate::BufferRange<'a> };
+    (@buffer) => { crate::BufferRange<'a> };
+    (@buffer ?$of:ident) => { Option<crate::BufferRange<'a>> };
 
     (@element) => { f32 };
     (@element $T:ident) => { $T };
@@ -168,15 +157,26 @@ macro_rules! tensors {
     (@data u32) => { Data::Words };
     (@data bool) => { Data::Flags };
 
-    (@format Option $of:ident) => { tensors!(@format $of) };
     (@format T) => { crate::tensor::Format::Elements };
     (@format bool) => { crate::tensor::Format::Bits };
     (@format $word:ident) => { crate::tensor::Format::Words };
 
-    (@stored Option $of:ident) => { tensors!(@stored $of) };
     (@stored T) => { "Elements have the shape's element type." };
     (@stored bool) => { "Bits, lowest first, in u32 words." };
     (@stored $word:ident) => { concat!("Elements are ", stringify!($word), ".") };
 }
 
-pub(super) use tensors;
+/// A constructor for a struct of buffers, from the tensors that every call has.
+macro_rules! new_buffers {
+    ($Buffers:ident($($required:ident),*), $($optional:ident),*) => {
+        impl<'a> $Buffers<'a> {
+            /// A call without optional tensors; add them by struct update.
+            #[must_use]
+            pub fn new($($required: impl Into<crate::BufferRange<'a>>),*) -> Self {
+                Self { $($required: $required.into(),)* $($optional: None,)* }
+            }
+        }
+    };
+}
+
+pub(super) use {new_buffers, tensors};

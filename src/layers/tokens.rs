@@ -93,17 +93,15 @@ impl TokenProblem {
         (rows, width): (TableRows, usize),
     ) -> Result<Self, Error> {
         let [batch, num_heads, len, dim] = sizes;
-        let (table, positions, from_lens) = table(batch, len, rows, width)?;
-        let last_row = match rows {
-            TableRows::Named { rows } | TableRows::Last { rows } => length("rows", rows)?,
-            _ => 0,
+        let (table, positions) = table([batch, len], rows, width)?;
+        let (last_row, from_lens) = match rows {
+            TableRows::Named { rows } => (length("rows", rows)?, None),
+            TableRows::Last { rows } => (length("rows", rows)?, Some(length("len", len)?)),
+            _ => (0, None),
         };
         let in_place = out.is_none();
-        let x = x.map(|x| match in_place {
-            true => resolve_output("x", sizes, x),
-            false => resolve("x", sizes, x),
-        });
-        let x = x.transpose()?;
+        let resolve_x = if in_place { resolve_output } else { resolve };
+        let x = x.map(|x| resolve_x("x", sizes, x)).transpose()?;
         let out = out.map(|out| resolve_output("out", sizes, out)).transpose()?;
         let Some(out) = out.or(x) else {
             return Err(Error::invalid("out", "a layout, as there is no x", "none"));
@@ -151,15 +149,12 @@ impl TokenProblem {
         }
     }
 
-    /// How many numbers a token has among the positions.
-    fn numbers(&self) -> u32 {
-        if self.places.is_some() && self.from_lens.is_none() { 2 } else { 1 }
-    }
-
     /// The same for some of the sequences, heads and tokens.
     fn slice(&self, [tokens, heads, batches]: &[Range<u32>; 3]) -> Self {
         let moved = |view, columns| move_view(view, batches, heads, tokens, columns);
         let is_named = self.positions.is_some();
+        // Of each token: its row of the table and its place in out, or just the first.
+        let numbers = if self.places.is_some() && self.from_lens.is_none() { 2 } else { 1 };
         Self {
             batch: count(batches),
             num_heads: count(heads),
@@ -170,7 +165,7 @@ impl TokenProblem {
                 None => moved(self.out, self.dim),
             },
             table: if is_named { self.table } else { moved(self.table, self.width()) },
-            positions: self.positions.map(|positions| moved(positions, self.numbers())),
+            positions: self.positions.map(|positions| moved(positions, numbers)),
             from_lens: self.from_lens.map(|back| back - tokens.start),
             ..*self
         }
@@ -187,42 +182,38 @@ impl TokenProblem {
     }
 }
 
-/// Where the rows of the table lie, where those that are named are, and how many tokens before its
-/// end a sequence begins, if positions are lengths.
+/// Where the rows of the table lie, and where those that are named are.
 fn table(
-    batch: usize,
-    len: usize,
+    [batch, len]: [usize; 2],
     rows: TableRows,
     width: usize,
-) -> Result<(View, Option<View>, Option<u32>), Error> {
+) -> Result<(View, Option<View>), Error> {
     let is_empty = batch == 0 || len == 0;
     let dense = |argument, sizes| resolve(argument, sizes, Layout::Bhsd);
+    let of_rows = |rows| dense("table", [1, 1, rows, width]);
     match rows {
-        TableRows::From { start, rows } => match start.checked_add(len) {
-            Some(end) if end <= rows || is_empty => {
-                let start = if is_empty { 0 } else { multiply("table", &[start, width])? };
-                let table = dense("table", [1, 1, rows, width])?;
-                Ok((View { offset: to_u32("table", start)?, ..table }, None, None))
+        TableRows::From { rows, .. } if is_empty => Ok((of_rows(rows)?, None)),
+        TableRows::From { start, rows } => {
+            if start.checked_add(len).is_none_or(|end| end > rows) {
+                let expected = format!("at least start + len = {start} + {len} rows of the table");
+                return Err(Error::invalid("rows", expected, rows));
             }
-            _ => Err(Error::invalid(
-                "rows",
-                format!("at least start + len = {start} + {len} rows of the table"),
-                rows,
-            )),
-        },
+            let table = of_rows(rows)?;
+            let offset = to_u32("table", multiply("table", &[start, width])?)?;
+            Ok((View { offset, ..table }, None))
+        }
         TableRows::Named { rows: 0 } | TableRows::Last { rows: 0 } if !is_empty => {
             Err(Error::invalid("rows", "at least 1 row of the table", 0))
         }
         TableRows::Named { rows } => {
             let positions = dense("positions", [batch, 1, len, 1])?;
-            Ok((dense("table", [1, 1, rows, width])?, Some(positions), None))
+            Ok((of_rows(rows)?, Some(positions)))
         }
         TableRows::Last { rows } => {
             let lens = dense("positions", [batch, 1, 1, 1])?;
-            let table = dense("table", [1, 1, rows, width])?;
-            Ok((table, Some(lens), Some(length("len", len)?)))
+            Ok((of_rows(rows)?, Some(lens)))
         }
-        TableRows::PerToken => Ok((dense("table", [batch, 1, len, width])?, None, None)),
+        TableRows::PerToken => Ok((dense("table", [batch, 1, len, width])?, None)),
     }
 }
 
