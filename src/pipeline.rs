@@ -52,22 +52,27 @@ type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device) -> Self {
-        let cache = cache::create(device, None);
-        Self { device: device.clone(), edited: None, cache, places: Mutex::default() }
+        Self::with(device, None, cache::create(device, None))
+    }
+
+    fn with(
+        device: &wgpu::Device,
+        edited: Option<(Edit, Arc<Self>)>,
+        cache: Option<wgpu::PipelineCache>,
+    ) -> Self {
+        Self { device: device.clone(), edited, cache, places: Mutex::default() }
     }
 
     /// The same with every text changed, once more if it has been already. A text that stays as it
     /// is keeps its pipeline.
-    pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Self {
-        let Self { device, edited, cache, .. } = &**self;
-        let (edit, plain) = match edited.clone() {
+    pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Arc<Self> {
+        let edited = match self.edited.clone() {
             Some((before, plain)) => {
                 (Edit(Arc::new(move |text| (before.0)((edit.0)(text)))), plain)
             }
             None => (edit, self.clone()),
         };
-        let (device, cache) = (device.clone(), cache.clone());
-        Self { device, edited: Some((edit, plain)), cache, places: Mutex::default() }
+        Arc::new(Self::with(&self.device, Some(edited), self.cache.clone()))
     }
 
     /// All that has been compiled so far, if this device can tell.
@@ -77,14 +82,11 @@ impl Pipelines {
     }
 
     /// The same texts, of which none is compiled yet, starting from what was compiled before.
-    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Arc<Self>, Error> {
         if self.cache.is_none() {
-            let (expected, found) = ("Vulkan, and Features::PIPELINE_CACHE", "none".to_owned());
-            return Err(Error::Unsupported {
-                what: "pipeline cache",
-                expected: expected.to_owned(),
-                found,
-            });
+            let [expected, found] =
+                ["Vulkan, and Features::PIPELINE_CACHE", "none"].map(str::to_owned);
+            return Err(Error::Unsupported { what: "pipeline cache", expected, found });
         }
         let Some(data) = cache::unseal(&self.device.adapter_info(), sealed) else {
             let expected = "what pipeline_cache_data gave on this adapter and driver";
@@ -92,10 +94,10 @@ impl Pipelines {
         };
         let cache = cache::create(&self.device, Some(data));
         let edited = match &self.edited {
-            Some((edit, plain)) => Some((edit.clone(), Arc::new(plain.started_from(sealed)?))),
+            Some((edit, plain)) => Some((edit.clone(), plain.started_from(sealed)?)),
             None => None,
         };
-        Ok(Self { device: self.device.clone(), edited, cache, places: Mutex::default() })
+        Ok(Arc::new(Self::with(&self.device, edited, cache)))
     }
 
     pub(crate) fn are_edited(&self) -> bool {
@@ -224,7 +226,7 @@ fn layout_entries(variant: &Variant) -> Vec<wgpu::BindGroupLayoutEntry> {
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
         count: None,
     };
-    let storage = shader::bindings(variant.entry).iter().map(|binding| {
+    let storage = shader::bindings(variant.entry).map(|binding| {
         let read_only = binding.access == Access::Read;
         layout_entry(binding.number, wgpu::BufferBindingType::Storage { read_only }, false)
     });

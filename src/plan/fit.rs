@@ -76,10 +76,10 @@ pub(crate) fn fit<P: Part>(
             continue;
         }
         let dispatches = part.dispatches(capabilities);
+        let (needed, limit) = (part.work(), most_work);
         let excess = dispatches.iter().find_map(|dispatch| excess(dispatch, capabilities));
-        let is_long = part.work() > most_work;
         let excess = excess
-            .or_else(|| is_long.then(|| Excess::Work { needed: part.work(), limit: most_work }))
+            .or_else(|| (needed > limit).then_some(Excess::Work { needed, limit }))
             .or_else(|| part.own_excess());
         match excess.map(|excess| (part.cut(&excess), excess)) {
             None => fitted.extend(dispatches),
@@ -127,16 +127,6 @@ pub(crate) fn middle(size: u32, step: u32) -> u32 {
     match size / 2 {
         half if half >= step => half.next_multiple_of(step),
         half => half,
-    }
-}
-
-/// Refuses the first need, as (name, needed, limit), that exceeds its limit.
-pub(crate) fn check_limits<const N: usize>(
-    needs: [(&'static str, u32, u32); N],
-) -> Result<(), Error> {
-    match needs.into_iter().find(|&(_, expected, found)| expected > found) {
-        Some((what, expected, found)) => Err(Error::unsupported(what, expected, found)),
-        None => Ok(()),
     }
 }
 

@@ -191,7 +191,9 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     match excess {
         // A packed sequence is cut along its keys once it is alone.
         Excess::Keys { .. } => part.packed.is_some().then_some(Axis::Batch),
-        Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
+        Excess::Memory { bound: Bound { tensor: Tensor::Key | Tensor::Value, .. }, .. }
+            if part.pages.is_some() =>
+        {
             (part.num_kv_heads > 1).then_some(Axis::Heads)
         }
         _ if part.is_ragged() => match excess {
@@ -225,10 +227,6 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
             .map(|(axis, _)| axis)
         }
     }
-}
-
-fn is_of_pool(bound: &Bound) -> bool {
-    matches!(bound.tensor, Tensor::Key | Tensor::Value)
 }
 
 /// Two halves, in order. Heads that share a key/value head stay together as long as there are

@@ -2,19 +2,17 @@
 
 mod forward;
 mod three_stage;
-mod weights;
 
 pub(crate) use forward::COMBINE_THREADS;
-pub(super) use forward::{fused, split};
+pub(super) use forward::{fused, split, weights};
 pub(super) use three_stage::three_stage;
 pub(crate) use three_stage::{HIDDEN_MARK, softmax_variant};
-pub(super) use weights::weights;
 
 use super::dispatch::{Bindings, Dispatch};
 use super::params::{Params, SequenceParams};
-use super::storage::Storage;
+use super::storage::{self, Storage};
 use super::tiles::TileSize;
-use super::variant::{Constant, Variant};
+use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 use crate::tensor::{Format, Spec, Tensor};
@@ -58,24 +56,16 @@ impl<'a> Call<'a> {
     }
 
     /// Reads the small tensors that the part has.
-    pub(super) fn reads_small(mut self) -> Self {
+    fn reads_small(mut self) -> Self {
         if let Some((tensor, view)) = self.part.small_tensors() {
-            self.bindings.bind("aux", tensor, 1, view);
-            if let Some(window) = self.bindings.window(tensor) {
-                self.params.set_small(self.part, &window);
-            }
+            let place = self.bindings.bind("aux", tensor, 1, view);
+            self.params.set_small(self.part, view.offset - place.offset);
         }
         self
     }
 
-    /// Reads results over parts of the keys.
-    pub(super) fn reads_parts(mut self, out: (Tensor, View), lse: (Tensor, View)) -> Self {
-        self.params.partial_out = self.bindings.bind("partial_out", out.0, 1, out.1);
-        self.reads_sums(lse)
-    }
-
     /// Reads the maximum and sum of each row.
-    pub(super) fn reads_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+    fn reads_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
         self.params.partial_lse = self.bindings.bind("partial_lse", tensor, 1, view);
         self
     }
@@ -103,7 +93,7 @@ impl<'a> Call<'a> {
     }
 
     /// Writes the maximum and sum of each row in place of its lse.
-    pub(super) fn writes_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+    fn writes_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
         self.params.lse = self.bindings.bind("lse", tensor, 1, view);
         self.params.flags |= Params::HAS_LSE | Params::STORES_SUMS;
         self
@@ -115,6 +105,7 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// A dispatch of what is bound.
     pub(crate) fn dispatch(self, variant: Variant, grid: [u32; 3]) -> Dispatch {
         self.bindings.dispatch(variant, &self.params, grid)
     }
@@ -129,10 +120,17 @@ impl<'a> Call<'a> {
         }
         dispatch
     }
+
+    /// A dispatch that writes out, and one that packs it where rows share words.
+    fn dispatch_out(self, variant: Variant, grid: [u32; 3]) -> Vec<Dispatch> {
+        let (part, capabilities) = (self.part, self.bindings.capabilities);
+        let input = storage::input(part, capabilities);
+        self.dispatch(variant, grid).packed_into(Tensor::Out, input, capabilities)
+    }
 }
 
 /// `[batch, num_heads, q_len, columns]` of one part, contiguous.
-pub(super) fn dense(part: &Problem, columns: u32) -> View {
+fn dense(part: &Problem, columns: u32) -> View {
     let head = part.q_len.saturating_mul(columns);
     let batch = part.num_heads.saturating_mul(head);
     let extent = part.batch.saturating_mul(batch);
@@ -151,9 +149,10 @@ fn output_grid(part: &Problem, size: TileSize) -> [u32; 3] {
 /// What the inner loops over scores ask for.
 fn score_constants(part: &Problem) -> [(&'static str, Constant); 4] {
     [
-        ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias))),
-        ("HAS_TINY_SCALE", Constant::Flag(part.has_tiny_scale())),
-        ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
-        ("HAS_ALIBI", Constant::Flag(part.has(Tensor::AlibiSlopes))),
+        ("HAS_BIAS", part.has(Tensor::Bias)),
+        ("HAS_TINY_SCALE", part.has_tiny_scale()),
+        ("HAS_SOFTCAP", part.softcap.is_some()),
+        ("HAS_ALIBI", part.has(Tensor::AlibiSlopes)),
     ]
+    .map(|(name, flag)| (name, Constant::Flag(flag)))
 }

@@ -1,14 +1,7 @@
 //! Scores, softmax, weighted sum: three kernels with the matrix between them in memory.
 
-use super::super::dispatch::Dispatch;
-use super::super::params::Params;
-use super::super::storage::{self, Storage};
-use super::super::tiles::{ProductTiles, softmax_threads};
-use super::super::variant::{Constant, Entry, Variant};
-use super::{Call, dense, output_grid, row_tiles, score_constants};
-use crate::device::Capabilities;
-use crate::problem::{Problem, View};
-use crate::tensor::Tensor;
+use super::*;
+use crate::plan::tiles::{ProductTiles, softmax_threads};
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand
 /// in the caller's buffer or in the workspace.
@@ -66,8 +59,8 @@ fn scores(
     let read = storage::input(part, capabilities);
     let variant = Variant::new(Entry::Scores, [read; 2], constants);
     let grid = [
-        row_tiles(part, tiles.size()),
-        part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
+        row_tiles(part, tiles.size),
+        part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.size.keys)),
         part.batch,
     ];
     let mut call = Call::new(part, capabilities)
@@ -110,9 +103,5 @@ fn weighted_sum(
         .reads_small()
         .matrix(weights)
         .writes_out(out);
-    call.dispatch(variant, output_grid(part, tiles.size())).packed_into(
-        Tensor::Out,
-        storage,
-        capabilities,
-    )
+    call.dispatch_out(variant, output_grid(part, tiles.size))
 }

@@ -40,10 +40,10 @@ impl Tiles {
     #[must_use]
     pub fn size(&self) -> TileSize {
         match self {
-            Self::Forward(tiles) => tiles.size(),
-            Self::Wide(tiles) => tiles.size(),
-            Self::Matrix(tiles) => tiles.size(),
-            Self::Products(tiles) => tiles.size(),
+            Self::Forward(tiles) => tiles.size,
+            Self::Wide(tiles) => tiles.size,
+            Self::Matrix(tiles) => tiles.size,
+            Self::Products(tiles) => tiles.size,
         }
     }
 
@@ -97,9 +97,11 @@ impl fmt::Display for Tiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forward(tiles) => tiles.tile.fmt(f),
-            Self::Wide(tiles) => tiles.fmt(f),
             Self::Matrix(tiles) => tiles.fmt(f),
-            Self::Products(tiles) => tiles.fmt(f),
+            Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size }) => {
+                let TileSize { threads, rows_each, keys_each, .. } = size;
+                write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")
+            }
         }
     }
 }
