@@ -123,7 +123,7 @@ fn excess(dispatch: &Dispatch, capabilities: &Capabilities) -> Option<Excess> {
 }
 
 /// Half of `size`. If that is at least `step`, it is rounded up to a multiple of `step`.
-pub(crate) fn middle(size: u32, step: u32) -> u32 {
+pub(super) fn middle(size: u32, step: u32) -> u32 {
     match size / 2 {
         half if half >= step => half.next_multiple_of(step),
         half => half,
@@ -137,11 +137,20 @@ pub(crate) fn halves<const N: usize>(
     axis: usize,
     step: u32,
 ) -> Option<[[Range<u32>; N]; 2]> {
-    let (mut first, mut second) = (whole.clone(), whole);
-    let Range { start, end } = first[axis];
+    let Range { start, end } = whole[axis];
     let middle = start + middle(end - start, step);
+    (middle > start).then(|| cut_at(whole, axis, middle))
+}
+
+/// Cuts the range at `axis` in two, the second from `middle` on.
+pub(super) fn cut_at<const N: usize>(
+    whole: [Range<u32>; N],
+    axis: usize,
+    middle: u32,
+) -> [[Range<u32>; N]; 2] {
+    let (mut first, mut second) = (whole.clone(), whole);
     (first[axis].end, second[axis].start) = (middle, middle);
-    (middle > start).then_some([first, second])
+    [first, second]
 }
 
 /// Names the limit on keys of a row in errors: some drivers stop long loops.

@@ -96,8 +96,7 @@ fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {
     }
 }
 
-/// The kernel that goes through keys a tile at a time, in `splits` workgroups for each tile of
-/// rows.
+/// The kernel that goes through all keys of a part.
 fn over_keys(
     part: &Problem,
     tiles: &Tiles,
@@ -109,16 +108,12 @@ fn over_keys(
     // Without keys, nothing is masked.
     let without_keys = (part.kv_len == 0).then(|| part.of_rows());
     let part = without_keys.as_ref().unwrap_or(part);
-    let read = storage::input(part, capabilities);
-    let variant = over_keys_variant(tiles.entry(), tiles.constants(part), [read, out], part);
-    let mut grid = output_grid(part, tiles.size());
-    grid[1] = grid[1].saturating_mul(splits);
     let call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Mask, Tensor::Bias])
         .reads_small();
-    let mut call = writes(call);
-    call.params.splits = splits;
-    call.dispatch_by_sequence(variant, grid, tiles.size())
+    let size = tiles.size();
+    let chunks = size.value_chunks(part);
+    writes(call).dispatch_over_keys(tiles.kernel(part), out, size, [chunks, splits])
 }
 
 /// The weights of rows whose maximum and sum are known, and their lse.
@@ -130,30 +125,15 @@ pub(in crate::plan) fn weights(
     let view = part.view(Tensor::Weights).filter(|_| part.stores_weights())?;
     let by_four = part.kv_len.is_multiple_of(4) && storage::starts_on(&view, 4);
     let written = if by_four { Storage::F32x4 } else { Storage::F32 };
-    let constants = tiles.weights_constants(part);
-    let storages = [storage::input(part, capabilities), written];
-    let variant = over_keys_variant(Entry::AttentionWeights, constants, storages, part);
+    let kernel = (Entry::AttentionWeights, tiles.weights_constants(part));
     let splits = tiles.weights_splits(part, capabilities);
-    let grid = [row_tiles(part, tiles.size), part.num_kv_heads.saturating_mul(splits), part.batch];
     // The stored sums already include what is about whole rows.
     let part = &part.of_keys();
-    let mut call = Call::new(part, capabilities)
+    let call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
         .reads_small()
         .reads_sums((Tensor::Sums, dense(part, 2)))
         .matrix((Tensor::Weights, view))
         .lse();
-    call.params.splits = splits;
-    Some(call.dispatch_by_sequence(variant, grid, tiles.size))
-}
-
-fn over_keys_variant(
-    entry: Entry,
-    constants: Vec<(&'static str, Constant)>,
-    storages: [Storage; 2],
-    part: &Problem,
-) -> Variant {
-    let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
-    let constants = constants.into_iter().chain([ragged]).chain(score_constants(part));
-    Variant::new(entry, storages, constants)
+    Some(call.dispatch_over_keys(kernel, written, tiles.size, [1, splits]))
 }

@@ -110,13 +110,27 @@ impl<'a> Call<'a> {
         self.bindings.dispatch(variant, &self.params, grid)
     }
 
-    /// A dispatch whose workgroups find their sequence in a table, where sequences differ.
-    fn dispatch_by_sequence(self, variant: Variant, grid: [u32; 3], size: TileSize) -> Dispatch {
+    /// A dispatch that goes through the keys a tile at a time, in `splits` workgroups for each of
+    /// `chunks` of the columns of a tile of rows. They find their sequence in a table, where
+    /// sequences differ.
+    fn dispatch_over_keys(
+        mut self,
+        (entry, constants): (Entry, Vec<(&'static str, Constant)>),
+        written: Storage,
+        size: TileSize,
+        [chunks, splits]: [u32; 2],
+    ) -> Dispatch {
         let part = self.part;
-        let mut dispatch = self.dispatch(variant, grid);
+        let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
+        let constants = constants.into_iter().chain([ragged]).chain(score_constants(part));
+        let storages = [storage::input(part, self.bindings.capabilities), written];
+        let mut grid = tile_grid(part, size, chunks);
+        grid[1] = grid[1].saturating_mul(splits);
+        self.params.splits = splits;
+        let mut dispatch = self.dispatch(Variant::new(entry, storages, constants), grid);
         if part.is_ragged() {
             let (table, tiles) = SequenceParams::table(part, size.rows);
-            (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
+            (dispatch.table, dispatch.grid) = (table, [tiles, grid[1], 1]);
         }
         dispatch
     }
@@ -137,13 +151,10 @@ fn dense(part: &Problem, columns: u32) -> View {
     View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
 }
 
-fn row_tiles(part: &Problem, size: TileSize) -> u32 {
-    part.q_len.saturating_mul(part.group()).div_ceil(size.rows)
-}
-
-fn output_grid(part: &Problem, size: TileSize) -> [u32; 3] {
-    let columns = part.num_kv_heads.saturating_mul(size.value_chunks(part));
-    [row_tiles(part, size), columns, part.batch]
+/// A workgroup for each tile of rows and each of so many `chunks` of what belongs to it.
+fn tile_grid(part: &Problem, size: TileSize, chunks: u32) -> [u32; 3] {
+    let rows = part.q_len.saturating_mul(part.group());
+    [rows.div_ceil(size.rows), part.num_kv_heads.saturating_mul(chunks), part.batch]
 }
 
 /// What the inner loops over scores ask for.

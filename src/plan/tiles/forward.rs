@@ -118,29 +118,29 @@ impl ForwardTiles {
     }
 
     pub(super) fn constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        let values = counts([
+        let mut constants = self.weights_constants(problem);
+        constants.extend(counts([
             ("VALUE_DIM", problem.value_dim),
             ("VALUE_PARTS", self.value.count),
             ("VALUE_PART", self.value.vectors),
-        ]);
-        let ahead = ("AHEAD", Constant::Flag(self.tile.ahead));
-        self.weights_constants(problem).into_iter().chain(values).chain([ahead]).collect()
+        ]));
+        constants.push(("AHEAD", Constant::Flag(self.tile.ahead)));
+        constants
     }
 
     /// Constants of the kernel that stores the weights.
     pub(crate) fn weights_constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        let ForwardTile { threads, rows_each, keys_each, .. } = self.tile;
-        counts([
+        let mut constants = counts([
             ("HEAD_DIM", problem.head_dim),
             ("HEAD_PARTS", self.head.count),
             ("HEAD_PART", self.head.vectors),
-            ("THREADS", threads),
+            ("THREADS", self.size.threads),
             ("KEYS", self.size.keys),
-            ("ROWS_EACH", rows_each),
-            ("KEYS_EACH", keys_each),
-        ])
-        .chain([("SOFTWARE", Constant::Flag(self.software))])
-        .collect()
+            ("ROWS_EACH", self.size.rows_each),
+            ("KEYS_EACH", self.size.keys_each),
+        ]);
+        constants.push(("SOFTWARE", Constant::Flag(self.software)));
+        constants
     }
 }
 

@@ -79,7 +79,6 @@ impl MatrixTiles {
             ("THREADS", self.size.threads),
             ("KEYS", self.size.keys),
         ])
-        .collect()
     }
 }
 

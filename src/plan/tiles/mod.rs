@@ -56,23 +56,13 @@ impl Tiles {
         }
     }
 
-    /// The kernel that they are of; of three stages, the first.
-    pub(super) fn entry(&self) -> Entry {
+    /// The kernel that they are of, and its constants; of three stages, the first.
+    pub(super) fn kernel(&self, problem: &Problem) -> (Entry, Vec<(&'static str, Constant)>) {
         match self {
-            Self::Forward(_) => Entry::AttentionForward,
-            Self::Wide(_) => Entry::AttentionForwardWide,
-            Self::Matrix(_) => Entry::AttentionForwardMatrix,
-            Self::Products(_) => Entry::Scores,
-        }
-    }
-
-    /// Constants of that kernel.
-    pub(super) fn constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        match self {
-            Self::Forward(tiles) => tiles.constants(problem),
-            Self::Wide(tiles) => tiles.constants(problem),
-            Self::Matrix(tiles) => tiles.constants(),
-            Self::Products(tiles) => tiles.score_constants(),
+            Self::Forward(tiles) => (Entry::AttentionForward, tiles.constants(problem)),
+            Self::Wide(tiles) => (Entry::AttentionForwardWide, tiles.constants(problem)),
+            Self::Matrix(tiles) => (Entry::AttentionForwardMatrix, tiles.constants()),
+            Self::Products(tiles) => (Entry::Scores, tiles.score_constants()),
         }
     }
 

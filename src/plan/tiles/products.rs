@@ -48,6 +48,6 @@ impl ProductTiles {
 
     fn constants(&self, columns: (&'static str, u32)) -> Vec<(&'static str, Constant)> {
         let TileSize { rows_each, keys, .. } = self.size;
-        counts([columns, ("ROWS_EACH", rows_each), ("KEYS", keys)]).collect()
+        counts([columns, ("ROWS_EACH", rows_each), ("KEYS", keys)])
     }
 }

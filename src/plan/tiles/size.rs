@@ -162,6 +162,6 @@ pub(super) fn even_chunk(dim: u32, most: u32) -> u32 {
 /// Named counts as constants.
 pub(super) fn counts<const N: usize>(
     counts: [(&'static str, u32); N],
-) -> impl Iterator<Item = (&'static str, Constant)> {
-    counts.into_iter().map(|(name, count)| (name, Constant::Count(count)))
+) -> Vec<(&'static str, Constant)> {
+    counts.map(|(name, count)| (name, Constant::Count(count))).into()
 }

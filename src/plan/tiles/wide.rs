@@ -50,7 +50,6 @@ impl WideTiles {
             ("VALUE_CHUNK", value_columns),
             ("VALUE_STEP", step(value_columns)),
         ])
-        .collect()
     }
 }
 
