@@ -166,24 +166,28 @@ impl Capabilities {
     /// Refuses a device on which no shader's bindings fit: only one that was opened with less than
     /// WebGPU's defaults.
     pub(crate) fn check_bindings(&self) -> Result<(), Error> {
-        for (what, expected, found) in [
+        check_limits([
             ("storage buffers per shader stage", 8, self.storage_buffers),
             ("bytes of one uniform binding", MOST_UNIFORM, self.uniform_binding_size),
             ("dynamic uniform buffers per pipeline layout", 2, self.dynamic_uniform_buffers),
             ("bindings of a group", HIGHEST_BINDING + 1, self.bindings_per_group),
-        ] {
-            if found < expected {
-                let (expected, found) = (format!("at least {expected}"), found.to_string());
-                return Err(Error::Unsupported { what, expected, found });
-            }
-        }
-        Ok(())
+        ])
     }
 
     /// Whether it is a software adapter, which runs shaders on the CPU.
     #[must_use]
     pub fn is_software(&self) -> bool {
         self.processors > 0
+    }
+}
+
+/// Refuses the first need, as (name, needed, limit), that exceeds its limit.
+pub(crate) fn check_limits<const N: usize>(
+    needs: [(&'static str, u32, u32); N],
+) -> Result<(), Error> {
+    match needs.into_iter().find(|&(_, expected, found)| expected > found) {
+        Some((what, expected, found)) => Err(Error::unsupported(what, expected, found)),
+        None => Ok(()),
     }
 }
 
@@ -244,13 +248,6 @@ pub fn adapters_blocking(options: &GpuOptions) -> Vec<AdapterSummary> {
     pollster::block_on(adapters(options))
 }
 
-/// A device with all that its adapter can do.
-pub(crate) struct Opened {
-    pub(crate) device: wgpu::Device,
-    pub(crate) queue: wgpu::Queue,
-    pub(crate) capabilities: Capabilities,
-}
-
 /// The best adapter that matches.
 pub(crate) async fn adapter(options: &GpuOptions) -> Result<wgpu::Adapter, Error> {
     match find(options).await.into_iter().next() {
@@ -260,7 +257,9 @@ pub(crate) async fn adapter(options: &GpuOptions) -> Result<wgpu::Adapter, Error
 }
 
 /// Opens an adapter with all its limits and the features kernels can use, and says what it can do.
-pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
+pub(crate) async fn open(
+    adapter: &wgpu::Adapter,
+) -> Result<(wgpu::Device, wgpu::Queue, Capabilities), Error> {
     let useful = wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
@@ -272,6 +271,7 @@ pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
         ..Default::default()
     };
     let known = summary(adapter).capabilities;
+    let mut opened = None;
     if known.matrices.is_some() {
         let with_matrices = wgpu::DeviceDescriptor {
             required_features: descriptor.required_features | Matrices::FEATURES,
@@ -281,14 +281,17 @@ pub(crate) async fn open(adapter: &wgpu::Adapter) -> Result<Opened, Error> {
             ..descriptor.clone()
         };
         // A driver that promises matrices and refuses them is as good as one without.
-        if let Ok((device, queue)) = adapter.request_device(&with_matrices).await {
-            return Ok(Opened { capabilities: known.granted(&device), device, queue });
-        }
+        opened = adapter.request_device(&with_matrices).await.ok();
     }
-    match adapter.request_device(&descriptor).await {
-        Ok((device, queue)) => Ok(Opened { capabilities: known.granted(&device), device, queue }),
-        Err(error) => Err(Error::Device { action: "opening a device", message: error.to_string() }),
-    }
+    let (device, queue) = match opened {
+        Some(opened) => opened,
+        None => adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
+            action: "opening a device",
+            message: error.to_string(),
+        })?,
+    };
+    let capabilities = known.granted(&device);
+    Ok((device, queue, capabilities))
 }
 
 async fn find(options: &GpuOptions) -> Vec<wgpu::Adapter> {
@@ -317,19 +320,20 @@ async fn find_in(backends: wgpu::Backends, options: &GpuOptions) -> Vec<wgpu::Ad
             && limits.storage_buffers >= Capabilities::PORTABLE.storage_buffers
             && limits.workgroups_per_axis > 0
     });
-    found.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    found.sort_by_key(|adapter| {
+        let device_type = adapter.get_info().device_type;
+        BEST_FIRST.iter().position(|kind| *kind == device_type)
+    });
     found
 }
 
-fn rank(device_type: wgpu::DeviceType) -> u8 {
-    match device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
+const BEST_FIRST: [wgpu::DeviceType; 5] = [
+    wgpu::DeviceType::DiscreteGpu,
+    wgpu::DeviceType::IntegratedGpu,
+    wgpu::DeviceType::VirtualGpu,
+    wgpu::DeviceType::Other,
+    wgpu::DeviceType::Cpu,
+];
 
 fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
@@ -349,10 +353,8 @@ fn wanted(options: &GpuOptions) -> String {
 
 /// The names of all adapters, for the error message.
 async fn others(options: &GpuOptions) -> String {
-    if *options == GpuOptions::default() {
-        return "none".to_owned();
-    }
-    let names: Vec<String> =
-        find(&GpuOptions::default()).await.iter().map(|adapter| adapter.get_info().name).collect();
+    let all = GpuOptions::default();
+    let found = if *options == all { Vec::new() } else { find(&all).await };
+    let names: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

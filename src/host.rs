@@ -1,7 +1,6 @@
 //! ONE-SHOT: from slices to vectors.
 
 mod once;
-mod pipeline_cache;
 
 use crate::context::{Context, Footprint};
 use crate::device::{self, Capabilities, GpuOptions};
@@ -25,8 +24,8 @@ impl Gpu {
     /// [`Error::NoAdapter`] if none matches, [`Error::Device`] if it does not open.
     pub async fn open(options: &GpuOptions) -> Result<Self, Error> {
         let adapter = device::adapter(options).await?;
-        let opened = device::open(&adapter).await?;
-        let context = Context::new(&opened.device, &opened.queue, opened.capabilities);
+        let (device, queue, capabilities) = device::open(&adapter).await?;
+        let context = Context::new(&device, &queue, capabilities);
         Ok(Self { context: Arc::new(context), adapter: Some(adapter) })
     }
 
@@ -87,7 +86,7 @@ impl Gpu {
     pub fn broken(&self, find: &str, replacement: &str) -> Self {
         let (find, replacement) = (find.to_owned(), replacement.to_owned());
         let edit = Edit(Arc::new(move |text: String| text.replace(&find, &replacement)));
-        self.remade(self.context.capabilities, Arc::new(self.context.pipelines.edited(edit)))
+        self.remade(self.context.capabilities, self.context.pipelines.edited(edit))
     }
 
     /// The same device, used as if it could do as much as `capabilities` say, every shader's text
@@ -95,8 +94,7 @@ impl Gpu {
     #[doc(hidden)]
     #[must_use]
     pub fn emulating(&self, capabilities: Capabilities, rewrite: fn(String) -> String) -> Self {
-        let edit = Edit(Arc::new(rewrite));
-        self.remade(capabilities, Arc::new(self.context.pipelines.edited(edit)))
+        self.remade(capabilities, self.context.pipelines.edited(Edit(Arc::new(rewrite))))
     }
 
     fn remade(&self, capabilities: Capabilities, pipelines: Arc<Pipelines>) -> Self {
@@ -109,9 +107,8 @@ impl Gpu {
     /// adapter is not known or opens no other, or texts were changed.
     pub(crate) fn sibling(&self) -> Option<Self> {
         let adapter = self.adapter.as_ref().filter(|_| !self.context.pipelines.are_edited())?;
-        let opened = pollster::block_on(device::open(adapter)).ok()?;
-        let capabilities = self.context.capabilities.masked(&opened.capabilities);
-        let context = Context::new(&opened.device, &opened.queue, capabilities);
+        let (device, queue, granted) = pollster::block_on(device::open(adapter)).ok()?;
+        let context = Context::new(&device, &queue, self.context.capabilities.masked(&granted));
         Some(Self { context: Arc::new(context), adapter: Some(adapter.clone()) })
     }
 
@@ -144,7 +141,7 @@ impl Gpu {
     /// Name, backend and driver of the adapter.
     #[must_use]
     pub fn adapter_info(&self) -> wgpu::AdapterInfo {
-        self.context.device.adapter_info()
+        self.device().adapter_info()
     }
 
     /// What has been made so far for this `Gpu` and all that was made from it.
@@ -158,6 +155,42 @@ impl Gpu {
     /// still busy with, keeps its own until it is dropped and done.
     pub fn release_workspace(&self) {
         self.context.release_workspace();
+    }
+}
+
+/// Pipelines of an earlier run.
+impl Gpu {
+    /// What the driver has compiled for this `Gpu` and its operators so far, for
+    /// [`Gpu::with_pipeline_cache`] of a later run to start from: keep it in a file, say. None
+    /// where drivers do not tell: it takes Vulkan, and on a device of yours
+    /// [`wgpu::Features::PIPELINE_CACHE`]. Mesa's lavapipe gives some 100 bytes that hold nothing:
+    /// it compiles when a pipeline first runs ([`Attention::warm_up`](crate::Attention::warm_up))
+    /// and keeps a cache on disk by itself.
+    #[must_use]
+    pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
+        self.context.pipelines.cache_data()
+    }
+
+    /// The same device, with no pipelines yet, which it compiles from `data` as
+    /// [`Gpu::pipeline_cache_data`] gave them.
+    ///
+    /// Data that were damaged, or come from another adapter or driver, are refused, by a checksum,
+    /// and never reach the driver. No checksum holds against those who mean harm: keep data where
+    /// others do not write.
+    ///
+    /// ```
+    /// use wgpu_attention::{Gpu, GpuOptions};
+    /// let gpu = Gpu::open_blocking(&GpuOptions::default())?;
+    /// let kept: Vec<u8> = std::fs::read("no such file yet").unwrap_or_default();
+    /// let gpu = gpu.with_pipeline_cache(&kept).unwrap_or(gpu);
+    /// # Ok::<(), wgpu_attention::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other data, [`Error::Unsupported`] where there is no such cache.
+    pub fn with_pipeline_cache(&self, data: &[u8]) -> Result<Self, Error> {
+        let pipelines = self.context.pipelines.started_from(data)?;
+        Ok(self.remade(self.context.capabilities, pipelines))
     }
 }
 

@@ -1,7 +1,6 @@
 //! COMPILE: a pipeline per variant, under an error scope, once.
 
 mod cache;
-mod parallel;
 
 use crate::error::Error;
 use crate::lost;
@@ -52,22 +51,27 @@ type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device) -> Self {
-        let cache = cache::create(device, None);
-        Self { device: device.clone(), edited: None, cache, places: Mutex::default() }
+        Self::with(device, None, cache::create(device, None))
+    }
+
+    fn with(
+        device: &wgpu::Device,
+        edited: Option<(Edit, Arc<Self>)>,
+        cache: Option<wgpu::PipelineCache>,
+    ) -> Self {
+        Self { device: device.clone(), edited, cache, places: Mutex::default() }
     }
 
     /// The same with every text changed, once more if it has been already. A text that stays as it
     /// is keeps its pipeline.
-    pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Self {
-        let Self { device, edited, cache, .. } = &**self;
-        let (edit, plain) = match edited.clone() {
+    pub(crate) fn edited(self: &Arc<Self>, edit: Edit) -> Arc<Self> {
+        let edited = match self.edited.clone() {
             Some((before, plain)) => {
                 (Edit(Arc::new(move |text| (before.0)((edit.0)(text)))), plain)
             }
             None => (edit, self.clone()),
         };
-        let (device, cache) = (device.clone(), cache.clone());
-        Self { device, edited: Some((edit, plain)), cache, places: Mutex::default() }
+        Arc::new(Self::with(&self.device, Some(edited), self.cache.clone()))
     }
 
     /// All that has been compiled so far, if this device can tell.
@@ -77,14 +81,11 @@ impl Pipelines {
     }
 
     /// The same texts, of which none is compiled yet, starting from what was compiled before.
-    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn started_from(&self, sealed: &[u8]) -> Result<Arc<Self>, Error> {
         if self.cache.is_none() {
-            let (expected, found) = ("Vulkan, and Features::PIPELINE_CACHE", "none".to_owned());
-            return Err(Error::Unsupported {
-                what: "pipeline cache",
-                expected: expected.to_owned(),
-                found,
-            });
+            let [expected, found] =
+                ["Vulkan, and Features::PIPELINE_CACHE", "none"].map(str::to_owned);
+            return Err(Error::Unsupported { what: "pipeline cache", expected, found });
         }
         let Some(data) = cache::unseal(&self.device.adapter_info(), sealed) else {
             let expected = "what pipeline_cache_data gave on this adapter and driver";
@@ -92,10 +93,10 @@ impl Pipelines {
         };
         let cache = cache::create(&self.device, Some(data));
         let edited = match &self.edited {
-            Some((edit, plain)) => Some((edit.clone(), Arc::new(plain.started_from(sealed)?))),
+            Some((edit, plain)) => Some((edit.clone(), plain.started_from(sealed)?)),
             None => None,
         };
-        Ok(Self { device: self.device.clone(), edited, cache, places: Mutex::default() })
+        Ok(Arc::new(Self::with(&self.device, edited, cache)))
     }
 
     pub(crate) fn are_edited(&self) -> bool {
@@ -133,6 +134,44 @@ impl Pipelines {
         }
         lost::check(&self.device, COMPILING)
     }
+
+    /// Compiles the new ones among `variants`, if there are several. A variant that does not
+    /// compile is left out: the caller that asks for it gets the error.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn compile_in_parallel<'a>(&self, variants: impl Iterator<Item = &'a Variant>) {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        use std::thread;
+
+        let mut new: Vec<&Variant> = Vec::new();
+        for variant in variants.filter(|variant| self.is_new(variant)) {
+            if !new.contains(&variant) {
+                new.push(variant);
+            }
+        }
+        // OpenGL has one context, and wgpu panics where a thread waits too long for it.
+        if new.len() < 2 || self.device.adapter_info().backend == wgpu::Backend::Gl {
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        let compile = || {
+            while let Some(variant) = new.get(next.fetch_add(1, Relaxed)) {
+                // wgpu keeps error scopes by thread: this one's do not mix with another's.
+                let _: Result<_, _> = self.get_one(variant);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(new.len());
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // If there are no more threads to be had, those there are do the work.
+                let _: Result<_, _> = thread::Builder::new().spawn_scoped(scope, compile);
+            }
+            compile();
+        });
+    }
+
+    /// A browser compiles in processes of its own.
+    #[cfg(target_arch = "wasm32")]
+    fn compile_in_parallel<'a>(&self, _variants: impl Iterator<Item = &'a Variant>) {}
 
     /// How many pipelines there are.
     pub(crate) fn len(&self) -> usize {
@@ -224,7 +263,7 @@ fn layout_entries(variant: &Variant) -> Vec<wgpu::BindGroupLayoutEntry> {
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
         count: None,
     };
-    let storage = shader::bindings(variant.entry).iter().map(|binding| {
+    let storage = shader::bindings(variant.entry).map(|binding| {
         let read_only = binding.access == Access::Read;
         layout_entry(binding.number, wgpu::BufferBindingType::Storage { read_only }, false)
     });

@@ -11,35 +11,22 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs `action` and catches what the device says of it, in place of the panic that is wgpu's
-/// default.
+/// default: the first error, validation before the others.
 pub(crate) fn scoped<T>(
     device: &wgpu::Device,
     action: impl FnOnce() -> T,
 ) -> (T, impl Future<Output = Option<String>>) {
-    let scopes = ErrorScopes::open(device);
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let scopes = [Internal, OutOfMemory, Validation].map(|filter| device.push_error_scope(filter));
     let result = action();
-    (result, scopes.close())
-}
-
-/// One scope for each kind of error.
-struct ErrorScopes([wgpu::ErrorScopeGuard; 3]);
-
-impl ErrorScopes {
-    fn open(device: &wgpu::Device) -> Self {
-        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
-        Self([Internal, OutOfMemory, Validation].map(|filter| device.push_error_scope(filter)))
-    }
-
-    /// The first error, validation before the others.
-    fn close(self) -> impl Future<Output = Option<String>> {
-        let [internal, memory, validation] = self.0;
-        // Popped in the reverse order of pushing, and before anything is awaited.
-        let (validation, memory, internal) = (validation.pop(), memory.pop(), internal.pop());
-        async move {
-            let errors = [validation.await, memory.await, internal.await];
-            errors.into_iter().flatten().next().map(|error| error.to_string())
-        }
-    }
+    let [internal, memory, validation] = scopes;
+    // Popped in the reverse order of pushing, and before anything is awaited.
+    let (validation, memory, internal) = (validation.pop(), memory.pop(), internal.pop());
+    let first = async move {
+        let errors = [validation.await, memory.await, internal.await];
+        errors.into_iter().flatten().next().map(|error| error.to_string())
+    };
+    (result, first)
 }
 
 /// The future's value if it has one already: on native, errors are known at once.

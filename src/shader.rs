@@ -5,41 +5,9 @@
 //! constants. `load(key)` is the part `load`, as `key` is stored, with its `tensor` renamed to
 //! `key`.
 
-use crate::plan::{Access, Constant, Entry, Storage, Stored, Variant};
+pub use crate::plan::{Binding, bindings};
+use crate::plan::{Constant, Storage, Variant};
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
-
-/// A storage buffer that a shader binds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// Its number.
-    pub number: u32,
-    /// What the shader calls it.
-    pub name: &'static str,
-    /// What the shader does with it.
-    pub access: Access,
-}
-
-/// The storage buffers that a shader binds, as its file says; binding 0 is always the uniform
-/// block.
-#[must_use]
-pub fn bindings(entry: Entry) -> &'static [Binding] {
-    static ALL: OnceLock<Vec<Vec<Binding>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        let of_file = |entry: Entry| entry.text().lines().filter_map(binding).collect();
-        Entry::ALL.into_iter().map(of_file).collect()
-    });
-    &all[entry as usize]
-}
-
-/// What a line such as `@group(0) @binding(1) var<storage, read> query: array<f32>;` declares.
-fn binding(line: &'static str) -> Option<Binding> {
-    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<storage, ")?;
-    let (access, rest) = rest.split_once("> ")?;
-    let (name, _) = rest.split_once(':')?;
-    let access = if access == "read" { Access::Read } else { Access::ReadWrite };
-    Some(Binding { number: number.parse().ok()?, name, access })
-}
 
 macro_rules! parts {
     ($($stem:literal)*) => {
@@ -67,7 +35,7 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
         }
         ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
         ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
-        ("locate", _) if bindings(variant.entry).iter().any(|binding| binding.name == "aux") => {
+        ("locate", _) if bindings(variant.entry).any(|binding| binding.name == "aux") => {
             "locate_lens".to_owned()
         }
         ("locate", _) => "locate_same".to_owned(),
@@ -104,7 +72,7 @@ fn is_on(variant: &Variant, flag: &str) -> bool {
 #[must_use]
 pub fn assemble(variant: &Variant) -> String {
     let mut text = variant.entry.text().to_owned();
-    for Stored { name, alias, .. } in variant.entry.stored() {
+    for (Binding { name, .. }, alias) in variant.entry.stored() {
         set(&mut text, &format!("alias {alias}"), variant.storage[name].alias());
     }
     if let Some(Constant::Count(size)) = variant.constants.get("MATRIX_SIZE") {

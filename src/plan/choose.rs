@@ -77,41 +77,36 @@ pub(super) fn choose(
         Some(tiles) => Ok(Tiles::Forward(tiles)),
         None => ForwardTiles::new(problem, capabilities).map(Tiles::Forward),
     };
-    let demanded = match asked {
-        Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
-            Some((Kernel::ForwardWide, "there are no keys, so no scores"))
-        }
-        Some(kernel) => Some((kernel, "it was asked for")),
-        None if problem.stores_scores() => Some((Kernel::ThreeStage, "scores are asked for")),
-        None if stores => Some((Kernel::ThreeStage, "weights are asked for, of a long dim")),
-        None => None,
+    let are_shared = || {
+        let longest = problem.counted_rows().map(|(_, line)| line.q_len()).max();
+        longest.unwrap_or_default() <= MOST_QUERIES
+            && fused().is_ok_and(|tiles| tiles.size().splits(problem, capabilities) > 1)
     };
-    if let Some((kernel, reason)) = demanded {
-        let tiles = match kernel {
-            Kernel::Forward | Kernel::Decode => fused(),
-            Kernel::ForwardWide => wide(),
-            Kernel::ForwardMatrix => matrix(),
-            Kernel::ThreeStage => ProductTiles::new(problem, capabilities).map(Tiles::Products),
-        };
-        return Ok(Choice { kernel, tiles: tiles?, reason });
-    }
-    let tiles = fused();
-    let longest = problem.counted_rows().map(|(_, line)| line.q_len()).max().unwrap_or_default();
-    let are_shared = |tiles: &Tiles| tiles.size().splits(problem, capabilities) > 1;
-    let (kernel, reason) = if longest <= MOST_QUERIES && tiles.as_ref().is_ok_and(are_shared) {
-        (Kernel::Decode, "few queries of many keys, which workgroups share")
-    } else if weighs {
-        (Kernel::Forward, "a second pass over the keys gives the weights")
-    // A software adapter multiplies matrices at a fraction of its speed.
-    } else if !capabilities.is_software()
-        && let Ok(tiles) = matrix()
-    {
-        let reason = "nothing asks for scores; the adapter has matrices of f16";
-        return Ok(Choice { kernel: Kernel::ForwardMatrix, tiles, reason });
-    } else if is_wide {
-        (Kernel::ForwardWide, "nothing asks for scores; a dim is too long for forward")
-    } else {
-        (Kernel::Forward, "nothing asks for scores")
+    let (kernel, reason) = match asked {
+        Some(Kernel::ThreeStage) if problem.kv_len == 0 => {
+            (Kernel::ForwardWide, "there are no keys, so no scores")
+        }
+        Some(kernel) => (kernel, "it was asked for"),
+        None if problem.stores_scores() => (Kernel::ThreeStage, "scores are asked for"),
+        None if stores => (Kernel::ThreeStage, "weights are asked for, of a long dim"),
+        None if are_shared() => {
+            (Kernel::Decode, "few queries of many keys, which workgroups share")
+        }
+        None if weighs => (Kernel::Forward, "a second pass over the keys gives the weights"),
+        // A software adapter multiplies matrices at a fraction of its speed.
+        None if !capabilities.is_software() && matrix().is_ok() => {
+            (Kernel::ForwardMatrix, "nothing asks for scores; the adapter has matrices of f16")
+        }
+        None if is_wide => {
+            (Kernel::ForwardWide, "nothing asks for scores; a dim is too long for forward")
+        }
+        None => (Kernel::Forward, "nothing asks for scores"),
+    };
+    let tiles = match kernel {
+        Kernel::Forward | Kernel::Decode => fused(),
+        Kernel::ForwardWide => wide(),
+        Kernel::ForwardMatrix => matrix(),
+        Kernel::ThreeStage => ProductTiles::new(problem, capabilities).map(Tiles::Products),
     };
     Ok(Choice { kernel, tiles: tiles?, reason })
 }

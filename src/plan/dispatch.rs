@@ -4,10 +4,37 @@
 use super::params::{Params, SequenceParams, ViewParams};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
-use super::window::Window;
 use crate::device::Capabilities;
 use crate::problem::View;
 use crate::tensor::Tensor;
+
+/// The part of a buffer that a dispatch binds: it starts at an aligned offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First byte, aligned for the device.
+    pub start: u64,
+    /// Number of bytes.
+    pub size: u64,
+    /// Element at `start`.
+    pub first_element: u32,
+}
+
+impl Window {
+    /// Onto a tensor with so many elements in a 32-bit word.
+    fn onto(per_word: u32, view: &View, capabilities: &Capabilities) -> Self {
+        let step = capabilities.storage_alignment.max(4) / 4 * per_word;
+        let first_element = view.offset / step * step;
+        let bytes = |elements: u32| u64::from(elements.div_ceil(per_word)) * 4;
+        let start = bytes(first_element);
+        Self { start, size: bytes(view.extent) - start, first_element }
+    }
+
+    /// The elements of a window onto out, each as a word of its own at the start of another buffer.
+    fn unpacked(self, view: &View) -> Self {
+        let elements = u64::from(view.extent - self.first_element).next_multiple_of(2);
+        Self { start: 0, size: elements * 4, ..self }
+    }
+}
 
 /// A tensor bound through a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +106,7 @@ const PACK_THREADS: u32 = Entry::Pack.count("THREADS");
 /// What a dispatch is going to bind.
 #[derive(Clone)]
 pub(crate) struct Bindings<'a> {
-    capabilities: &'a Capabilities,
+    pub(super) capabilities: &'a Capabilities,
     list: Vec<Bound>,
 }
 
@@ -102,7 +129,8 @@ impl<'a> Bindings<'a> {
         };
         let window = Window::onto(per_word, &view, self.capabilities);
         self.list.push(Bound { name, tensor, view, window });
-        ViewParams::within(&view, &window)
+        let View { batch, head, row, .. } = view;
+        ViewParams { offset: view.offset - window.first_element, batch, head, row }
     }
 
     /// The same for what is written as `storage` says.
@@ -116,14 +144,9 @@ impl<'a> Bindings<'a> {
         let place = self.bind("out", tensor, per_word, view);
         if let Some(bound) = self.list.last_mut().filter(|_| storage == Storage::Unpacked) {
             bound.tensor = Tensor::Unpacked;
-            bound.window = Window::unpacked(&bound.window, &view);
+            bound.window = bound.window.unpacked(&view);
         }
         place
-    }
-
-    /// The window through which a tensor is bound.
-    pub(crate) fn window(&self, tensor: Tensor) -> Option<Window> {
-        self.list.iter().find(|bound| bound.tensor == tensor).map(|bound| bound.window)
     }
 
     pub(crate) fn dispatch(

@@ -76,10 +76,10 @@ pub(crate) fn fit<P: Part>(
             continue;
         }
         let dispatches = part.dispatches(capabilities);
+        let (needed, limit) = (part.work(), most_work);
         let excess = dispatches.iter().find_map(|dispatch| excess(dispatch, capabilities));
-        let is_long = part.work() > most_work;
         let excess = excess
-            .or_else(|| is_long.then(|| Excess::Work { needed: part.work(), limit: most_work }))
+            .or_else(|| (needed > limit).then_some(Excess::Work { needed, limit }))
             .or_else(|| part.own_excess());
         match excess.map(|excess| (part.cut(&excess), excess)) {
             None => fitted.extend(dispatches),
@@ -123,20 +123,10 @@ fn excess(dispatch: &Dispatch, capabilities: &Capabilities) -> Option<Excess> {
 }
 
 /// Half of `size`. If that is at least `step`, it is rounded up to a multiple of `step`.
-pub(crate) fn middle(size: u32, step: u32) -> u32 {
+pub(super) fn middle(size: u32, step: u32) -> u32 {
     match size / 2 {
         half if half >= step => half.next_multiple_of(step),
         half => half,
-    }
-}
-
-/// Refuses the first need, as (name, needed, limit), that exceeds its limit.
-pub(crate) fn check_limits<const N: usize>(
-    needs: [(&'static str, u32, u32); N],
-) -> Result<(), Error> {
-    match needs.into_iter().find(|&(_, expected, found)| expected > found) {
-        Some((what, expected, found)) => Err(Error::unsupported(what, expected, found)),
-        None => Ok(()),
     }
 }
 
@@ -147,11 +137,20 @@ pub(crate) fn halves<const N: usize>(
     axis: usize,
     step: u32,
 ) -> Option<[[Range<u32>; N]; 2]> {
-    let (mut first, mut second) = (whole.clone(), whole);
-    let Range { start, end } = first[axis];
+    let Range { start, end } = whole[axis];
     let middle = start + middle(end - start, step);
+    (middle > start).then(|| cut_at(whole, axis, middle))
+}
+
+/// Cuts the range at `axis` in two, the second from `middle` on.
+pub(super) fn cut_at<const N: usize>(
+    whole: [Range<u32>; N],
+    axis: usize,
+    middle: u32,
+) -> [[Range<u32>; N]; 2] {
+    let (mut first, mut second) = (whole.clone(), whole);
     (first[axis].end, second[axis].start) = (middle, middle);
-    (middle > start).then_some([first, second])
+    [first, second]
 }
 
 /// Names the limit on keys of a row in errors: some drivers stop long loops.

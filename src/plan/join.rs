@@ -2,7 +2,7 @@
 //! them.
 
 use super::dispatch::{Bindings, Dispatch};
-use super::fit::{Excess, Part, middle};
+use super::fit::{Excess, Part, halves};
 use super::storage::Storage;
 use super::variant::{Entry, Variant};
 use crate::device::Capabilities;
@@ -63,9 +63,7 @@ impl Part for Join {
     }
 
     fn cut(&self, _: &Excess) -> Option<Vec<Self>> {
-        let Self { tensor, first, elements: Range { start, end } } = *self;
-        let middle = start + middle(end - start, 1);
-        let part = |elements| Self { tensor, first, elements };
-        (middle > start).then(|| vec![part(start..middle), part(middle..end)])
+        let part = |[elements]: [Range<u32>; 1]| Self { elements, ..*self };
+        Some(halves([self.elements.clone()], 0, 1)?.map(part).into())
     }
 }

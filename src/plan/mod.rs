@@ -13,12 +13,11 @@ pub(crate) mod storage;
 mod tiles;
 mod tuning;
 mod variant;
-mod window;
 
 pub use choose::Kernel;
 pub(crate) use dispatch::Bindings;
-pub use dispatch::{Bound, Dispatch};
-pub(crate) use fit::{Excess, KEYS, Part, check_limits, fit, halves};
+pub use dispatch::{Bound, Dispatch, Window};
+pub(crate) use fit::{Excess, KEYS, Part, fit, halves};
 pub use join::JoinParams;
 pub(crate) use kernels::{COMBINE_THREADS, HIDDEN_MARK, softmax_variant};
 pub(crate) use params::MOST_SEQUENCES;
@@ -28,9 +27,7 @@ pub use storage::Storage;
 pub use tiles::{ForwardTile, Tiles};
 pub use tuning::Tuning;
 pub(crate) use tuning::candidates;
-pub(crate) use variant::Stored;
-pub use variant::{Access, Constant, Entry, Variant};
-pub use window::Window;
+pub use variant::{Access, Binding, Constant, Entry, Variant, bindings};
 
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -150,41 +147,33 @@ impl fmt::Display for Plan {
 /// What hides keys from queries, in the words of the options and the shape.
 fn hiding(p: &Problem) -> String {
     let AttentionOptions { causal, window_left, window_keeps, window_right, align, .. } = p.options;
-    let mut counted = Vec::new();
-    if causal {
-        counted.push("causal".to_owned());
-    }
-    if let Some(left) = window_left {
-        let kept =
-            if window_keeps > 0 { format!(" but the first {window_keeps}") } else { String::new() };
-        counted.push(format!("window_left {left}{kept}"));
-    }
-    counted.extend(window_right.map(|right| format!("window_right {right}")));
-    if !counted.is_empty() {
-        let place = match (
-            align,
-            p.lens.is_some_and(|lens| lens.moves),
-            p.sequences.is_none() && p.packed.is_none(),
-        ) {
-            (Align::BottomRight, false, true) => format!(" (offset {})", p.offset),
-            _ => String::new(),
-        };
-        counted.push(match align {
+    let is_ragged = p.sequences.is_some() || p.packed.is_some();
+    let mut all = Vec::new();
+    all.extend(causal.then(|| "causal".to_owned()));
+    all.extend(window_left.map(|left| match window_keeps {
+        0 => format!("window_left {left}"),
+        kept => format!("window_left {left} but the first {kept}"),
+    }));
+    all.extend(window_right.map(|right| format!("window_right {right}")));
+    if !all.is_empty() {
+        all.push(match align {
             Align::TopLeft => "counted from the first key".to_owned(),
-            Align::BottomRight => format!("counted from the last key{place}"),
+            Align::BottomRight if is_ragged || p.lens.is_some_and(|lens| lens.moves) => {
+                "counted from the last key".to_owned()
+            }
+            Align::BottomRight => format!("counted from the last key (offset {})", p.offset),
             Align::Offset(offset) => format!("counted from key {offset}"),
         });
     }
-    let named = [
+    for (name, is_given) in [
         ("kv_lens", p.sequences.is_some() && p.packed.is_none()),
         ("lens", p.lens.is_some()),
         ("cu_seqlens", p.packed.is_some()),
         ("segments", p.has(Tensor::Segments)),
         ("mask", p.has(Tensor::Mask)),
         ("bias where -inf", p.has(Tensor::Bias)),
-    ];
-    let named = named.into_iter().filter(|&(_, is_given)| is_given);
-    let all: Vec<String> =
-        counted.into_iter().chain(named.map(|(name, _)| name.to_owned())).collect();
+    ] {
+        all.extend(is_given.then(|| name.to_owned()));
+    }
     if all.is_empty() { "no key".to_owned() } else { format!("by {}", all.join(", ")) }
 }

@@ -1,8 +1,7 @@
 //! What a kernel is told per dispatch. Mirrors shaders/shared/params.wgsl, which a host test
 //! checks.
 
-use super::window::Window;
-use crate::problem::{Lens, PackedSequence, Pages, Problem, View};
+use crate::problem::{Lens, PackedSequence, Pages, Problem};
 use crate::tensor::Tensor;
 
 /// Where element `[batch, head, row, 0]` of a tensor lies, in elements of its binding.
@@ -168,11 +167,11 @@ impl Params {
         }
     }
 
-    /// Places within the window onto the buffer of small tensors.
-    pub(super) fn set_small(&mut self, problem: &Problem, window: &Window) {
+    /// Places within the binding of small tensors, which begins at element `first` of them.
+    pub(super) fn set_small(&mut self, problem: &Problem, first: u32) {
         let within = |tensor| {
             let view = problem.small_view(tensor)?;
-            Some((view.offset - window.first_element, view.batch))
+            Some((view.offset - first, view.batch))
         };
         if let Some(place) = within(Tensor::AlibiSlopes) {
             (self.alibi_offset, self.alibi_batch) = place;
@@ -198,18 +197,6 @@ impl Params {
         if let Some((offset, _)) = within(Tensor::Sinks) {
             self.flags |= Self::HAS_SINKS;
             self.sinks_offset = offset;
-        }
-    }
-}
-
-impl ViewParams {
-    /// The view as seen through a window onto its buffer.
-    pub(super) fn within(view: &View, window: &Window) -> Self {
-        Self {
-            offset: view.offset - window.first_element,
-            batch: view.batch,
-            head: view.head,
-            row: view.row,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! take it.
 
 use super::dispatch::{Bound, Dispatch};
-use super::fit::{Excess, Part, middle};
+use super::fit::{Excess, Part, cut_at, middle};
 use super::kernels;
 use super::tiles::{ForwardTiles, MOST_KEYS, Tiles, WideTiles};
 use crate::device::Capabilities;
@@ -121,14 +121,12 @@ impl Part for AttentionPart<'_> {
 
     fn cut(&self, excess: &Excess) -> Option<Vec<Self>> {
         let Self { problem: part, chunks, way } = self;
-        let same = |problem| Self { problem, chunks: *chunks, way };
-        match halves(part, excess) {
-            Some(halves) => Some(halves.into_iter().map(same).collect()),
-            None if way.is_fused() && has_more_chunks(part, *chunks, excess) => {
-                Some(vec![Self { problem: part.clone(), chunks: chunks * 2, way }])
-            }
-            None => None,
+        if let Some(halves) = halves(part, excess) {
+            let same = |problem| Self { problem, chunks: *chunks, way };
+            return Some(halves.into_iter().map(same).collect());
         }
+        let has_more = way.is_fused() && has_more_chunks(part, *chunks, excess);
+        has_more.then(|| vec![Self { problem: part.clone(), chunks: chunks * 2, way }])
     }
 }
 
@@ -180,18 +178,15 @@ fn has_more_chunks(part: &Problem, chunks: u32, excess: &Excess) -> bool {
     shrinks && part.kv_len / chunks >= least
 }
 
-/// Parts with less of what is too much, if a cut along some axis has.
-pub(crate) fn halves(part: &Problem, excess: &Excess) -> Option<Vec<Problem>> {
-    axis_to_cut(part, excess).map(|axis| halve(part, axis))
-}
-
 /// The axis along which a cut brings the part nearest to fitting, if there is any.
 fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     let count = part.sequence_count();
     match excess {
         // A packed sequence is cut along its keys once it is alone.
         Excess::Keys { .. } => part.packed.is_some().then_some(Axis::Batch),
-        Excess::Memory { bound, .. } if part.pages.is_some() && is_of_pool(bound) => {
+        Excess::Memory { bound: Bound { tensor: Tensor::Key | Tensor::Value, .. }, .. }
+            if part.pages.is_some() =>
+        {
             (part.num_kv_heads > 1).then_some(Axis::Heads)
         }
         _ if part.is_ragged() => match excess {
@@ -227,35 +222,25 @@ fn axis_to_cut(part: &Problem, excess: &Excess) -> Option<Axis> {
     }
 }
 
-fn is_of_pool(bound: &Bound) -> bool {
-    matches!(bound.tensor, Tensor::Key | Tensor::Value)
-}
-
-/// Two halves, in order. Heads that share a key/value head stay together as long as there are
-/// others. A sequence that is left alone differs from no other.
-fn halve(part: &Problem, axis: Axis) -> Vec<Problem> {
+/// Two halves with less of what is too much, in order, if a cut along some axis has. Heads that
+/// share a key/value head stay together as long as there are others. A sequence that is left alone
+/// differs from no other.
+pub(crate) fn halves(part: &Problem, excess: &Excess) -> Option<Vec<Problem>> {
+    let axis = axis_to_cut(part, excess)?;
     let count = part.sequence_count();
     if part.is_ragged() && matches!(axis, Axis::Batch) {
-        return match count {
+        return Some(match count {
             1 => part.uniform().collect(),
             _ => vec![part.sequences(0..count / 2), part.sequences(count / 2..count)],
-        };
+        });
     }
-    let (size, middle) = match axis {
-        Axis::Batch => (part.batch, part.batch / 2),
-        Axis::Heads if part.num_kv_heads > 1 => {
-            (part.num_heads, part.num_kv_heads / 2 * part.group())
-        }
-        Axis::Heads => (part.num_heads, part.num_heads / 2),
-        Axis::Queries => (part.q_len, middle(part.q_len, QUERIES)),
+    let middle = match axis {
+        Axis::Batch => part.batch / 2,
+        Axis::Heads if part.num_kv_heads > 1 => part.num_kv_heads / 2 * part.group(),
+        Axis::Heads => part.num_heads / 2,
+        Axis::Queries => middle(part.q_len, QUERIES),
     };
-    let cut = |range| {
-        let (batches, heads, queries) = (0..part.batch, 0..part.num_heads, 0..part.q_len);
-        match axis {
-            Axis::Batch => part.slice(range, heads, queries),
-            Axis::Heads => part.slice(batches, range, queries),
-            Axis::Queries => part.slice(batches, heads, range),
-        }
-    };
-    vec![cut(0..middle), cut(middle..size)]
+    let whole = [0..part.batch, 0..part.num_heads, 0..part.q_len];
+    let halves = cut_at(whole, axis as usize, middle);
+    Some(halves.map(|[batches, heads, queries]| part.slice(batches, heads, queries)).into())
 }

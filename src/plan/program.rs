@@ -25,15 +25,13 @@ impl Program {
         given: impl IntoIterator<Item = Given>,
         dispatches: Vec<Dispatch>,
     ) -> Result<Self, Error> {
-        let program =
-            Self { capabilities: *capabilities, given: given.into_iter().collect(), dispatches };
-        let most = capabilities.buffer_size;
-        match Tensor::OWN.into_iter().map(|own| program.bytes(own)).max() {
-            Some(bytes) if bytes > most => {
-                Err(Error::unsupported("bytes of one buffer", bytes, most))
-            }
-            _ => Ok(program),
+        let largest = Tensor::OWN.into_iter().map(|own| bytes(&dispatches, own)).max();
+        let (largest, most) = (largest.unwrap_or_default(), capabilities.buffer_size);
+        if largest > most {
+            return Err(Error::unsupported("bytes of one buffer", largest, most));
         }
+        let given = given.into_iter().collect();
+        Ok(Self { capabilities: *capabilities, given, dispatches })
     }
 
     /// Its dispatches with other tensors in place of some: how an operation becomes a step of
@@ -80,11 +78,6 @@ impl Program {
         Ok(())
     }
 
-    /// Bytes of a buffer that holds all that is bound of a tensor.
-    pub(crate) fn bytes(&self, tensor: Tensor) -> u64 {
-        bytes(&self.dispatches, tensor)
-    }
-
     /// Whether rows share words, and so are written somewhere else first.
     pub(crate) fn packs(&self) -> bool {
         self.dispatches.iter().any(|dispatch| dispatch.variant.entry == Entry::Pack)
@@ -92,7 +85,7 @@ impl Program {
 
     /// Bytes of the operator's own buffers.
     pub(crate) fn workspace(&self) -> u64 {
-        Tensor::OWN.into_iter().map(|own| self.bytes(own)).sum()
+        Tensor::OWN.into_iter().map(|own| bytes(&self.dispatches, own)).sum()
     }
 }
 
@@ -112,24 +105,20 @@ pub(crate) fn check_buffer<'b>(
     alignment: u32,
     exactly: bool,
 ) -> Result<Option<BufferRange<'b>>, Error> {
-    let refuse = |expected: String, found: String| Err(Error::invalid(given.name, expected, found));
+    let refuse = |expected: &str, found: &str| Err(Error::invalid(given.name, expected, found));
     let (bytes, range) = match (given.bytes(), range) {
         (None, None) => return Ok(None),
-        (Some(_), None) => {
-            return refuse("a buffer, as the shape has one".to_owned(), "none".to_owned());
-        }
-        (None, Some(_)) => {
-            return refuse("none, as the shape has none".to_owned(), "a buffer".to_owned());
-        }
+        (Some(_), None) => return refuse("a buffer, as the shape has one", "none"),
+        (None, Some(_)) => return refuse("none, as the shape has none", "a buffer"),
         (Some(bytes), Some(range)) => (bytes, range),
     };
     let usage = range.buffer.usage();
     if !usage.contains(wgpu::BufferUsages::STORAGE) {
-        return refuse("a buffer with usage STORAGE".to_owned(), format!("{usage:?}"));
+        return refuse("a buffer with usage STORAGE", &format!("{usage:?}"));
     }
     if !range.offset.is_multiple_of(alignment.into()) {
         let expected = format!("a slice from a multiple of {alignment} bytes on");
-        return refuse(expected, format!("from byte {}", range.offset));
+        return refuse(&expected, &format!("from byte {}", range.offset));
     }
     if range.size < bytes || exactly && bytes > 0 && range.size != bytes {
         let how = if exactly { "exactly" } else { "at least" };
@@ -140,7 +129,7 @@ pub(crate) fn check_buffer<'b>(
             None => format!("{} elements of {} bits", given.len(), 32 / given.per_word),
         };
         let expected = format!("a buffer of {how} {bytes} bytes for {what}");
-        return refuse(expected, format!("{} bytes", range.size));
+        return refuse(&expected, &format!("{} bytes", range.size));
     }
     Ok(Some(range))
 }

@@ -58,7 +58,10 @@ impl Storage {
 
 /// How query, key and value are read.
 pub(crate) fn input(problem: &Problem, capabilities: &Capabilities) -> Storage {
-    of(problem.element, is_multiple(problem, 4), capabilities)
+    let views = [problem.query(), problem.key(), problem.value(), problem.out()];
+    let by_four = [problem.head_dim, problem.value_dim].iter().all(|dim| dim.is_multiple_of(4))
+        && views.iter().all(|view| starts_on(view, 4));
+    of(problem.element, by_four, capabilities)
 }
 
 /// How out is written: as the inputs are read, unless rows would write halves of one word.
@@ -84,13 +87,6 @@ pub(crate) fn of(element: ElementType, by_four: bool, capabilities: &Capabilitie
 pub(crate) fn writing(input: Storage, parts_words: bool) -> Storage {
     let is_words = matches!(input, Storage::F16Words | Storage::Bf16Words);
     if is_words && parts_words { Storage::Unpacked } else { input }
-}
-
-/// Whether every row of query, key, value and out starts on a multiple of `count`, and is one long.
-fn is_multiple(problem: &Problem, count: u32) -> bool {
-    let views = [problem.query(), problem.key(), problem.value(), problem.out()];
-    [problem.head_dim, problem.value_dim].iter().all(|dim| dim.is_multiple_of(count))
-        && views.iter().all(|view| starts_on(view, count))
 }
 
 /// Whether every row of a tensor starts on a multiple of `count`.

@@ -89,14 +89,11 @@ impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (TileKey { head_dim, value_dim, element, rows }, tile) in &self.known {
             let ForwardTile { threads, rows_each, keys_each, ahead } = tile;
-            let (element, ahead) = (element.to_string(), ahead.to_string());
-            let values = [head_dim, value_dim, rows, threads, rows_each, keys_each];
-            let [head_dim, value_dim, rows, threads, rows_each, keys_each] =
-                values.map(u32::to_string);
-            let values = [head_dim, value_dim, element, rows, threads, rows_each, keys_each, ahead];
-            let pairs: Vec<String> =
-                NAMES.iter().zip(values).map(|(name, value)| format!("{name}={value}")).collect();
-            writeln!(f, "{}", pairs.join(" "))?;
+            writeln!(
+                f,
+                "head_dim={head_dim} value_dim={value_dim} element={element} rows={rows} \
+                 threads={threads} rows_each={rows_each} keys_each={keys_each} ahead={ahead}"
+            )?;
         }
         Ok(())
     }

@@ -65,15 +65,49 @@ pub enum Access {
     ReadWrite,
 }
 
+/// A storage buffer that a shader binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its number.
+    pub number: u32,
+    /// What the shader calls it.
+    pub name: &'static str,
+    /// What the shader does with it.
+    pub access: Access,
+}
+
+/// A storage buffer, and the alias of its elements if they may be stored in several ways.
+type Declared = (Binding, Option<&'static str>);
+
+/// What a line such as `@group(0) @binding(2) var<storage, read> key: array<Key>;` declares.
+fn declared(line: &'static str) -> Option<Declared> {
+    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<storage, ")?;
+    let (access, rest) = rest.split_once("> ")?;
+    let (name, elements) = rest.split_once(": array<")?;
+    let access = if access == "read" { Access::Read } else { Access::ReadWrite };
+    let alias = elements.strip_suffix(">;").filter(|of| of.starts_with(char::is_uppercase));
+    Some((Binding { number: number.parse().ok()?, name, access }, alias))
+}
+
+/// The storage buffers that a shader binds, as its file says; binding 0 is always the uniform
+/// block.
+pub fn bindings(entry: Entry) -> impl Iterator<Item = &'static Binding> {
+    entry.declared().iter().map(|(binding, _)| binding)
+}
+
 impl Entry {
-    /// The tensors that may be stored in several ways.
-    pub(crate) fn stored(self) -> &'static [Stored] {
-        static ALL: OnceLock<Vec<Vec<Stored>>> = OnceLock::new();
+    fn declared(self) -> &'static [Declared] {
+        static ALL: OnceLock<Vec<Vec<Declared>>> = OnceLock::new();
         let all = ALL.get_or_init(|| {
-            let of_file = |entry: Self| entry.text().lines().filter_map(Stored::declared).collect();
+            let of_file = |entry: Self| entry.text().lines().filter_map(declared).collect();
             Self::ALL.into_iter().map(of_file).collect()
         });
         &all[self as usize]
+    }
+
+    /// The tensors that may be stored in several ways, each with the alias of its elements.
+    pub(crate) fn stored(self) -> impl Iterator<Item = (&'static Binding, &'static str)> {
+        self.declared().iter().filter_map(|(binding, alias)| Some((binding, (*alias)?)))
     }
 
     /// The default of one of its counts, read from its text as the library is compiled, so that it
@@ -105,23 +139,6 @@ pub(crate) const fn count(text: &str, name: &str) -> u32 {
         at += 1;
     }
     count
-}
-
-/// A tensor whose elements are an alias in its shader's text.
-pub(crate) struct Stored {
-    pub(crate) name: &'static str,
-    pub(crate) alias: &'static str,
-    is_written: bool,
-}
-
-impl Stored {
-    /// What a line such as `@group(0) @binding(2) var<storage, read> key: array<Key>;` declares.
-    fn declared(line: &'static str) -> Option<Self> {
-        let (access, rest) = line.split_once("var<storage, ")?.1.split_once("> ")?;
-        let (name, rest) = rest.split_once(": array<")?;
-        let alias = rest.strip_suffix(">;").filter(|of| of.starts_with(char::is_uppercase))?;
-        Some(Self { name, alias, is_written: access == "read_write" })
-    }
 }
 
 /// Whether `word` stands in the text there.
@@ -170,9 +187,11 @@ impl Variant {
         [read, written]: [Storage; 2],
         constants: impl IntoIterator<Item = (&'static str, Constant)>,
     ) -> Self {
-        let storage = |stored: &Stored| if stored.is_written { written } else { read };
-        let storage = entry.stored().iter().map(|stored| (stored.name, storage(stored))).collect();
-        Self { entry, storage, constants: constants.into_iter().collect() }
+        let storage = entry.stored().map(|(binding, _)| match binding.access {
+            Access::Read => (binding.name, read),
+            Access::ReadWrite => (binding.name, written),
+        });
+        Self { entry, storage: storage.collect(), constants: constants.into_iter().collect() }
     }
 
     /// Whether it reads a table of sequences that differ.
@@ -188,7 +207,7 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.entry.name())?;
         let mut first = None;
-        for Stored { name, .. } in self.entry.stored() {
+        for (Binding { name, .. }, _) in self.entry.stored() {
             let storage = self.storage[name];
             match first {
                 None => write!(f, "/{}", storage.name())?,

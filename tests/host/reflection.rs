@@ -185,7 +185,7 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
             let scalar = module.types[base].inner.scalar().unwrap();
             assert_eq!((stride, scalar), (expected_stride, expected_scalar), "{variant}: {name}");
         }
-        let listed = bindings(variant.entry).iter();
+        let listed = bindings(variant.entry);
         let mut listed: Vec<_> = listed.map(|b| (b.number, b.name, b.access)).collect();
         listed.sort_unstable_by_key(|(number, ..)| *number);
         found.sort_unstable_by_key(|(number, ..)| *number);

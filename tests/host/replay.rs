@@ -187,8 +187,7 @@ fn assert_fits(dispatch: &Dispatch, plan: &Plan) {
     for size in dispatch.grid {
         assert!((1..=device.workgroups_per_axis).contains(&size), "grid {:?}", dispatch.grid);
     }
-    let listed: Vec<&str> =
-        bindings(dispatch.variant.entry).iter().map(|binding| binding.name).collect();
+    let listed: Vec<&str> = bindings(dispatch.variant.entry).map(|binding| binding.name).collect();
     for bound in &dispatch.bound {
         let window = &bound.window;
         assert!(listed.contains(&bound.name), "{bound:?}");
@@ -307,7 +306,7 @@ fn assert_knows(dispatch: &Dispatch, p: &Problem) {
         (Tensor::Value, "value"),
         (Tensor::Out, "out"),
     ] {
-        let used = bindings(dispatch.variant.entry).iter().any(|binding| binding.name == name);
+        let used = bindings(dispatch.variant.entry).any(|binding| binding.name == name);
         let of_keys = matches!(tensor, Tensor::Key | Tensor::Value);
         let empty = view(p, tensor).is_some_and(|view| view.extent == 0);
         if of_keys && params.kv_len == 0 {

@@ -396,7 +396,7 @@ fn every_shader_translates_to_metal() {
         let mut resources =
             msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
         // As wgpu counts: the buffers of a layout, one after the other.
-        let mut bindings: Vec<u32> = bindings(entry).iter().map(|binding| binding.number).collect();
+        let mut bindings: Vec<u32> = bindings(entry).map(|binding| binding.number).collect();
         bindings.extend([0, 11]);
         bindings.sort_unstable();
         for (slot, binding) in (0..).zip(bindings) {

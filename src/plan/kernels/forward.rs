@@ -1,15 +1,8 @@
 //! The fused kernels: over all keys of a row, or over parts of them that another kernel merges
-//! (split-KV).
+//! (split-KV); and the kernel that stores the weights in a second pass over the keys.
 
-use super::super::dispatch::Dispatch;
-use super::super::params::Params;
-use super::super::storage::{self, Storage};
-use super::super::tiles::Tiles;
-use super::super::variant::{Constant, Entry, Variant};
-use super::{Call, dense, output_grid, score_constants};
-use crate::device::Capabilities;
-use crate::problem::{Problem, View};
-use crate::tensor::Tensor;
+use super::*;
+use crate::plan::tiles::{ForwardTiles, Tiles};
 
 /// One kernel that writes out and lse.
 pub(in crate::plan) fn fused(
@@ -82,15 +75,14 @@ fn combine(
     let grid = [vectors.div_ceil(COMBINE_THREADS), part.num_heads, part.batch];
     let all = |view: View| View { extent: view.extent.saturating_mul(count), ..view };
     let rows = part.of_rows();
-    let call = Call::new(&rows, capabilities)
-        .reads_parts((Tensor::PartialOut, all(out)), (Tensor::PartialLse, all(lse)))
-        .reads_small();
+    let mut call = Call::new(&rows, capabilities);
+    call.params.partial_out = call.bindings.bind("partial_out", Tensor::PartialOut, 1, all(out));
+    let call = call.reads_sums((Tensor::PartialLse, all(lse))).reads_small();
     let mut call = writes_rows(call.writes_out(written), part);
     call.params.flags |= Params::READS_SUMS;
     call.params.splits = count;
     (call.params.out_split, call.params.lse_split) = (out.extent, lse.extent);
-    let input = storage::input(part, capabilities);
-    call.dispatch(variant, grid).packed_into(Tensor::Out, input, capabilities)
+    call.dispatch_out(variant, grid)
 }
 
 pub(crate) const COMBINE_THREADS: u32 = Entry::AttentionCombine.count("THREADS");
@@ -104,8 +96,7 @@ fn writes_rows<'a>(call: Call<'a>, part: &Problem) -> Call<'a> {
     }
 }
 
-/// The kernel that goes through keys a tile at a time, in `splits` workgroups for each tile of
-/// rows.
+/// The kernel that goes through all keys of a part.
 fn over_keys(
     part: &Problem,
     tiles: &Tiles,
@@ -117,16 +108,32 @@ fn over_keys(
     // Without keys, nothing is masked.
     let without_keys = (part.kv_len == 0).then(|| part.of_rows());
     let part = without_keys.as_ref().unwrap_or(part);
-    let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
-    let constants = tiles.constants(part).into_iter().chain([ragged]).chain(score_constants(part));
-    let read = storage::input(part, capabilities);
-    let variant = Variant::new(tiles.entry(), [read, out], constants);
-    let mut grid = output_grid(part, tiles.size());
-    grid[1] = grid[1].saturating_mul(splits);
     let call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Value, Tensor::Mask, Tensor::Bias])
         .reads_small();
-    let mut call = writes(call);
-    call.params.splits = splits;
-    call.dispatch_by_sequence(variant, grid, tiles.size())
+    let size = tiles.size();
+    let chunks = size.value_chunks(part);
+    writes(call).dispatch_over_keys(tiles.kernel(part), out, size, [chunks, splits])
+}
+
+/// The weights of rows whose maximum and sum are known, and their lse.
+pub(in crate::plan) fn weights(
+    part: &Problem,
+    tiles: &ForwardTiles,
+    capabilities: &Capabilities,
+) -> Option<Dispatch> {
+    let view = part.view(Tensor::Weights).filter(|_| part.stores_weights())?;
+    let by_four = part.kv_len.is_multiple_of(4) && storage::starts_on(&view, 4);
+    let written = if by_four { Storage::F32x4 } else { Storage::F32 };
+    let kernel = (Entry::AttentionWeights, tiles.weights_constants(part));
+    let splits = tiles.weights_splits(part, capabilities);
+    // The stored sums already include what is about whole rows.
+    let part = &part.of_keys();
+    let call = Call::new(part, capabilities)
+        .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
+        .reads_small()
+        .reads_sums((Tensor::Sums, dense(part, 2)))
+        .matrix((Tensor::Weights, view))
+        .lse();
+    Some(call.dispatch_over_keys(kernel, written, tiles.size, [1, splits]))
 }

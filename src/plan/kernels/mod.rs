@@ -2,19 +2,17 @@
 
 mod forward;
 mod three_stage;
-mod weights;
 
 pub(crate) use forward::COMBINE_THREADS;
-pub(super) use forward::{fused, split};
+pub(super) use forward::{fused, split, weights};
 pub(super) use three_stage::three_stage;
 pub(crate) use three_stage::{HIDDEN_MARK, softmax_variant};
-pub(super) use weights::weights;
 
 use super::dispatch::{Bindings, Dispatch};
 use super::params::{Params, SequenceParams};
-use super::storage::Storage;
+use super::storage::{self, Storage};
 use super::tiles::TileSize;
-use super::variant::{Constant, Variant};
+use super::variant::{Constant, Entry, Variant};
 use crate::device::Capabilities;
 use crate::problem::{Problem, View};
 use crate::tensor::{Format, Spec, Tensor};
@@ -58,24 +56,16 @@ impl<'a> Call<'a> {
     }
 
     /// Reads the small tensors that the part has.
-    pub(super) fn reads_small(mut self) -> Self {
+    fn reads_small(mut self) -> Self {
         if let Some((tensor, view)) = self.part.small_tensors() {
-            self.bindings.bind("aux", tensor, 1, view);
-            if let Some(window) = self.bindings.window(tensor) {
-                self.params.set_small(self.part, &window);
-            }
+            let place = self.bindings.bind("aux", tensor, 1, view);
+            self.params.set_small(self.part, view.offset - place.offset);
         }
         self
     }
 
-    /// Reads results over parts of the keys.
-    pub(super) fn reads_parts(mut self, out: (Tensor, View), lse: (Tensor, View)) -> Self {
-        self.params.partial_out = self.bindings.bind("partial_out", out.0, 1, out.1);
-        self.reads_sums(lse)
-    }
-
     /// Reads the maximum and sum of each row.
-    pub(super) fn reads_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+    fn reads_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
         self.params.partial_lse = self.bindings.bind("partial_lse", tensor, 1, view);
         self
     }
@@ -103,7 +93,7 @@ impl<'a> Call<'a> {
     }
 
     /// Writes the maximum and sum of each row in place of its lse.
-    pub(super) fn writes_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
+    fn writes_sums(mut self, (tensor, view): (Tensor, View)) -> Self {
         self.params.lse = self.bindings.bind("lse", tensor, 1, view);
         self.params.flags |= Params::HAS_LSE | Params::STORES_SUMS;
         self
@@ -115,45 +105,65 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// A dispatch of what is bound.
     pub(crate) fn dispatch(self, variant: Variant, grid: [u32; 3]) -> Dispatch {
         self.bindings.dispatch(variant, &self.params, grid)
     }
 
-    /// A dispatch whose workgroups find their sequence in a table, where sequences differ.
-    fn dispatch_by_sequence(self, variant: Variant, grid: [u32; 3], size: TileSize) -> Dispatch {
+    /// A dispatch that goes through the keys a tile at a time, in `splits` workgroups for each of
+    /// `chunks` of the columns of a tile of rows. They find their sequence in a table, where
+    /// sequences differ.
+    fn dispatch_over_keys(
+        mut self,
+        (entry, constants): (Entry, Vec<(&'static str, Constant)>),
+        written: Storage,
+        size: TileSize,
+        [chunks, splits]: [u32; 2],
+    ) -> Dispatch {
         let part = self.part;
-        let mut dispatch = self.dispatch(variant, grid);
+        let ragged = ("RAGGED", Constant::Flag(part.is_ragged()));
+        let constants = constants.into_iter().chain([ragged]).chain(score_constants(part));
+        let storages = [storage::input(part, self.bindings.capabilities), written];
+        let mut grid = tile_grid(part, size, chunks);
+        grid[1] = grid[1].saturating_mul(splits);
+        self.params.splits = splits;
+        let mut dispatch = self.dispatch(Variant::new(entry, storages, constants), grid);
         if part.is_ragged() {
             let (table, tiles) = SequenceParams::table(part, size.rows);
-            (dispatch.table, dispatch.grid) = (table, [tiles, dispatch.grid[1], 1]);
+            (dispatch.table, dispatch.grid) = (table, [tiles, grid[1], 1]);
         }
         dispatch
+    }
+
+    /// A dispatch that writes out, and one that packs it where rows share words.
+    fn dispatch_out(self, variant: Variant, grid: [u32; 3]) -> Vec<Dispatch> {
+        let (part, capabilities) = (self.part, self.bindings.capabilities);
+        let input = storage::input(part, capabilities);
+        self.dispatch(variant, grid).packed_into(Tensor::Out, input, capabilities)
     }
 }
 
 /// `[batch, num_heads, q_len, columns]` of one part, contiguous.
-pub(super) fn dense(part: &Problem, columns: u32) -> View {
+fn dense(part: &Problem, columns: u32) -> View {
     let head = part.q_len.saturating_mul(columns);
     let batch = part.num_heads.saturating_mul(head);
     let extent = part.batch.saturating_mul(batch);
     View { offset: 0, batch, head, row: columns, column: 1, extent, exact: true }
 }
 
-fn row_tiles(part: &Problem, size: TileSize) -> u32 {
-    part.q_len.saturating_mul(part.group()).div_ceil(size.rows)
-}
-
-fn output_grid(part: &Problem, size: TileSize) -> [u32; 3] {
-    let columns = part.num_kv_heads.saturating_mul(size.value_chunks(part));
-    [row_tiles(part, size), columns, part.batch]
+/// A workgroup for each tile of rows and each of so many `chunks` of what belongs to it.
+fn tile_grid(part: &Problem, size: TileSize, chunks: u32) -> [u32; 3] {
+    let rows = part.q_len.saturating_mul(part.group());
+    [rows.div_ceil(size.rows), part.num_kv_heads.saturating_mul(chunks), part.batch]
 }
 
 /// What the inner loops over scores ask for.
 fn score_constants(part: &Problem) -> [(&'static str, Constant); 4] {
     [
-        ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias))),
-        ("HAS_TINY_SCALE", Constant::Flag(part.has_tiny_scale())),
-        ("HAS_SOFTCAP", Constant::Flag(part.softcap.is_some())),
-        ("HAS_ALIBI", Constant::Flag(part.has(Tensor::AlibiSlopes))),
+        ("HAS_BIAS", part.has(Tensor::Bias)),
+        ("HAS_TINY_SCALE", part.has_tiny_scale()),
+        ("HAS_SOFTCAP", part.softcap.is_some()),
+        ("HAS_ALIBI", part.has(Tensor::AlibiSlopes)),
     ]
+    .map(|(name, flag)| (name, Constant::Flag(flag)))
 }

@@ -1,14 +1,7 @@
 //! Scores, softmax, weighted sum: three kernels with the matrix between them in memory.
 
-use super::super::dispatch::Dispatch;
-use super::super::params::Params;
-use super::super::storage::{self, Storage};
-use super::super::tiles::{ProductTiles, softmax_threads};
-use super::super::variant::{Constant, Entry, Variant};
-use super::{Call, dense, output_grid, row_tiles, score_constants};
-use crate::device::Capabilities;
-use crate::problem::{Problem, View};
-use crate::tensor::Tensor;
+use super::*;
+use crate::plan::tiles::{ProductTiles, softmax_threads};
 
 /// Scores that are asked for, then scores, softmax and weighted sum over the weights, which stand
 /// in the caller's buffer or in the workspace.
@@ -25,57 +18,45 @@ pub(in crate::plan) fn three_stage(
         None => (Tensor::Workspace, dense(part, part.kv_len)),
     };
     let shown = [
-        (Tensor::RawScores, &raw, Hidden::Unmarked),
-        (Tensor::CappedScores, &capped, Hidden::Unmarked),
-        (Tensor::MaskedScores, &masked, Hidden::Infinite),
+        (Tensor::RawScores, &raw, None),
+        (Tensor::CappedScores, &capped, None),
+        (Tensor::MaskedScores, &masked, Some(MINUS_INFINITY)),
     ];
     let shown = shown.into_iter().filter_map(|(tensor, problem, hidden)| {
         let target = (tensor, part.view(tensor)?);
         Some(scores(problem, tiles, target, hidden, capabilities))
     });
     let mut dispatches: Vec<Dispatch> = shown.collect();
-    dispatches.push(scores(&masked, tiles, weights, Hidden::Marked, capabilities));
+    dispatches.push(scores(&masked, tiles, weights, Some(HIDDEN_MARK), capabilities));
     dispatches.push(softmax(&part.of_rows(), weights, capabilities));
     dispatches.extend(weighted_sum(&masked, tiles, weights, capabilities));
     dispatches
 }
 
-/// What stands in the matrix for a hidden score.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hidden {
-    /// The score, as if it were visible.
-    Unmarked,
-    /// `-inf`, for people.
-    Infinite,
-    /// Bits that no score has, for the softmax: a visible score may be `-inf` too.
-    Marked,
-}
-
-/// A NaN that no computed score is: `scores.wgsl` stores visible NaNs with other bits.
+/// Bits that no score has, for the softmax: a visible score may be `-inf` too. They are a NaN, and
+/// `scores.wgsl` stores visible NaNs with other bits.
 pub(crate) const HIDDEN_MARK: u32 = 0xffff_ffff;
+/// `-inf`, for people.
 const MINUS_INFINITY: u32 = 0xff80_0000;
 
+/// `hidden` stands in the matrix for a hidden score; none: the score, as if it were visible.
 fn scores(
     part: &Problem,
     tiles: &ProductTiles,
     target: (Tensor, View),
-    hidden: Hidden,
+    hidden: Option<u32>,
     capabilities: &Capabilities,
 ) -> Dispatch {
     let constants = tiles.score_constants().into_iter().chain(score_constants(part));
     let read = storage::input(part, capabilities);
     let variant = Variant::new(Entry::Scores, [read; 2], constants);
-    let grid = [
-        row_tiles(part, tiles.size()),
-        part.num_kv_heads.saturating_mul(part.kv_len.div_ceil(tiles.keys)),
-        part.batch,
-    ];
+    let grid = tile_grid(part, tiles.size, part.kv_len.div_ceil(tiles.size.keys));
     let mut call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
         .reads_small()
         .matrix(target);
-    call.params.hidden_bits = if hidden == Hidden::Marked { HIDDEN_MARK } else { MINUS_INFINITY };
-    if hidden != Hidden::Unmarked {
+    call.params.hidden_bits = hidden.unwrap_or(MINUS_INFINITY);
+    if hidden.is_some() {
         call.params.flags |= Params::MARKS_HIDDEN;
     }
     call.dispatch(variant, grid)
@@ -110,9 +91,5 @@ fn weighted_sum(
         .reads_small()
         .matrix(weights)
         .writes_out(out);
-    call.dispatch(variant, output_grid(part, tiles.size())).packed_into(
-        Tensor::Out,
-        storage,
-        capabilities,
-    )
+    call.dispatch_out(variant, tile_grid(part, tiles.size, tiles.size.value_chunks(part)))
 }

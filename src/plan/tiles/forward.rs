@@ -2,7 +2,7 @@
 //! `attention_weights.wgsl`.
 
 use super::size::{
-    FEWEST_WORKGROUPS_EACH, FLAG_BYTES, MOST_COLUMNS, Needs, SOFTWARE_LOCKSTEP, TileSize, counts,
+    FEWEST_WORKGROUPS_EACH, FLAG_BYTES, MOST_COLUMNS, SOFTWARE_LOCKSTEP, TileSize, counts,
     packed_rows, workgroups,
 };
 use crate::device::Capabilities;
@@ -27,16 +27,15 @@ pub struct ForwardTile {
 /// A [`ForwardTile`], and what follows from it for a shape and a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardTiles {
+    /// What all tiles have.
+    pub size: TileSize,
     /// What a measurement may change.
     pub tile: ForwardTile,
     /// Whether one did.
     pub measured: bool,
-    /// Keys of a tile.
-    pub keys: u32,
     head: Loops,
     value: Loops,
     software: bool,
-    workgroup_bytes: u32,
 }
 
 /// A vector's columns as `count` loops over `vectors` vectors of four.
@@ -72,7 +71,8 @@ impl ForwardTiles {
             return None;
         }
         let tiles = Self::with(tile, problem, capabilities).ok()?;
-        let vectors_each = tiles.keys * tiles.columns() / 4 / threads;
+        let TileSize { keys, head_columns, value_columns, .. } = tiles.size;
+        let vectors_each = keys * (head_columns + value_columns) / 4 / threads;
         let has_registers = !ahead || vectors_each <= MOST_VECTORS_AHEAD;
         (tiles.head.count.max(tiles.value.count) <= 4 && has_registers)
             .then_some(Self { measured: true, ..tiles })
@@ -85,39 +85,30 @@ impl ForwardTiles {
     ) -> Result<Self, Error> {
         let [head, value] = [problem.head_dim, problem.value_dim].map(|dim| Loops::new(dim, tile));
         let software = capabilities.is_software();
-        // A value's vectors have one more between them and the next value's.
-        let gap = if software { 4 } else { 0 };
-        let bytes_per_key = (head.columns() + value.columns() + gap) * 4;
-        let needs = Needs { threads: tile.threads, bytes_per_key, other_bytes: FLAG_BYTES };
-        let (keys, workgroup_bytes) = needs.fit(problem, capabilities)?;
-        Ok(Self { tile, measured: false, keys, head, value, software, workgroup_bytes })
-    }
-
-    /// Columns of a key and a value as they are staged.
-    fn columns(&self) -> u32 {
-        self.head.columns() + self.value.columns()
-    }
-
-    pub(crate) fn size(&self) -> TileSize {
-        let ForwardTile { threads, rows_each, .. } = self.tile;
-        TileSize {
+        let ForwardTile { threads, rows_each, keys_each, .. } = tile;
+        let size = TileSize {
             threads,
             rows: threads * rows_each,
             rows_each,
-            keys: self.keys,
-            head_columns: self.head.columns(),
-            value_columns: self.value.columns(),
-            workgroup_bytes: self.workgroup_bytes,
-        }
+            keys_each,
+            head_columns: head.columns(),
+            value_columns: value.columns(),
+            ..TileSize::default()
+        };
+        // A value's vectors have one more between them and the next value's.
+        let gap = if software { 4 } else { 0 };
+        let bytes_per_key = (size.head_columns + size.value_columns + gap) * 4;
+        let size = size.fit(bytes_per_key, FLAG_BYTES, problem, capabilities)?;
+        Ok(Self { size, tile, measured: false, head, value, software })
     }
 
     /// As [`TileSize::splits`] for the kernel that stores the weights: each workgroup of it loads
     /// its queries anew, so on a software adapter that is busy there are no more than needed.
     pub(crate) fn weights_splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
-        let size = self.size();
+        let size = self.size;
         let busy = capabilities.processors.saturating_mul(FEWEST_WORKGROUPS_EACH);
         // As many as a driver that stops long loops needs.
-        let tiles = problem.kv_len.div_ceil(self.keys);
+        let tiles = problem.kv_len.div_ceil(size.keys);
         let turns = tiles.saturating_mul(size.turns(problem));
         let least = turns.div_ceil(capabilities.loop_turns).max(1);
         if self.software && workgroups(problem, size.rows) >= busy {
@@ -127,29 +118,29 @@ impl ForwardTiles {
     }
 
     pub(super) fn constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        let values = counts([
+        let mut constants = self.weights_constants(problem);
+        constants.extend(counts([
             ("VALUE_DIM", problem.value_dim),
             ("VALUE_PARTS", self.value.count),
             ("VALUE_PART", self.value.vectors),
-        ]);
-        let ahead = ("AHEAD", Constant::Flag(self.tile.ahead));
-        self.weights_constants(problem).into_iter().chain(values).chain([ahead]).collect()
+        ]));
+        constants.push(("AHEAD", Constant::Flag(self.tile.ahead)));
+        constants
     }
 
     /// Constants of the kernel that stores the weights.
     pub(crate) fn weights_constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        let ForwardTile { threads, rows_each, keys_each, .. } = self.tile;
-        counts([
+        let mut constants = counts([
             ("HEAD_DIM", problem.head_dim),
             ("HEAD_PARTS", self.head.count),
             ("HEAD_PART", self.head.vectors),
-            ("THREADS", threads),
-            ("KEYS", self.keys),
-            ("ROWS_EACH", rows_each),
-            ("KEYS_EACH", keys_each),
-        ])
-        .chain([("SOFTWARE", Constant::Flag(self.software))])
-        .collect()
+            ("THREADS", self.size.threads),
+            ("KEYS", self.size.keys),
+            ("ROWS_EACH", self.size.rows_each),
+            ("KEYS_EACH", self.size.keys_each),
+        ]);
+        constants.push(("SOFTWARE", Constant::Flag(self.software)));
+        constants
     }
 }
 

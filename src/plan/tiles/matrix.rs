@@ -12,20 +12,12 @@ use std::fmt;
 /// Subgroups share what is staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixTiles {
-    /// Rows and columns of a matrix.
-    pub matrix_size: u32,
-    /// Invocations of a subgroup.
-    pub subgroup: u32,
+    /// What all tiles have.
+    pub size: TileSize,
+    /// What a subgroup multiplies.
+    pub matrices: Matrices,
     /// Subgroups of a workgroup.
     pub subgroups: u32,
-    /// Keys of a tile.
-    pub keys: u32,
-    /// Columns of a key, all of which are staged.
-    pub head_dim: u32,
-    /// Columns of out.
-    pub value_dim: u32,
-    /// Bytes of workgroup memory.
-    pub workgroup_bytes: u32,
 }
 
 /// Matrices that the kernel is written for.
@@ -37,13 +29,10 @@ impl MatrixTiles {
             let found = format!("forward-matrix of {}", problem.element);
             return Err(Error::invalid("kernel", "another, or elements of f16", found));
         }
-        let unsupported = |what, expected: String, found: String| {
-            Err(Error::Unsupported { what, expected, found })
-        };
-        let Some(Matrices { size, subgroup }) =
-            capabilities.matrices.filter(|_| capabilities.shader_f16)
-        else {
-            return unsupported("cooperative matrices", SHAPES.to_owned(), "none".to_owned());
+        let matrices = capabilities.matrices.filter(|_| capabilities.shader_f16);
+        let Some(matrices @ Matrices { size, subgroup }) = matrices else {
+            let (expected, found) = (SHAPES.to_owned(), "none".to_owned());
+            return Err(Error::Unsupported { what: "cooperative matrices", expected, found });
         };
         let dims @ [head_dim, value_dim] = [problem.head_dim, problem.value_dim];
         if dims.iter().any(|dim| !dim.is_multiple_of(size) || *dim > 2 * MOST_COLUMNS) {
@@ -56,55 +45,46 @@ impl MatrixTiles {
             let (rows, threads) = (subgroups * size, subgroups * subgroup);
             let halves = keys * (columns + 8) + rows * (keys + 8);
             let words = rows * (keys + 4) + threads + 2 * rows + 5;
-            let workgroup_bytes = 2 * halves + 4 * words;
-            let matrix_size = size;
-            Self { matrix_size, subgroup, subgroups, keys, head_dim, value_dim, workgroup_bytes }
+            let size = TileSize {
+                threads,
+                rows,
+                rows_each: 1,
+                keys,
+                keys_each: keys,
+                head_columns: head_dim,
+                value_columns: value_dim,
+                workgroup_bytes: 2 * halves + 4 * words,
+            };
+            Self { size, matrices, subgroups }
         });
         let most = packed_rows(problem).div_ceil(size).clamp(1, 4).next_power_of_two();
         let fits = |tiles: &&Self| {
-            tiles.size().threads <= capabilities.workgroup_invocations
-                && tiles.workgroup_bytes <= capabilities.workgroup_memory
+            tiles.size.threads <= capabilities.workgroup_invocations
+                && tiles.size.workgroup_bytes <= capabilities.workgroup_memory
                 && tiles.subgroups <= most
-                && tiles.keys <= most_keys(problem)
+                && tiles.size.keys <= most_keys(problem)
         };
-        match candidates.iter().find(fits) {
-            Some(tiles) => Ok(*tiles),
-            None => {
-                let least = candidates[3].workgroup_bytes;
-                let found = capabilities.workgroup_memory.to_string();
-                unsupported("bytes of workgroup memory", format!("at least {least}"), found)
-            }
-        }
-    }
-
-    pub(crate) fn size(&self) -> TileSize {
-        TileSize {
-            threads: self.subgroups * self.subgroup,
-            rows: self.subgroups * self.matrix_size,
-            rows_each: 1,
-            keys: self.keys,
-            head_columns: self.head_dim,
-            value_columns: self.value_dim,
-            workgroup_bytes: self.workgroup_bytes,
-        }
+        candidates.iter().find(fits).copied().ok_or_else(|| {
+            let least = candidates[3].size.workgroup_bytes;
+            Error::unsupported("bytes of workgroup memory", least, capabilities.workgroup_memory)
+        })
     }
 
     pub(super) fn constants(&self) -> Vec<(&'static str, Constant)> {
         counts([
-            ("HEAD_DIM", self.head_dim),
-            ("VALUE_DIM", self.value_dim),
-            ("MATRIX_SIZE", self.matrix_size),
+            ("HEAD_DIM", self.size.head_columns),
+            ("VALUE_DIM", self.size.value_columns),
+            ("MATRIX_SIZE", self.matrices.size),
             ("SUBGROUPS", self.subgroups),
-            ("THREADS", self.subgroups * self.subgroup),
-            ("KEYS", self.keys),
+            ("THREADS", self.size.threads),
+            ("KEYS", self.size.keys),
         ])
-        .collect()
     }
 }
 
 impl fmt::Display for MatrixTiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { matrix_size, subgroup, subgroups, .. } = self;
-        write!(f, "{subgroups} subgroups of {subgroup} threads, each {matrix_size} rows")
+        let Self { matrices: Matrices { size, subgroup }, subgroups, .. } = self;
+        write!(f, "{subgroups} subgroups of {subgroup} threads, each {size} rows")
     }
 }

@@ -40,10 +40,10 @@ impl Tiles {
     #[must_use]
     pub fn size(&self) -> TileSize {
         match self {
-            Self::Forward(tiles) => tiles.size(),
-            Self::Wide(tiles) => tiles.size(),
-            Self::Matrix(tiles) => tiles.size(),
-            Self::Products(tiles) => tiles.size(),
+            Self::Forward(tiles) => tiles.size,
+            Self::Wide(tiles) => tiles.size,
+            Self::Matrix(tiles) => tiles.size,
+            Self::Products(tiles) => tiles.size,
         }
     }
 
@@ -56,23 +56,13 @@ impl Tiles {
         }
     }
 
-    /// The kernel that they are of; of three stages, the first.
-    pub(super) fn entry(&self) -> Entry {
+    /// The kernel that they are of, and its constants; of three stages, the first.
+    pub(super) fn kernel(&self, problem: &Problem) -> (Entry, Vec<(&'static str, Constant)>) {
         match self {
-            Self::Forward(_) => Entry::AttentionForward,
-            Self::Wide(_) => Entry::AttentionForwardWide,
-            Self::Matrix(_) => Entry::AttentionForwardMatrix,
-            Self::Products(_) => Entry::Scores,
-        }
-    }
-
-    /// Constants of that kernel.
-    pub(super) fn constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        match self {
-            Self::Forward(tiles) => tiles.constants(problem),
-            Self::Wide(tiles) => tiles.constants(problem),
-            Self::Matrix(tiles) => tiles.constants(),
-            Self::Products(tiles) => tiles.score_constants(),
+            Self::Forward(tiles) => (Entry::AttentionForward, tiles.constants(problem)),
+            Self::Wide(tiles) => (Entry::AttentionForwardWide, tiles.constants(problem)),
+            Self::Matrix(tiles) => (Entry::AttentionForwardMatrix, tiles.constants()),
+            Self::Products(tiles) => (Entry::Scores, tiles.score_constants()),
         }
     }
 
@@ -97,9 +87,11 @@ impl fmt::Display for Tiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forward(tiles) => tiles.tile.fmt(f),
-            Self::Wide(tiles) => tiles.fmt(f),
             Self::Matrix(tiles) => tiles.fmt(f),
-            Self::Products(tiles) => tiles.fmt(f),
+            Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size }) => {
+                let TileSize { threads, rows_each, keys_each, .. } = size;
+                write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What tiles of every kernel have, and what of a device they must fit.
 
-use crate::device::Capabilities;
+use crate::device::{Capabilities, check_limits};
 use crate::error::Error;
 use crate::plan::variant::{Constant, count};
 use crate::problem::Problem;
 use crate::tensor::Tensor;
 
 /// What tiles of every kernel have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileSize {
     /// Invocations of a workgroup.
     pub threads: u32,
@@ -17,6 +17,8 @@ pub struct TileSize {
     pub rows_each: u32,
     /// Keys of a tile.
     pub keys: u32,
+    /// Keys that are computed at a time.
+    pub keys_each: u32,
     /// Columns of a key staged at once, with padding.
     pub head_columns: u32,
     /// Columns of out that a workgroup computes, with padding.
@@ -49,6 +51,33 @@ pub(super) const FLAG_BYTES: u32 = 4;
 const SOFTMAX_BYTES_EACH: u32 = 8;
 
 impl TileSize {
+    /// With as many keys as workgroup memory holds, and its bytes.
+    pub(super) fn fit(
+        self,
+        bytes_per_key: u32,
+        other_bytes: u32,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> Result<Self, Error> {
+        let room = capabilities.workgroup_memory.saturating_sub(other_bytes) / bytes_per_key;
+        let fitting = room.clamp(FEWEST_KEYS, most_keys(problem));
+        let keys = match problem.pages {
+            // Tiles divide a page, whose length is a power of two.
+            Some(_) => 1 << fitting.ilog2(),
+            None => fitting / FEWEST_KEYS * FEWEST_KEYS,
+        };
+        let workgroup_bytes = keys * bytes_per_key + other_bytes;
+        // Every device has what the softmax needs, so no kernel is offered to one that has not.
+        let softmax = softmax_threads(capabilities);
+        let bytes = workgroup_bytes.max(softmax * SOFTMAX_BYTES_EACH);
+        let threads = self.threads.max(softmax);
+        check_limits([
+            ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
+            ("invocations per workgroup", threads, capabilities.workgroup_invocations),
+        ])?;
+        Ok(Self { keys, workgroup_bytes, ..self })
+    }
+
     /// How many workgroups share a row, each for a chunk of its output's columns.
     pub(crate) fn value_chunks(&self, problem: &Problem) -> u32 {
         problem.value_dim.div_ceil(self.value_columns)
@@ -93,47 +122,6 @@ impl TileSize {
     }
 }
 
-/// What a tile takes of a workgroup.
-pub(super) struct Needs {
-    pub(super) threads: u32,
-    pub(super) bytes_per_key: u32,
-    pub(super) other_bytes: u32,
-}
-
-impl Needs {
-    /// As many keys as workgroup memory holds, and its bytes.
-    pub(super) fn fit(
-        &self,
-        problem: &Problem,
-        capabilities: &Capabilities,
-    ) -> Result<(u32, u32), Error> {
-        let Self { threads, bytes_per_key, other_bytes } = *self;
-        let room = capabilities.workgroup_memory.saturating_sub(other_bytes) / bytes_per_key;
-        let fitting = room.clamp(FEWEST_KEYS, most_keys(problem));
-        let keys = match problem.pages {
-            // Tiles divide a page, whose length is a power of two.
-            Some(_) => 1 << fitting.ilog2(),
-            None => fitting / FEWEST_KEYS * FEWEST_KEYS,
-        };
-        let workgroup_bytes = keys * bytes_per_key + other_bytes;
-        // Every device has what the softmax needs, so no kernel is offered to one that has not.
-        let softmax = softmax_threads(capabilities);
-        let bytes = workgroup_bytes.max(softmax * SOFTMAX_BYTES_EACH);
-        let threads = threads.max(softmax);
-        let needs = [
-            ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
-            ("invocations per workgroup", threads, capabilities.workgroup_invocations),
-        ];
-        for (what, expected, found) in needs {
-            if expected > found {
-                let (expected, found) = (format!("at least {expected}"), found.to_string());
-                return Err(Error::Unsupported { what, expected, found });
-            }
-        }
-        Ok((keys, workgroup_bytes))
-    }
-}
-
 /// Keys of a tile, which lies in one page.
 pub(super) fn most_keys(problem: &Problem) -> u32 {
     problem.pages.map_or(MOST_KEYS, |pages| pages.page_len.min(MOST_KEYS))
@@ -174,6 +162,6 @@ pub(super) fn even_chunk(dim: u32, most: u32) -> u32 {
 /// Named counts as constants.
 pub(super) fn counts<const N: usize>(
     counts: [(&'static str, u32); N],
-) -> impl Iterator<Item = (&'static str, Constant)> {
-    counts.into_iter().map(|(name, count)| (name, Constant::Count(count)))
+) -> Vec<(&'static str, Constant)> {
+    counts.map(|(name, count)| (name, Constant::Count(count))).into()
 }
