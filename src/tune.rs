@@ -22,7 +22,7 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for
-    /// a shape that `forward` and `decode` do not take; [`Error::Device`] if the device is lost,
+    /// a shape that `forward`, `tiled` and `decode` do not take; [`Error::Device`] if the device is lost,
     /// and nothing is learned then; otherwise as [`Attention::plan`], [`Attention::prepare`] and
     /// [`Attention::bind`].
     pub async fn tune(
@@ -37,8 +37,9 @@ impl Attention {
         let capabilities = &self.context.capabilities;
         let problem = Problem::new(shape, &self.options)?;
         let chosen = Plan::new(problem.clone(), capabilities, None)?;
-        if !chosen.dispatches().iter().any(|d| d.variant.entry == Entry::AttentionForward) {
-            let expected = "one that forward or decode takes";
+        let is_tuned = |entry| matches!(entry, Entry::AttentionForward | Entry::AttentionTiled);
+        if !chosen.dispatches().iter().any(|dispatch| is_tuned(dispatch.variant.entry)) {
+            let expected = "one that forward, tiled or decode takes";
             return Err(Error::invalid("shape", expected, chosen.kernel.name()));
         }
         let mut measured = Vec::new();

@@ -92,6 +92,8 @@ const READS_SUMS = 128u;
 const STORES_SCORES = 256u;
 const MARKS_HIDDEN = 512u;
 const HAS_WEIGHTS = 1024u;
+// Whether sums of long rows are settled in out, which has room for f32.
+const SETTLES = 2048u;
 
 // Whether any of these bits is set.
 fn is_set(bits: u32) -> bool {

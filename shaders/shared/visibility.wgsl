@@ -1,11 +1,13 @@
 // Which keys of a tile a row (one query of one head) sees. Bit j of a word is key first_key + j. A
-// tile has KEYS keys, at most 32. Shader compilers may assume that NaN and infinities do not exist,
-// so only integers and bit patterns are compared.
+// tile has KEYS keys, a word 32 of them at most. Shader compilers may assume that NaN and
+// infinities do not exist, so only integers and bit patterns are compared.
 //
 // The band: a query sees the keys from query + band_lower to query + band_upper. The first
 // params.kept keys of a sequence are kept: the lower end of the band does not hide them.
 // use params, sequence, rows, key_bits, mask_bits
 // needs HAS_BIAS, KEYS, aux, bias
+
+const WORD_KEYS = min(KEYS, 32u);
 
 // The keys that a loop visits: the kept keys, then those of the band. Places number them without the
 // gap between, from begin up to, not including, end. Below `gap`, place and key are equal. From
@@ -53,13 +55,13 @@ fn sees_some(sequence: Sequence, first_query: u32, last_query: u32, first_key: u
         && i32(first_key) - i32(last_query) <= sequence.band_upper;
 }
 
-// The keys of the tile that a row sees, one bit a key.
+// The keys of a word that a row sees, one bit a key.
 fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
     let diagonal = i32(row.query) - i32(first_key);
-    let begin = clamp(diagonal + sequence.band_lower, 0, i32(KEYS));
+    let begin = clamp(diagonal + sequence.band_lower, 0, i32(WORD_KEYS));
     let left = i32(sequence.seen_len) - i32(first_key);
-    let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(KEYS));
-    let kept_here = min(max(params.kept, first_key) - first_key, KEYS);
+    let end = clamp(min(diagonal + sequence.band_upper + 1, left), 0, i32(WORD_KEYS));
+    let kept_here = min(max(params.kept, first_key) - first_key, WORD_KEYS);
     var visible = lowest_bits(u32(end)) & (lowest_bits(kept_here) | ~lowest_bits(u32(begin)));
     if is_set(HAS_MASK) {
         visible &= mask_bits(row, first_key);
@@ -75,7 +77,7 @@ fn visible_keys(sequence: Sequence, row: Row, first_key: u32) -> u32 {
 
 fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {
     let start = row_start(params.bias, row);
-    let count = min(KEYS, params.kv_len - first_key);
+    let count = min(WORD_KEYS, params.kv_len - first_key);
     var hidden = 0u;
     for (var j = 0u; j < count; j++) {
         let value = bitcast<u32>(bias[start + (first_key + j) * params.bias_column]);
@@ -87,7 +89,7 @@ fn infinite_bias_bits(row: Row, first_key: u32) -> u32 {
 fn segment_bits(row: Row, first_key: u32) -> u32 {
     let own = aux[params.query_segment_offset + row.batch * params.query_segment_batch + row.index];
     let start = params.key_segment_offset + row.batch * params.key_segment_batch + first_key;
-    let count = min(KEYS, params.kv_len - first_key);
+    let count = min(WORD_KEYS, params.kv_len - first_key);
     var same = 0u;
     for (var j = 0u; j < count; j++) {
         same |= select(0u, 1u, aux[start + j] == own) << j;

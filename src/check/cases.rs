@@ -337,7 +337,8 @@ fn elements(list: &mut Cases) {
 /// So many keys that their sums drift unless a kernel takes care: the plan's choice, with weights
 /// and scores too, and the kernels that it does not choose for so few queries.
 fn long_rows(list: &mut Cases) {
-    for kernel in [None, Some(Kernel::Forward), Some(Kernel::ForwardWide)] {
+    let asked = [Kernel::Forward, Kernel::Tiled, Kernel::ForwardWide].map(Some);
+    for kernel in [None].into_iter().chain(asked) {
         let (shape, options) = (shape(1, 9, 16_384, 4), AttentionOptions::default());
         list.cases.push(Case { name: "long rows", shape, options, data: Data::Even, kernel });
     }

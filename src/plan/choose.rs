@@ -1,6 +1,8 @@
 //! Which kernel, with which tiles, and why: decided once for a call.
 
-use super::tiles::{ForwardTiles, MatrixTiles, ProductTiles, Tiles, WideTiles, most_columns};
+use super::tiles::{
+    ForwardTiles, MatrixTiles, ProductTiles, TiledTiles, Tiles, WideTiles, most_columns,
+};
 use super::tuning::Tuning;
 use crate::device::Capabilities;
 use crate::error::Error;
@@ -10,11 +12,12 @@ use crate::problem::Problem;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// One kernel with online softmax that never stores the `q_len x kv_len` matrix. If weights are
-    /// asked for, a second kernel stores them.
+    /// One kernel with online softmax that never stores the `q_len x kv_len` matrix, for software
+    /// adapters. If weights are asked for, a second kernel stores them.
     Forward,
-    /// The same for head or value dims above 128 (256 on a software adapter), in chunks of columns:
-    /// slower.
+    /// The same for GPUs: both products of tiles in registers, for dims of any length.
+    Tiled,
+    /// As forward for long head or value dims, in chunks of columns: slower.
     ForwardWide,
     /// The same for few queries of many keys (split-KV): workgroups each take a range of keys, and
     /// a second kernel merges their results.
@@ -29,17 +32,24 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 5] =
-        [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage, Self::ForwardMatrix];
+    pub const ALL: [Self; 6] = [
+        Self::Forward,
+        Self::Tiled,
+        Self::ForwardWide,
+        Self::Decode,
+        Self::ThreeStage,
+        Self::ForwardMatrix,
+    ];
     /// The kernels that every device has, for every element type.
-    pub const PORTABLE: [Self; 4] =
-        [Self::Forward, Self::ForwardWide, Self::Decode, Self::ThreeStage];
+    pub const PORTABLE: [Self; 5] =
+        [Self::Forward, Self::Tiled, Self::ForwardWide, Self::Decode, Self::ThreeStage];
 
     /// Its name, the same in the tool, the benches and the docs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
+            Self::Tiled => "tiled",
             Self::ForwardWide => "forward-wide",
             Self::Decode => "decode",
             Self::ThreeStage => "three-stage",
@@ -72,10 +82,22 @@ pub(super) fn choose(
     check(problem, asked, stores, is_wide)?;
     let wide = || WideTiles::new(problem, capabilities).map(Tiles::Wide);
     let matrix = || MatrixTiles::new(problem, capabilities).map(Tiles::Matrix);
-    let fused = || match tuning.tiles(problem, capabilities) {
-        _ if is_wide => wide(),
-        Some(tiles) => Ok(Tiles::Forward(tiles)),
-        None => ForwardTiles::new(problem, capabilities).map(Tiles::Forward),
+    let measured = tuning.tiles(problem, capabilities);
+    let forward = || match measured {
+        Some(tiles @ Tiles::Forward(_)) => Ok(tiles),
+        _ => ForwardTiles::new(problem, capabilities).map(Tiles::Forward),
+    };
+    let tiled = || match measured {
+        Some(tiles @ Tiles::Tiled(_)) => Ok(tiles),
+        _ => TiledTiles::new(problem, capabilities).map(Tiles::Tiled),
+    };
+    // On a GPU, unless a caller lowers its limits below those of any.
+    let is_tiled = !capabilities.is_software() && tiled().is_ok();
+    let fast = if is_tiled { Kernel::Tiled } else { Kernel::Forward };
+    let fused = || match is_tiled {
+        true => tiled(),
+        false if is_wide => wide(),
+        false => forward(),
     };
     let are_shared = || {
         let longest = problem.counted_rows().map(|(_, line)| line.q_len()).max();
@@ -92,18 +114,20 @@ pub(super) fn choose(
         None if are_shared() => {
             (Kernel::Decode, "few queries of many keys, which workgroups share")
         }
-        None if weighs => (Kernel::Forward, "a second pass over the keys gives the weights"),
+        None if weighs => (fast, "a second pass over the keys gives the weights"),
         // A software adapter multiplies matrices at a fraction of its speed.
         None if !capabilities.is_software() && matrix().is_ok() => {
             (Kernel::ForwardMatrix, "nothing asks for scores; the adapter has matrices of f16")
         }
-        None if is_wide => {
+        None if is_wide && !is_tiled => {
             (Kernel::ForwardWide, "nothing asks for scores; a dim is too long for forward")
         }
-        None => (Kernel::Forward, "nothing asks for scores"),
+        None => (fast, "nothing asks for scores"),
     };
     let tiles = match kernel {
-        Kernel::Forward | Kernel::Decode => fused(),
+        Kernel::Forward => forward(),
+        Kernel::Tiled => tiled(),
+        Kernel::Decode => fused(),
         Kernel::ForwardWide => wide(),
         Kernel::ForwardMatrix => matrix(),
         Kernel::ThreeStage => ProductTiles::new(problem, capabilities).map(Tiles::Products),
@@ -129,9 +153,11 @@ fn check(
         Kernel::ThreeStage => return Ok(()),
         _ if stores => "three-stage, as scores are asked for, or weights of long dims",
         Kernel::ForwardWide | Kernel::ForwardMatrix if problem.stores_weights() => {
-            "forward, decode or three-stage, as weights are asked for"
+            "forward, tiled, decode or three-stage, as weights are asked for"
         }
-        Kernel::Forward if is_wide => "forward-wide, decode or three-stage, as a dim is too long",
+        Kernel::Forward if is_wide => {
+            "tiled, forward-wide, decode or three-stage, as a dim is too long"
+        }
         _ => return Ok(()),
     };
     Err(Error::invalid("kernel", expected, kernel.name()))

@@ -95,7 +95,7 @@ impl Plan {
             kernel,
             reason,
             tiles,
-            tuned: matches!(tiles, Tiles::Forward(tiles) if tiles.measured),
+            tuned: tiles.are_measured(),
         })
     }
 }

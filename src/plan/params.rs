@@ -138,6 +138,7 @@ impl Params {
     pub const STORES_SCORES: u32 = 256;
     pub const MARKS_HIDDEN: u32 = 512;
     pub const HAS_WEIGHTS: u32 = 1024;
+    pub const SETTLES: u32 = 2048;
 }
 
 /// By how much a subnormal scale is larger here: transform.wgsl takes it off again.

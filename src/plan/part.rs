@@ -40,11 +40,11 @@ impl Way {
             tiles => tiles,
         };
         let weights_tiles = match tiles {
+            Tiles::Forward(tiles) if !tiles.measured => Some(tiles),
             // Measured tiles are of another kernel.
-            Tiles::Forward(tiles) if tiles.measured && problem.stores_weights() => {
+            Tiles::Forward(_) | Tiles::Tiled(_) if problem.stores_weights() => {
                 Some(ForwardTiles::new(problem, capabilities)?)
             }
-            Tiles::Forward(tiles) => Some(tiles),
             _ => None,
         };
         let splits = shares.then(|| tiles.size().splits(problem, capabilities).max(2));

@@ -1,6 +1,6 @@
 //! Measured tiles of the fused kernel, in place of those that the model picks.
 
-use super::tiles::{ForwardTile, ForwardTiles};
+use super::tiles::{ForwardTile, ForwardTiles, TiledTiles, Tiles};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
@@ -50,23 +50,43 @@ impl Tuning {
     }
 
     /// The tiles for a problem, if some are known that its device has room for.
-    pub(super) fn tiles(
-        &self,
-        problem: &Problem,
-        capabilities: &Capabilities,
-    ) -> Option<ForwardTiles> {
+    pub(super) fn tiles(&self, problem: &Problem, capabilities: &Capabilities) -> Option<Tiles> {
         let key = TileKey::new(problem);
         let (_, tile) = self.known.iter().find(|(known, _)| *known == key)?;
-        ForwardTiles::admitted(*tile, problem, capabilities)
+        admitted(*tile, problem, capabilities)
     }
 }
 
-/// The model's tile and those one step from it: half or twice of each number, and the next tile
-/// ahead.
+/// The tile in the kernel that the device's plans take.
+fn admitted(tile: ForwardTile, problem: &Problem, capabilities: &Capabilities) -> Option<Tiles> {
+    match capabilities.is_software() {
+        true => ForwardTiles::admitted(tile, problem, capabilities).map(Tiles::Forward),
+        false => TiledTiles::admitted(tile, problem, capabilities).map(Tiles::Tiled),
+    }
+}
+
+/// The model's tile and others. On a GPU: so many rows and keys of an invocation as registers have
+/// room for, and workgroups of half and twice as many. On a software adapter those one step from it:
+/// half or twice of each number, and the next tile ahead.
 pub(crate) fn candidates(
     problem: &Problem,
     capabilities: &Capabilities,
 ) -> Result<Vec<ForwardTile>, Error> {
+    if !capabilities.is_software() {
+        let own = TiledTiles::new(problem, capabilities)?.tile;
+        let others = [(8, 4), (8, 8), (4, 4)].into_iter().flat_map(|(rows_each, keys_each)| {
+            [64, 128, 256].map(|threads| ForwardTile {
+                threads,
+                rows_each,
+                keys_each,
+                ahead: false,
+            })
+        });
+        let fits = |tile: &ForwardTile| {
+            *tile != own && TiledTiles::admitted(*tile, problem, capabilities).is_some()
+        };
+        return Ok(std::iter::once(own).chain(others.filter(fits)).collect());
+    }
     let own = ForwardTiles::new(problem, capabilities)?.tile;
     let ForwardTile { threads, rows_each, keys_each, .. } = own;
     let steps = [

@@ -39,6 +39,7 @@ macro_rules! entries {
 entries! {
     AttentionForward "attention_forward" "Fused attention.";
     AttentionForwardWide "attention_forward_wide" "Fused attention for long heads.";
+    AttentionTiled "attention_tiled" "Fused attention for GPUs.";
     AttentionForwardMatrix "attention_forward_matrix" "Fused attention on cooperative matrices.";
     AttentionCombine "attention_combine" "Results over parts of the keys into those over all.";
     AttentionWeights "attention_weights" "The weights, beside the results.";

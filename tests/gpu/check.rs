@@ -128,8 +128,14 @@ fn a_running_maximum_or_sum_that_is_wrong_is_found() {
         Break {
             find: "l *= rescale;",
             replacement: "",
-            cases: "head_dim 256",
-            kernels: &["forward-wide, core limits"],
+            cases: "long rows",
+            kernels: &["forward-wide"],
+        },
+        Break {
+            find: "l[i] *= rescale;",
+            replacement: "",
+            cases: "scores to 10,000",
+            kernels: &["tiled, core limits"],
         },
         Break {
             find: "* factors[r]",

@@ -72,7 +72,7 @@ fn plans_refuse_shapes_that_cannot_be() {
         (
             stored,
             Some(Kernel::ForwardWide),
-            "kernel: expected forward, decode or three-stage, as weights are asked for, found forward-wide",
+            "kernel: expected forward, tiled, decode or three-stage, as weights are asked for, found forward-wide",
         ),
     ] {
         let error = operator.plan_kernel(&shape, kernel);

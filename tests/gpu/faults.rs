@@ -3,7 +3,8 @@
 
 use crate::case::{Case, PLAIN, full, shape};
 use crate::device::gpu;
-use wgpu_attention::{AlibiLayout, Align, AttentionOptions, AttentionShape, Gpu};
+use wgpu_attention::check::Bounds;
+use wgpu_attention::{AlibiLayout, Align, AttentionOptions, AttentionShape, Gpu, Kernel};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
@@ -17,6 +18,40 @@ fn finds(case: &Case, find: &str, replacement: &str) {
     assert!(message.contains("relative error"), "{message}");
 }
 
+/// As [`finds`], in the kernel for GPUs alone, which settles its sums after `stretch` keys.
+fn finds_in_tiled(case: &Case, stretch: u32, find: &str, replacement: &str) {
+    let stretch = format!("SETTLE_KEYS = {stretch}u");
+    let gpu = gpu().broken("SETTLE_KEYS = 8192u", &stretch);
+    let verdict = |gpu: &Gpu| {
+        let found = case.run(gpu, Some(Kernel::Tiled));
+        case.differs("tiled", &found, &case.expected(), &Bounds::F32)
+    };
+    assert_eq!(verdict(&gpu), Ok(()), "{stretch}");
+    let found = verdict(&gpu.broken(find, replacement));
+    let message = found.expect_err(&format!("not found out: `{find}` as `{replacement}`"));
+    assert!(message.contains("relative error"), "{message}");
+}
+
+/// Scores that grow from key to key, so that maxima follow.
+fn rising(len: usize) -> Case {
+    let mut case = Case::new(shape(1, 2, 40, len, 8), PLAIN, 1);
+    case.tensors.query.fill(1.0);
+    for (j, key) in case.tensors.key.chunks_mut(8).enumerate() {
+        key.fill(j as f32 * 0.1);
+    }
+    case
+}
+
+/// One key is hidden, and its value is NaN.
+fn leaking() -> Case {
+    let shape = shape(1, 1, 9, 40, 8);
+    let masked = AttentionShape { mask: Some(full(&shape)), ..shape };
+    let mut case = Case::new(masked, PLAIN, 1);
+    case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
+    case.tensors.value[20 * 8..][..8].fill(f32::NAN);
+    case
+}
+
 fn plain(options: AttentionOptions) -> Case {
     Case::new(shape(1, 2, 40, 70, 8), options, 1)
 }
@@ -24,13 +59,7 @@ fn plain(options: AttentionOptions) -> Case {
 #[test]
 #[ignore = "planted faults: tests of the tests"]
 fn faults_of_the_running_sums_are_found() {
-    // Scores that grow from key to key, so that maxima follow.
-    let mut rising = plain(PLAIN);
-    rising.tensors.query.fill(1.0);
-    for (j, key) in rising.tensors.key.chunks_mut(8).enumerate() {
-        key.fill(j as f32 * 0.1);
-    }
-    finds(&rising, "*= rescale", "*= 1.0");
+    finds(&rising(70), "*= rescale", "*= 1.0");
     let factor = "inverse_sum(finish.m, finish.l)";
     finds(&plain(PLAIN), factor, &format!("0.9999 * {factor}"));
 }
@@ -110,11 +139,7 @@ fn faults_of_the_sinks_are_found() {
 #[test]
 #[ignore = "planted faults: tests of the tests"]
 fn leaks_are_found() {
-    let shape = shape(1, 1, 9, 40, 8);
-    let masked = AttentionShape { mask: Some(full(&shape)), ..shape };
-    let mut case = Case::new(masked, PLAIN, 1);
-    case.mask.iter_mut().flatten().skip(20).step_by(40).for_each(|seen| *seen = false);
-    case.tensors.value[20 * 8..][..8].fill(f32::NAN);
+    let case = leaking();
     finds(
         &case,
         "select(vec4(0.0), terms[r] * columns, is_visible(visible[r], j))",
@@ -122,4 +147,49 @@ fn leaks_are_found() {
     );
     finds(&case, "if !are_finite(columns)", "if false");
     finds(&case, "visible &= mask_bits(row, first_key);", "");
+}
+
+#[test]
+#[ignore = "planted faults: tests of the tests"]
+fn faults_of_tiles_in_registers_are_found() {
+    let long = 8192;
+    let rising = rising(200);
+    for (find, replacement) in
+        [("+ c] *= rescale", "+ c] *= 1.0"), ("l[i] *= rescale", "l[i] *= 1.0")]
+    {
+        finds_in_tiled(&rising, long, find, replacement);
+    }
+    for (find, replacement) in [
+        ("let four = shared_rows(x, h, place)", "let four = shared_rows(place.key, h, place)"),
+        ("sums[4u * h + 1u] += four.y", "sums[4u * h + 1u] += four.x"),
+        ("stage_left(staged_row(place.lane, t)", "stage_left(staged_row(place.lane, 0u)"),
+        ("+ place.row + t * ROW_LANES;", "+ place.row;"),
+        ("fma(a.w, b[j].w, sum)", "sum"),
+    ] {
+        finds_in_tiled(&plain(PLAIN), long, find, replacement);
+    }
+    // More queries than keys: some rows see none, and all others a part of a tile.
+    let causal = AttentionOptions { align: Align::BottomRight, ..CAUSAL };
+    let uneven = Case::new(shape(1, 1, 90, 70, 8), causal, 1);
+    for (find, replacement) in [
+        ("seen |= 1u << i", "seen |= 0xffffffffu"),
+        ("set_word(number, word, bits)", "set_word(number, 0u, bits)"),
+        ("hide(0.0, place)", "hide(1.0, place)"),
+    ] {
+        finds_in_tiled(&uneven, long, find, replacement);
+    }
+    for (find, replacement) in [
+        ("if !whole && !are_finite(values[t])", "if false"),
+        ("select(vec4(0.0), term, is_visible(word, at % 32u))", "term"),
+    ] {
+        finds_in_tiled(&leaking(), long, find, replacement);
+    }
+    for (find, replacement) in [
+        ("total.factor = exponential(before.x - m[i])", "total.factor = 1.0"),
+        ("total.l += total.factor * before.y", "total.l += 0.0"),
+        ("columns += total.factor * load_out(at, left)", "columns += vec4(0.0)"),
+        ("vec4(m[i], totals[i], 0.0, 0.0)", "vec4(m[i], 0.0, 0.0, 0.0)"),
+    ] {
+        finds_in_tiled(&rising, 64, find, replacement);
+    }
 }

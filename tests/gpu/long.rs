@@ -48,7 +48,7 @@ fn every_kernel_is_exact_over_16384_keys() {
 #[test]
 fn weights_of_16384_keys_are_exact() {
     let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 1, 9, 16_384, 4) };
-    for kernel in [Kernel::Forward, Kernel::Decode, Kernel::ThreeStage] {
+    for kernel in [Kernel::Forward, Kernel::Tiled, Kernel::Decode, Kernel::ThreeStage] {
         check(&even(weighed.clone(), 0.17), kernel);
     }
 }
@@ -69,6 +69,7 @@ fn rows_cut_along_their_keys_are_exact() {
     let weighed = AttentionShape { weights: Some(Layout::Bhsd), ..shape(1, 1, 9, 2_000, 4) };
     for (case, kernel) in [
         (even(shape(1, 1, 40, 2_000, 4)), Kernel::Forward),
+        (even(shape(1, 1, 40, 2_000, 4)), Kernel::Tiled),
         (even(shape(1, 1, 40, 2_000, 4)), Kernel::ForwardWide),
         (even(shape(1, 1, 2, 2_000, 4)), Kernel::Decode),
         (even(weighed), Kernel::Forward),

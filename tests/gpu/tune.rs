@@ -111,7 +111,7 @@ fn what_the_fused_kernel_does_not_take_is_not_tuned() {
     let buffers = AttentionBuffers::new(&query, &key, &value, &out);
     let wide = AttentionShape::new(1, 1, 300, 300);
     let refused = attention.tune_blocking(&wide, &buffers).unwrap_err().to_string();
-    let says = "shape: expected one that forward or decode takes, found forward-wide";
+    let says = "shape: expected one that forward, tiled or decode takes, found forward-wide";
     assert_eq!(refused, says);
     let plain = AttentionShape::new(1, 1, 300, 16);
     let buffers = AttentionBuffers { out: (&small).into(), ..buffers };

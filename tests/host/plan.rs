@@ -45,7 +45,7 @@ pub(crate) fn assert_unsupported(result: Result<Plan, Error>, message: &str) {
 #[test]
 fn attention_is_fused_unless_its_scores_are_asked_for() {
     let plan = planned(&ordinary(), &PORTABLE).unwrap();
-    assert_eq!(plan.kernel, Kernel::Forward);
+    assert_eq!(plan.kernel, Kernel::Tiled);
     assert_eq!(plan.dispatches().len(), 1);
     assert_eq!(plan.workspace(), 0);
     let asked = Some(Layout::Bhsd);
@@ -84,9 +84,9 @@ fn weights_are_a_second_pass_over_the_keys() {
     for (lse, expected) in [(None, vec![Tensor::Sums]), (asked, vec![Tensor::Sums, Tensor::Lse])] {
         let shape = AttentionShape { weights: asked, lse, ..ordinary() };
         let plan = planned(&shape, &PORTABLE).unwrap();
-        assert_eq!(plan.kernel, Kernel::Forward);
+        assert_eq!(plan.kernel, Kernel::Tiled);
         let entries: Vec<Entry> = plan.dispatches().iter().map(|d| d.variant.entry).collect();
-        assert_eq!(entries, [Entry::AttentionForward, Entry::AttentionWeights]);
+        assert_eq!(entries, [Entry::AttentionTiled, Entry::AttentionWeights]);
         // A maximum and a sum for each of 2 x 4 x 100 rows, which the first writes and the second reads.
         assert_eq!(plan.workspace(), 2 * 4 * 100 * 2 * 4);
         let found: [Vec<Tensor>; 2] = [lse_bound(&plan, 0), lse_bound(&plan, 1)];
@@ -101,16 +101,26 @@ fn weights_are_a_second_pass_over_the_keys() {
     assert_eq!(planned(&wide, &PORTABLE).unwrap().kernel, Kernel::ThreeStage);
 }
 
+/// A GPU has one kernel for all dims. A software adapter, and a device below the limits of any GPU, has another for
+/// long ones.
 #[test]
-fn dims_above_128_take_the_wide_kernel() {
-    for (head_dim, value_dim, kernel) in [
-        (128, 128, Kernel::Forward),
-        (129, 64, Kernel::ForwardWide),
-        (64, 129, Kernel::ForwardWide),
-        (1 << 20, 1, Kernel::ForwardWide),
+fn long_dims_take_the_wide_kernel_where_no_gpu_is() {
+    let software = Capabilities { processors: 2, ..PORTABLE };
+    let small = Capabilities { workgroup_memory: 8 << 10, ..PORTABLE };
+    for (head_dim, value_dim, device, kernel) in [
+        (128, 128, PORTABLE, Kernel::Tiled),
+        (129, 64, PORTABLE, Kernel::Tiled),
+        (1 << 20, 1, PORTABLE, Kernel::Tiled),
+        (1, 1 << 20, PORTABLE, Kernel::Tiled),
+        (128, 128, small, Kernel::Forward),
+        (129, 64, small, Kernel::ForwardWide),
+        (64, 129, small, Kernel::ForwardWide),
+        (1 << 20, 1, small, Kernel::ForwardWide),
+        (256, 256, software, Kernel::Forward),
+        (257, 64, software, Kernel::ForwardWide),
     ] {
         let shape = AttentionShape { head_dim, value_dim, kv_len: 5, ..ordinary() };
-        assert_eq!(planned(&shape, &PORTABLE).unwrap().kernel, kernel);
+        assert_eq!(planned(&shape, &device).unwrap().kernel, kernel, "{head_dim} {value_dim}");
     }
 }
 
@@ -132,8 +142,8 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
     }
     let wide = AttentionShape { value_dim: 129, ..ordinary() };
     let kept = AttentionShape { weights: Some(Layout::Bhsd), ..ordinary() };
-    let no_wide = "forward-wide, decode or three-stage, as a dim is too long";
-    let no_weights = "forward, decode or three-stage, as weights are asked for";
+    let no_wide = "tiled, forward-wide, decode or three-stage, as a dim is too long";
+    let no_weights = "forward, tiled, decode or three-stage, as weights are asked for";
     let no_scores = "three-stage, as scores are asked for, or weights of long dims";
     let wide_kept = AttentionShape { value_dim: 129, ..kept.clone() };
     let shown = AttentionShape { raw_scores: Some(Layout::Bhsd), ..ordinary() };
@@ -164,7 +174,7 @@ fn without_keys_nothing_is_stored() {
         ..ordinary()
     };
     for (asked, kernel) in [
-        (None, Kernel::Forward),
+        (None, Kernel::Tiled),
         (Some(Kernel::Forward), Kernel::Forward),
         (Some(Kernel::ForwardWide), Kernel::ForwardWide),
         (Some(Kernel::ThreeStage), Kernel::ForwardWide),
@@ -282,13 +292,13 @@ fn a_plan_says_what_runs_and_why() {
     assert_eq!(
         plan.to_string(),
         format!(
-            "kernel      forward (nothing asks for scores)\n\
-             tiles       64 rows x 28 keys; 64 threads, each 1 rows and 4 keys at a time\n\
-             columns     64 of head_dim 64 and 64 of value_dim 64 at a time\n\
+            "kernel      tiled (nothing asks for scores)\n\
+             tiles       64 rows x 64 keys; 128 threads, each 8 rows and 4 keys at a time\n\
+             columns     16 of head_dim 64 and 64 of value_dim 64 at a time\n\
              hidden      no key\n\
              rows        2 query heads share each key head's tiles\n\
              dispatches  {} of 4 x 2 x 2 workgroups\n\
-             memory      14340 bytes of workgroup memory, 0 bytes of workspace",
+             memory      11536 bytes of workgroup memory, 0 bytes of workspace",
             plan.dispatches()[0].variant
         )
     );
@@ -323,23 +333,23 @@ fn hardware_with_matrices_takes_them_for_f16_and_dims_that_fit() {
         (with_matrices(16), of_f16(64, 128), matrix),
         (with_matrices(16), of_f16(256, 256), matrix),
         (with_matrices(8), of_f16(72, 8), matrix),
-        (with_matrices(16), of_f16(72, 64), Kernel::Forward),
-        (with_matrices(16), of_f16(272, 64), Kernel::ForwardWide),
-        (with_matrices(16), ordinary(), Kernel::Forward),
+        (with_matrices(16), of_f16(72, 64), Kernel::Tiled),
+        (with_matrices(16), of_f16(272, 64), Kernel::Tiled),
+        (with_matrices(16), ordinary(), Kernel::Tiled),
         (
             with_matrices(16),
             AttentionShape { element: ElementType::Bf16, ..ordinary() },
-            Kernel::Forward,
+            Kernel::Tiled,
         ),
-        (PORTABLE, of_f16(64, 64), Kernel::Forward),
+        (PORTABLE, of_f16(64, 64), Kernel::Tiled),
         (Capabilities { processors: 2, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
-        (Capabilities { shader_f16: false, ..with_matrices(8) }, of_f16(64, 64), Kernel::Forward),
+        (Capabilities { shader_f16: false, ..with_matrices(8) }, of_f16(64, 64), Kernel::Tiled),
         (
             Capabilities { workgroup_memory: 4 << 10, ..with_matrices(16) },
             of_f16(64, 64),
             Kernel::Forward,
         ),
-        (with_matrices(16).masked(&with_matrices(8)), of_f16(64, 64), Kernel::Forward),
+        (with_matrices(16).masked(&with_matrices(8)), of_f16(64, 64), Kernel::Tiled),
     ] {
         let plan = planned(&shape, &device).unwrap();
         assert_eq!(plan.kernel, kernel, "{shape:?} {device:?}");

@@ -217,6 +217,7 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
         let planned = match variant.entry {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
+            | Entry::AttentionTiled
             | Entry::AttentionForwardMatrix => tiles.workgroup_bytes,
             Entry::AttentionWeights => tiles.keys * tiles.head_columns * 4,
             // Two stages share a plan, each with a tile for its own chunk.

@@ -64,6 +64,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         let target = match entry {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
+            | Entry::AttentionTiled
             | Entry::AttentionForwardMatrix
             | Entry::WeightedSum => Tensor::Out,
             Entry::AttentionWeights => Tensor::Weights,
@@ -492,6 +493,9 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             }
             Entry::AttentionForward => (1, count("THREADS") * count("ROWS_EACH")),
             Entry::AttentionWeights => (params.splits, count("THREADS") * count("ROWS_EACH")),
+            Entry::AttentionTiled => {
+                (count("VALUE_CHUNKS"), count("ROW_LANES") * count("ROWS_EACH"))
+            }
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
             // Their workgroups have 64 invocations.
             Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),

@@ -195,6 +195,7 @@ fn flags_are_the_same_bits_on_both_sides() {
         ("STORES_SCORES", Params::STORES_SCORES),
         ("MARKS_HIDDEN", Params::MARKS_HIDDEN),
         ("HAS_WEIGHTS", Params::HAS_WEIGHTS),
+        ("SETTLES", Params::SETTLES),
     ];
     for (at, (name, bit)) in bits.into_iter().enumerate() {
         assert_eq!(bit, 1 << at, "{name}");
@@ -204,8 +205,8 @@ fn flags_are_the_same_bits_on_both_sides() {
 
 /// Words of WGSL that our shaders use.
 const WGSL: &str = "A B C abs alias all any array atomic atomicAdd atomicLoad atomicOr atomicStore bitcast bool clamp \
-    const continue coopLoad coopLoadT coopMultiplyAdd coopStoreT coop_mat8x8 countLeadingZeros dot else exp exp2 f16 f32 \
-    false fn for global_invocation_id i32 if let local_invocation_index log mat4x4 max min num_workgroups private read \
+    const continue coopLoad coopLoadT coopMultiplyAdd coopStoreT coop_mat8x8 countLeadingZeros dot else exp exp2 fma f16 f32 \
+    false fn for function global_invocation_id i32 if let local_invocation_index log mat4x4 max min num_workgroups private ptr read \
     read_write return select sign storage struct subgroup_id true u32 uniform var vec2 vec3 vec4 while workgroup \
     workgroupBarrier workgroupUniformLoad workgroup_id";
 

@@ -43,13 +43,18 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
             least.1 = least.1.min(device.workgroup_memory);
         }
     }
-    // Of tiles that were measured.
-    let tuned =
-        "head_dim=64 value_dim=64 element=f32 rows=1 threads=64 rows_each=1 keys_each=2 ahead=true";
-    let problem = Problem::new(&AttentionShape::new(1, 1, 1, 64), &AttentionOptions::default());
-    let plan = Plan::tuned(problem.unwrap(), &PORTABLE, None, &tuned.parse().unwrap()).unwrap();
-    for variant in plan.variants() {
-        variants.insert(variant, (Some(plan.tiles), PORTABLE.workgroup_memory));
+    // Of tiles that were measured, on a software adapter and on a GPU.
+    let ahead = "rows=1 threads=64 rows_each=1 keys_each=2 ahead=true";
+    let square = "rows=1 threads=128 rows_each=8 keys_each=8 ahead=false";
+    for (tile, processors) in [(ahead, 2), (square, 0)] {
+        let device = Capabilities { processors, workgroup_memory: 32 << 10, ..PORTABLE };
+        let tuning = format!("head_dim=64 value_dim=64 element=f32 {tile}").parse().unwrap();
+        let shape = AttentionShape::new(1, 1, 1, 64);
+        let problem = Problem::new(&shape, &AttentionOptions::default()).unwrap();
+        let plan = Plan::tuned(problem, &device, None, &tuning).unwrap();
+        for variant in plan.variants() {
+            variants.insert(variant, (Some(plan.tiles), device.workgroup_memory));
+        }
     }
     for variant in layers().into_iter().chain(encodings::variants()) {
         variants.entry(variant).or_insert((None, PORTABLE.workgroup_memory));
@@ -105,7 +110,9 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
             [3, 80, 128, 512].into_iter().flat_map(|dim| [(dim, 4), (dim, 20), (dim, 300)])
         {
             add((dim, dim), len, true, all, PORTABLE);
-            for kib in [5, 8, 32] {
+            // No GPU has less than 16 KiB.
+            let least = if kernel == Kernel::Tiled { 16 } else { 5 };
+            for kib in [5, 8, 32].into_iter().filter(|&kib| kib >= least) {
                 let workgroup_memory = kib << 10;
                 add((dim, dim), len, true, all, Capabilities { workgroup_memory, ..PORTABLE });
             }

@@ -38,7 +38,7 @@ fn a_grid_that_is_too_long_is_cut_along_that_axis_alone() {
         // Packed rows, and columns of out that share an axis with the heads.
         (AttentionShape { num_heads: 5, ..one.clone() }, vec![[3, 1, 1], [3, 1, 1]]),
         (
-            AttentionShape { num_heads: 3, num_kv_heads: 3, value_dim: 200, ..one },
+            AttentionShape { num_heads: 3, num_kv_heads: 3, value_dim: 500, ..one },
             vec![[1, 2, 1], [1, 4, 1]],
         ),
     ] {
@@ -173,7 +173,7 @@ fn a_tensor_that_no_cut_shrinks_is_refused_at_once() {
 
 #[test]
 fn a_grid_that_no_cut_shortens_is_refused_by_its_size() {
-    let shape = AttentionShape { value_dim: 128 * 5, ..AttentionShape::new(1, 1, 1, 4) };
+    let shape = AttentionShape { value_dim: 256 * 5, ..AttentionShape::new(1, 1, 1, 4) };
     let message = "workgroups along one axis of a dispatch: expected at least 5, found 4";
     assert_unsupported(planned(&shape, &axis(4)), message);
     let shape = AttentionShape { kv_len: 32 * 4 + 1, ..AttentionShape::new(9, 1, 9, 4) };

@@ -113,7 +113,11 @@ fn over_keys(
         .reads_small();
     let size = tiles.size();
     let chunks = size.value_chunks(part);
-    writes(call).dispatch_over_keys(tiles.kernel(part), out, size, [chunks, splits])
+    let mut call = writes(call);
+    if matches!(out, Storage::F32 | Storage::F32x4) {
+        call.params.flags |= Params::SETTLES;
+    }
+    call.dispatch_over_keys(tiles.kernel(part), out, size, [chunks, splits])
 }
 
 /// The weights of rows whose maximum and sum are known, and their lse.

@@ -11,14 +11,14 @@ use crate::plan::variant::Constant;
 use crate::problem::Problem;
 use std::fmt;
 
-/// What a workgroup of `forward` and `decode` takes upon itself.
+/// What a workgroup of `forward`, `tiled` and `decode` takes upon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ForwardTile {
-    /// Invocations: a power of two from 8 to 256.
+    /// Invocations: a power of two from 8 to 256, of `tiled` from 64.
     pub threads: u32,
-    /// Rows that each owns: 1, 2 or 4.
+    /// Rows that each owns: 1, 2 or 4; of `tiled` 4 or 8.
     pub rows_each: u32,
-    /// Keys that are computed at a time: 1, 2 or 4.
+    /// Keys that it computes at a time: 1, 2 or 4; of `tiled` 4 or 8.
     pub keys_each: u32,
     /// Whether each tile of keys is loaded into registers while the one before it is computed.
     pub ahead: bool,

@@ -4,6 +4,7 @@ mod forward;
 mod matrix;
 mod products;
 mod size;
+mod tiled;
 mod wide;
 
 pub use forward::ForwardTile;
@@ -11,6 +12,7 @@ pub(super) use forward::ForwardTiles;
 pub(super) use matrix::MatrixTiles;
 pub(super) use products::ProductTiles;
 pub(super) use size::{MOST_KEYS, TileSize, most_columns, softmax_threads};
+pub(super) use tiled::TiledTiles;
 pub(super) use wide::WideTiles;
 
 use super::variant::{Constant, Entry};
@@ -25,6 +27,8 @@ pub enum Tiles {
     Forward(ForwardTiles),
     /// Of `attention_forward_wide.wgsl`.
     Wide(WideTiles),
+    /// Of `attention_tiled.wgsl`.
+    Tiled(TiledTiles),
     /// Of `attention_forward_matrix.wgsl`.
     Matrix(MatrixTiles),
     /// Of the two products of three stages.
@@ -42,17 +46,29 @@ impl Tiles {
         match self {
             Self::Forward(tiles) => tiles.size,
             Self::Wide(tiles) => tiles.size,
+            Self::Tiled(tiles) => tiles.size,
             Self::Matrix(tiles) => tiles.size,
             Self::Products(tiles) => tiles.size,
         }
     }
 
-    /// What of them a measurement may change, if they are those of `forward`.
+    /// What of them a measurement may change, if they are those of `forward` or `tiled`.
     #[must_use]
     pub fn forward_tile(&self) -> Option<ForwardTile> {
         match self {
-            Self::Forward(tiles) => Some(tiles.tile),
+            Self::Forward(ForwardTiles { tile, .. }) | Self::Tiled(TiledTiles { tile, .. }) => {
+                Some(*tile)
+            }
             _ => None,
+        }
+    }
+
+    /// Whether a measurement picked them.
+    pub(super) fn are_measured(&self) -> bool {
+        match self {
+            Self::Forward(tiles) => tiles.measured,
+            Self::Tiled(tiles) => tiles.measured,
+            _ => false,
         }
     }
 
@@ -61,6 +77,7 @@ impl Tiles {
         match self {
             Self::Forward(tiles) => (Entry::AttentionForward, tiles.constants(problem)),
             Self::Wide(tiles) => (Entry::AttentionForwardWide, tiles.constants(problem)),
+            Self::Tiled(tiles) => (Entry::AttentionTiled, tiles.constants()),
             Self::Matrix(tiles) => (Entry::AttentionForwardMatrix, tiles.constants()),
             Self::Products(tiles) => (Entry::Scores, tiles.score_constants()),
         }
@@ -76,6 +93,7 @@ impl Tiles {
         match self {
             Self::Forward(_) => by_tiles(size.turns(problem)),
             Self::Wide(tiles) => by_tiles(tiles.turns(problem)),
+            Self::Tiled(tiles) => by_tiles(tiles.turns(problem)),
             Self::Matrix(_) => by_tiles(size.turns(problem)).min(MOST_MATRIX_KEYS),
             // Each of three stages takes less than a turn a key, and what decides visibility.
             Self::Products(_) => capabilities.loop_turns / (1 + size.visibility_turns(problem)),
@@ -86,7 +104,9 @@ impl Tiles {
 impl fmt::Display for Tiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forward(tiles) => tiles.tile.fmt(f),
+            Self::Forward(ForwardTiles { tile, .. }) | Self::Tiled(TiledTiles { tile, .. }) => {
+                tile.fmt(f)
+            }
             Self::Matrix(tiles) => tiles.fmt(f),
             Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size }) => {
                 let TileSize { threads, rows_each, keys_each, .. } = size;

@@ -67,15 +67,20 @@ impl TileSize {
             None => fitting / FEWEST_KEYS * FEWEST_KEYS,
         };
         let workgroup_bytes = keys * bytes_per_key + other_bytes;
+        Self { keys, workgroup_bytes, ..self }.checked(capabilities)
+    }
+
+    /// Itself, if the device has room for it.
+    pub(super) fn checked(self, capabilities: &Capabilities) -> Result<Self, Error> {
         // Every device has what the softmax needs, so no kernel is offered to one that has not.
         let softmax = softmax_threads(capabilities);
-        let bytes = workgroup_bytes.max(softmax * SOFTMAX_BYTES_EACH);
+        let bytes = self.workgroup_bytes.max(softmax * SOFTMAX_BYTES_EACH);
         let threads = self.threads.max(softmax);
         check_limits([
             ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
             ("invocations per workgroup", threads, capabilities.workgroup_invocations),
         ])?;
-        Ok(Self { keys, workgroup_bytes, ..self })
+        Ok(self)
     }
 
     /// How many workgroups share a row, each for a chunk of its output's columns.
