@@ -62,8 +62,8 @@ var<private> scores: array<f32, ROWS_EACH * KEYS_EACH>;
 var<private> outs: array<vec4<f32>, ROWS_EACH * VALUE_VECTORS>;
 var<private> m: array<f32, ROWS_EACH>;
 var<private> l: array<f32, ROWS_EACH>;
-// Located once: it takes divisions. All as if they were live: a flag of each would take two of the
-// registers that a wave has for all its lanes.
+// Located once: it takes divisions. Which are live is found anew at the end: a flag of each would
+// take two of the registers that a wave has for all its lanes.
 var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 // Which of its rows have seen a key, one bit a row.
@@ -88,7 +88,6 @@ fn attention_tiled(
         m[i] = LOWEST;
         l[i] = 0.0;
         rows[i] = block_row(block, place.row + i * ROW_LANES);
-        rows[i].live = true;
         slopes[i] = alibi_slope(rows[i]);
         for (var c = 0u; c < VALUE_VECTORS; c++) {
             outs[i * VALUE_VECTORS + c] = vec4(0.0);

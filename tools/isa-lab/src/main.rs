@@ -11,9 +11,9 @@ use clap::Parser;
 use driver::{Compiled, Driver};
 use isa::{Code, Mix};
 use model::Family;
-use serde_json::json;
+use serde_json::{Value, json};
 use spirv::Translation;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Compiles kernels for GPUs that are not there, and tells what became of them.
@@ -75,6 +75,9 @@ struct Arguments {
     /// One JSON object a line for each.
     #[arg(long)]
     json: bool,
+    /// What --json printed before: fails where registers spill, or a rate has fallen by more than 2 %.
+    #[arg(long, value_name = "FILE")]
+    least: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -228,6 +231,12 @@ fn subjects(arguments: &Arguments, family: &Family) -> Result<Vec<Subject>, Stri
             subjects.push(Subject { name, shader });
         }
     }
+    if subjects.is_empty() {
+        let found = arguments.cases.join(", ");
+        return Err(format!(
+            "CASE: expected a part of a case's name, as `list` has them, found {found}"
+        ));
+    }
     Ok(subjects)
 }
 
@@ -250,6 +259,20 @@ fn loops_of_tile(code: &Code, work: Work) -> Result<Vec<(usize, u32)>, String> {
         Some((outer, inner)) => Ok(vec![(outer, 1), (inner, work.chunks)]),
         None => Err(format!("no loops with {} multiply-adds, within 5 %, are a tile", work.macs)),
     }
+}
+
+/// The rate of a case in a file that --json printed.
+fn least_rate(path: &Path, case: &str, family: &str) -> Result<f64, String> {
+    let failed = |what: String| format!("{}: {what}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    for line in text.lines() {
+        let known: Value = serde_json::from_str(line).map_err(|error| failed(error.to_string()))?;
+        if known["case"] == case && known["family"] == family {
+            let rate = known["mac_per_clk_cu"].as_f64();
+            return rate.ok_or_else(|| failed(format!("no rate of {case} on {family}")));
+        }
+    }
+    Err(failed(format!("no line of {case} on {family}")))
 }
 
 const TABLE_HEAD: &str = "| kernel | GPU | wave | VGPRs | spills | scratch | LDS | code | waves/SIMD | hot loop: VALU | FMA | LDS reads (B) | loads (B) | clamps | cmp+sel | other | waits | FMA share | FMAs per LDS B | MAC/clk/CU | bound |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
@@ -295,6 +318,19 @@ fn report(
         in_flight = in_flight.max(model::bytes_in_flight(&one.steps));
     }
     let e = family.estimate(&mix, compiled.wave, waves, alone, macs);
+    if let Some(path) = &arguments.least {
+        let spilled = whole("Spilled VGPRs") + whole("Spilled SGPRs");
+        if spilled + whole("Scratch size") > 0 {
+            return Err(format!("{spilled} registers spill; {} B of scratch", get("Scratch size")));
+        }
+        let least = least_rate(path, name, family.name)?;
+        if e.rate < 0.98 * least {
+            return Err(format!(
+                "modelled rate: expected at least {least:.1}, found {:.1}",
+                e.rate
+            ));
+        }
+    }
     if arguments.json {
         let waves_of_cu = waves * f64::from(family.units);
         let line = json!({
