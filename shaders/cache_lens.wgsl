@@ -1,5 +1,5 @@
 // Sets the number of tokens that some sequences of a cache hold, or advances it for all.
-// Mirrored by `CacheLensParams` in src/plan/cache.rs.
+// Mirrored by `CacheLensParams` in src/cache/step.rs.
 
 const THREADS = 64u;
 
