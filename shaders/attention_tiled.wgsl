@@ -8,10 +8,10 @@
 // 2307.08691, algorithm 1 (loop over keys inside, division at the end); Volkov and Demmel 2008,
 // "Benchmarking GPUs to tune dense linear algebra" (tiles in registers).
 
-// The invocations of a workgroup: ROW_LANES x KEY_LANES, at most 16 along the keys.
+// The invocations of a workgroup: ROW_LANES x KEY_LANES.
 const ROW_LANES = 8u;
 const KEY_LANES = 16u;
-// A multiple of 4, and at least 4.
+// 4 or 8 each. A tile has 64 keys.
 const ROWS_EACH = 8u;
 const KEYS_EACH = 4u;
 // Vectors of a row of out that an invocation has, KEY_LANES apart: at most 4.
@@ -38,23 +38,18 @@ alias Out = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
 // use params, view, rows, row_block, tile, finite, visibility, transform, softmax_state, finish
-// use columns, key_bits, register_tile, load(query), load(key), load(value), load(out), store(out)
-
-// Keys after which the sums of long rows go into totals. A sum of more terms loses digits.
-const SETTLE_KEYS = 8192u;
+// use columns, finite, key_bits, register_tile, out_totals, load(query), load(key), load(value)
+// use store(out)
 
 const THREADS = ROW_LANES * KEY_LANES;
 const ROWS = ROW_LANES * ROWS_EACH;
 const KEYS = KEY_LANES * KEYS_EACH;
 
 // The visibility of a tile's keys for each row: [row / ROW_LANES][row % ROW_LANES], a bit a key.
-var<workgroup> visible: array<array<vec4<u32>, ROW_LANES>, ROWS_EACH>;
+var<workgroup> visible: array<array<vec2<u32>, ROW_LANES>, ROWS_EACH>;
 // Whether a value that is infinite or NaN has been staged. Four, as AMD's compiler reads other
 // arrays four numbers at a time only if all start on a multiple of 16 bytes.
 var<workgroup> has_nonfinite: array<atomic<u32>, 4>;
-
-// Of each row, the maximum and the sum of weights under it when its sums were last settled.
-var<workgroup> settled: array<array<vec4<f32>, ROW_LANES>, ROWS_EACH>;
 
 // Indices of private arrays must be constants once loops are unrolled: an array that is indexed at
 // run time leaves the registers.
@@ -68,8 +63,6 @@ var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 // Which of its rows have seen a key, one bit a row.
 var<private> seen: u32;
-// Whether `settled` and out hold sums over earlier keys.
-var<private> has_settled: bool;
 // Where the rows begin that this invocation stages.
 var<private> query_starts: array<u32, QUERY_SLOTS>;
 var<private> key_starts: array<u32, KEY_SLOTS>;
@@ -95,10 +88,6 @@ fn attention_tiled(
     }
     if lane == 0u {
         atomicStore(&has_nonfinite[0], 0u);
-    }
-    // A tile has words for fewer than 128 keys.
-    for (var number = lane; number < ROWS; number += THREADS) {
-        visible[number / ROW_LANES][number % ROW_LANES] = vec4(0u);
     }
     let keys = block_keys(block);
     var at = keys.begin;
@@ -130,19 +119,9 @@ fn add_tile(block: RowBlock, first_key: u32, place: TilePosition) {
     weigh(block, first_key, whole, place);
     // Not a loop: scores are picked by constants.
     add_keys(block, first_key, whole, 0u, place);
-    if KEYS > CHUNK {
-        add_keys(block, first_key, whole, 1u, place);
-    }
-    if KEYS > 2u * CHUNK {
-        add_keys(block, first_key, whole, 2u, place);
-        add_keys(block, first_key, whole, 3u, place);
-    }
-    if KEYS > 4u * CHUNK {
-        add_keys(block, first_key, whole, 4u, place);
-        add_keys(block, first_key, whole, 5u, place);
-        add_keys(block, first_key, whole, 6u, place);
-        add_keys(block, first_key, whole, 7u, place);
-    }
+    add_keys(block, first_key, whole, 1u, place);
+    add_keys(block, first_key, whole, 2u, place);
+    add_keys(block, first_key, whole, 3u, place);
 }
 
 // Where a key's row begins. Keys past the last one repeat it: they are hidden.
@@ -176,34 +155,22 @@ fn stage_chunk(block: RowBlock, first_key: u32, column: u32, sees: bool, place: 
     workgroupBarrier();
 }
 
-// Finds the keys that each row sees; a word of 32 keys at a time.
+// Finds the keys that each row sees, a word of 32 keys at a time.
 fn see_keys(block: RowBlock, first_key: u32, lane: u32) {
-    const WORDS = (KEYS + 31u) / 32u;
-    for (var slot = lane; slot < ROWS * WORDS; slot += THREADS) {
-        let number = slot / WORDS;
-        let word = slot % WORDS;
+    for (var slot = lane; slot < ROWS * 2u; slot += THREADS) {
+        let number = slot / 2u;
         let row = block_row(block, number);
-        let first = first_key + word * 32u;
+        let first = first_key + slot % 2u * 32u;
         var bits = 0u;
         if row.live && first < block.sequence.seen_len {
             bits = visible_keys(block.sequence, row, first);
         }
-        set_word(number, word, bits);
-    }
-}
-
-// By name: not every compiler takes a component that is picked at run time.
-fn set_word(number: u32, word: u32, bits: u32) {
-    let i = number / ROW_LANES;
-    let r = number % ROW_LANES;
-    if word == 0u {
-        visible[i][r].x = bits;
-    } else if word == 1u {
-        visible[i][r].y = bits;
-    } else if word == 2u {
-        visible[i][r].z = bits;
-    } else {
-        visible[i][r].w = bits;
+        // By name: not every compiler takes a component that is picked at run time.
+        if slot % 2u == 0u {
+            visible[number / ROW_LANES][number % ROW_LANES].x = bits;
+        } else {
+            visible[number / ROW_LANES][number % ROW_LANES].y = bits;
+        }
     }
 }
 
@@ -277,7 +244,7 @@ fn hide(mark: f32, place: TilePosition) {
 
 fn note_seen(place: TilePosition) {
     for (var i = 0u; i < ROWS_EACH; i++) {
-        if any(visible[i][place.row] != vec4(0u)) {
+        if any(visible[i][place.row] != vec2(0u)) {
             seen |= 1u << i;
         }
     }
@@ -351,60 +318,6 @@ fn row_sums(place: TilePosition) -> array<f32, ROWS_EACH> {
         }
     }
     return sums;
-}
-
-// The total of a row up to now, from what was settled.
-struct Total {
-    l: f32,
-    // What outputs in out are multiplied by under the present maximum.
-    factor: f32,
-}
-
-fn total_of(i: u32, sum: f32, place: TilePosition) -> Total {
-    var total = Total(sum, 0.0);
-    if has_settled {
-        let before = settled[i][place.row];
-        total.factor = exponential(before.x - m[i]);
-        total.l += total.factor * before.y;
-    }
-    return total;
-}
-
-fn total_columns(i: u32, c: u32, total: Total, at: u32, left: u32) -> vec4<f32> {
-    var columns = outs[i * VALUE_VECTORS + c];
-    if has_settled {
-        columns += total.factor * load_out(at, left);
-    }
-    return columns;
-}
-
-// Puts the outputs of all keys up to now into out, where each invocation has its own columns.
-// Registers start again.
-fn settle_rows(block: RowBlock, place: TilePosition) {
-    let sums = row_sums(place);
-    var totals: array<f32, ROWS_EACH>;
-    for (var i = 0u; i < ROWS_EACH; i++) {
-        let row = block_row(block, place.row + i * ROW_LANES);
-        let start = row_start(params.out, row) + block.split * params.out_split;
-        let total = total_of(i, sums[i], place);
-        for (var c = 0u; c < VALUE_VECTORS; c++) {
-            let column = out_column(block, c, place);
-            let left = columns_left(params.value_dim, column);
-            let columns = total_columns(i, c, total, start + column, left);
-            store_out(start + column, select(0u, left, row.live), columns);
-            outs[i * VALUE_VECTORS + c] = vec4(0.0);
-        }
-        totals[i] = total.l;
-        l[i] = 0.0;
-    }
-    // All have read what is written now.
-    workgroupBarrier();
-    if place.key == 0u {
-        for (var i = 0u; i < ROWS_EACH; i++) {
-            settled[i][place.row] = vec4(m[i], totals[i], 0.0, 0.0);
-        }
-    }
-    has_settled = true;
 }
 
 fn finish_rows(block: RowBlock, place: TilePosition) {

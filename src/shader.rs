@@ -20,7 +20,7 @@ const PARTS: &[(&str, &str)] = parts! {
     "columns" "finish" "finite" "key_bits" "key_products" "lanes" "load_f16" "load_f16x4"
     "load_f32" "load_f32x4" "load_words" "locate_lens" "locate_ragged" "locate_same"
     "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
-    "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
+    "out_totals" "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
     "register_tile" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
     "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"

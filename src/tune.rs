@@ -22,9 +22,9 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Unsupported`] in a browser, where there is no clock for it; [`Error::Invalid`] for
-    /// a shape that `forward`, `tiled` and `decode` do not take; [`Error::Device`] if the device is lost,
-    /// and nothing is learned then; otherwise as [`Attention::plan`], [`Attention::prepare`] and
-    /// [`Attention::bind`].
+    /// a shape that `forward`, `tiled` and `decode` do not take; [`Error::Device`] if the device is
+    /// lost, and nothing is learned then; otherwise as [`Attention::plan`], [`Attention::prepare`]
+    /// and [`Attention::bind`].
     pub async fn tune(
         &self,
         shape: &AttentionShape,

@@ -20,7 +20,7 @@ const VALUE_SLOTS = CHUNK / ROW_LANES;
 // Weights: [key][r * ROW_VECTORS + h] has rows (4 h + 0, 1, 2, 3) * ROW_LANES + r.
 var<workgroup> left_tile: array<array<vec4<f32>, ROW_LANES * ROW_VECTORS + 1u>, CHUNK>;
 // Keys [key / KEY_LANES][key % KEY_LANES][vector], then values [key / 4][vector][key % 4].
-var<workgroup> right_tile: array<array<array<vec4<f32>, VECTORS + 1u>, KEY_LANES>, max(KEYS_EACH, 4u)>;
+var<workgroup> right_tile: array<array<array<vec4<f32>, VECTORS + 1u>, KEY_LANES>, KEYS_EACH>;
 
 // An invocation and its place among rows and keys.
 struct TilePosition {
@@ -127,7 +127,7 @@ fn multiply_values(c: u32, place: TilePosition) {
 }
 
 // The same of keys of which only the visible ones count, whatever the others hold: 0 * NaN is NaN.
-// It is rare, so its code is short.
+// It is rare, so its code is short: the bound is one that no compiler knows.
 fn multiply_visible_values(chunk: u32, c: u32, place: TilePosition) {
     for (var k = 0u; k < min(CHUNK, params.kv_len); k++) {
         let b = right_tile[k / 4u][place.key][k % 4u];

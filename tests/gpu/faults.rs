@@ -173,7 +173,7 @@ fn faults_of_tiles_in_registers_are_found() {
     let uneven = Case::new(shape(1, 1, 90, 70, 8), causal, 1);
     for (find, replacement) in [
         ("seen |= 1u << i", "seen |= 0xffffffffu"),
-        ("set_word(number, word, bits)", "set_word(number, 0u, bits)"),
+        ("% ROW_LANES].y = bits", "% ROW_LANES].x = bits"),
         ("hide(0.0, place)", "hide(1.0, place)"),
     ] {
         finds_in_tiled(&uneven, long, find, replacement);
@@ -188,7 +188,7 @@ fn faults_of_tiles_in_registers_are_found() {
         ("total.factor = exponential(before.x - m[i])", "total.factor = 1.0"),
         ("total.l += total.factor * before.y", "total.l += 0.0"),
         ("columns += total.factor * load_out(at, left)", "columns += vec4(0.0)"),
-        ("vec4(m[i], totals[i], 0.0, 0.0)", "vec4(m[i], 0.0, 0.0, 0.0)"),
+        ("vec2(m[i], totals[i])", "vec2(m[i], 0.0)"),
     ] {
         finds_in_tiled(&rising, 64, find, replacement);
     }

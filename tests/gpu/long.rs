@@ -43,6 +43,9 @@ fn every_kernel_is_exact_over_16384_keys() {
     }
     let grouped = AttentionShape { num_kv_heads: 2, ..shape(4, 8, 1, 16_384, 4) };
     check(&even(grouped, 0.17), Kernel::Decode);
+    // Workgroups share the columns, and each keeps totals of its own.
+    let wide = AttentionShape { value_dim: 300, ..shape(1, 1, 40, 16_384, 4) };
+    check(&even(wide, 0.17), Kernel::Tiled);
 }
 
 #[test]

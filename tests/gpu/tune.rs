@@ -7,7 +7,8 @@ use crate::device::gpu;
 use std::collections::BTreeSet;
 use wgpu_attention::check::Bounds;
 use wgpu_attention::{
-    Attention, AttentionBuffers, AttentionOptions, AttentionShape, ForwardTile, Gpu, Kernel, Tuning,
+    Attention, AttentionBuffers, AttentionOptions, AttentionShape, Capabilities, ForwardTile, Gpu,
+    Kernel, Tuning,
 };
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
@@ -24,7 +25,20 @@ fn tuning(q_len: usize, head_dim: usize, tile: ForwardTile) -> Tuning {
 
 #[test]
 fn every_candidate_is_right_and_the_fastest_is_planned_with() {
-    let gpu = gpu().masked(gpu().capabilities());
+    check_candidates(gpu().masked(gpu().capabilities()));
+}
+
+/// As on a GPU, whose tiles are those of tiled.
+#[test]
+fn every_candidate_of_a_gpu_is_right() {
+    let plays_gpu = Capabilities { processors: 0, ..*gpu().capabilities() };
+    let gpu = gpu().masked(&plays_gpu);
+    let plan = gpu.attention_operator(&CAUSAL).unwrap().plan(&shape(1, 2, 300, 290, 16)).unwrap();
+    assert_eq!(plan.kernel, Kernel::Tiled);
+    check_candidates(gpu);
+}
+
+fn check_candidates(gpu: Gpu) {
     let attention = gpu.attention_operator(&CAUSAL).unwrap();
     for (q_len, kv_len, head_dim) in [(300, 290, 16), (3, 600, 20)] {
         let shape = shape(1, 2, q_len, kv_len, head_dim);

@@ -298,7 +298,7 @@ fn a_plan_says_what_runs_and_why() {
              hidden      no key\n\
              rows        2 query heads share each key head's tiles\n\
              dispatches  {} of 4 x 2 x 2 workgroups\n\
-             memory      11536 bytes of workgroup memory, 0 bytes of workspace",
+             memory      10512 bytes of workgroup memory, 0 bytes of workspace",
             plan.dispatches()[0].variant
         )
     );

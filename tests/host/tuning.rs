@@ -99,6 +99,7 @@ fn a_gpu_takes_tiles_of_tiled() {
         ("threads=128 rows_each=8 keys_each=8 ahead=false", true),
         ("threads=64 rows_each=8 keys_each=8 ahead=false", true),
         ("threads=256 rows_each=4 keys_each=4 ahead=false", true),
+        ("threads=256 rows_each=8 keys_each=8 ahead=false", false),
         ("threads=128 rows_each=4 keys_each=8 ahead=false", false),
         ("threads=128 rows_each=8 keys_each=4 ahead=true", false),
         ("threads=0 rows_each=8 keys_each=4 ahead=false", false),

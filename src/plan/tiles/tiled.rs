@@ -1,7 +1,7 @@
 //! Tiles of `attention_tiled.wgsl`: both products in registers, whatever the dims.
 
 use super::forward::ForwardTile;
-use super::size::{MOST_COLUMNS, TileSize, counts, even_chunk, packed_rows};
+use super::size::{MOST_COLUMNS, MOST_KEYS, TileSize, counts, even_chunk, packed_rows};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::plan::variant::{Constant, count};
@@ -9,6 +9,8 @@ use crate::problem::Problem;
 
 /// Columns of queries and keys, or keys of weights and values, that are staged at a time.
 const CHUNK: u32 = count(include_str!("../../../shaders/shared/register_tile.wgsl"), "CHUNK");
+/// Keys of a tile.
+const KEYS: u32 = 64;
 /// Vectors of a row of out that an invocation has registers for.
 const MOST_VECTORS: u32 = 4;
 /// Vectors of outputs that an invocation has registers for, of all its rows.
@@ -55,7 +57,9 @@ impl TiledTiles {
         }
         let tiles = Self::with(tile, problem, capabilities).ok()?;
         let has_registers = tiles.value_vectors * rows_each <= MOST_OUTS;
-        has_registers.then_some(Self { measured: true, ..tiles })
+        // Each invocation stages a vector of some value at least.
+        let has_values = tiles.row_lanes() <= CHUNK;
+        (has_registers && has_values).then_some(Self { measured: true, ..tiles })
     }
 
     fn with(
@@ -64,41 +68,45 @@ impl TiledTiles {
         capabilities: &Capabilities,
     ) -> Result<Self, Error> {
         let ForwardTile { threads, rows_each, keys_each, .. } = tile;
-        // A square of eight rows and keys each has a wide tile of them.
-        let key_lanes = if keys_each > 4 { 8 } else { 16 };
+        let key_lanes = KEYS / keys_each;
         let row_lanes = threads / key_lanes;
         let lane_columns = 4 * key_lanes;
         let chunk = even_chunk(problem.value_dim.max(1), MOST_VECTORS * lane_columns);
         let value_vectors = chunk.div_ceil(lane_columns);
         let value_columns = value_vectors * lane_columns;
         let left = CHUNK * (row_lanes * rows_each / 4 + 1);
-        let right = keys_each.max(4) * key_lanes * (CHUNK / 4 + 1);
-        let (rows, keys) = (row_lanes * rows_each, key_lanes * keys_each);
+        let right = KEYS * (CHUNK / 4 + 1);
+        let rows = row_lanes * rows_each;
         let size = TileSize {
             threads,
             rows,
-            rows_each: (rows * keys.div_ceil(32)).div_ceil(threads),
-            keys,
+            // Of each row an invocation finds a word of visible keys.
+            rows_each: (rows * KEYS / MOST_KEYS).div_ceil(threads),
+            keys: KEYS,
             keys_each,
             head_columns: CHUNK,
             value_columns,
             // Both tiles, each row's visible keys and settled sums, the note on values.
-            workgroup_bytes: (left + right + 2 * rows + 1) * VECTOR_BYTES,
+            workgroup_bytes: (left + right + rows + 1) * VECTOR_BYTES,
         };
         let size = size.checked(capabilities)?;
         let value_chunks = problem.value_dim.div_ceil(value_columns).max(1);
         Ok(Self { tile, measured: false, size, key_lanes, value_vectors, value_chunks })
     }
 
+    fn row_lanes(&self) -> u32 {
+        self.tile.threads / self.key_lanes
+    }
+
     /// Turns of the loops of a tile of keys that an invocation takes.
     pub(super) fn turns(&self, problem: &Problem) -> u32 {
-        let chunks = problem.head_dim.div_ceil(CHUNK) + self.size.keys / CHUNK * self.value_vectors;
+        let chunks = problem.head_dim.div_ceil(CHUNK) + KEYS / CHUNK * self.value_vectors;
         chunks * 2 * CHUNK + self.size.visibility_turns(problem) * 32
     }
 
     pub(super) fn constants(&self) -> Vec<(&'static str, Constant)> {
         counts([
-            ("ROW_LANES", self.tile.threads / self.key_lanes),
+            ("ROW_LANES", self.row_lanes()),
             ("KEY_LANES", self.key_lanes),
             ("ROWS_EACH", self.tile.rows_each),
             ("KEYS_EACH", self.tile.keys_each),
