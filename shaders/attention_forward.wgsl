@@ -45,6 +45,7 @@ alias Out = f32;
 
 const VALUE_VECTORS = VALUE_PARTS * VALUE_PART;
 const ROWS = THREADS * ROWS_EACH;
+const WORD_KEYS = KEYS;
 
 var<workgroup> value_tile: array<array<vec4<f32>, VALUE_STRIDE>, KEYS>;
 

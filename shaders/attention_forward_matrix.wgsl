@@ -47,6 +47,7 @@ alias Sums = coop_mat8x8<f32, C>;
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
 const ROWS = SUBGROUPS * MATRIX_SIZE;
+const WORD_KEYS = KEYS;
 const LANES = THREADS / ROWS;
 // Weights are below e^MOST_GROWTH. Scaled by this, f16 still holds them all, and keeps 7 bits more
 // of small ones.

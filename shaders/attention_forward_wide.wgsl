@@ -37,6 +37,7 @@ var<workgroup> tile: array<vec4<f32>, KEYS * max(HEAD_CHUNK, VALUE_CHUNK) / 4u>;
 // use value_tile, transform, columns, key_bits, store(out)
 
 const VALUE_CHUNKS = (VALUE_DIM + VALUE_CHUNK - 1u) / VALUE_CHUNK;
+const WORD_KEYS = KEYS;
 
 @compute @workgroup_size(ROWS)
 fn attention_forward_wide(

@@ -44,6 +44,7 @@ alias Out = f32;
 const THREADS = ROW_LANES * KEY_LANES;
 const ROWS = ROW_LANES * ROWS_EACH;
 const KEYS = KEY_LANES * KEYS_EACH;
+const WORD_KEYS = 32u;
 
 // The visibility of a tile's keys for each row: [row / ROW_LANES][row % ROW_LANES], a bit a key.
 var<workgroup> visible: array<array<vec2<u32>, ROW_LANES>, ROWS_EACH>;

@@ -37,6 +37,7 @@ alias Weights = f32;
 // use key_products, key_bits, store(weights)
 
 const ROWS = THREADS * ROWS_EACH;
+const WORD_KEYS = KEYS;
 
 // Per row, as in attention_forward.wgsl.
 var<private> queries: array<vec4<f32>, HEAD_VECTORS * ROWS_EACH>;

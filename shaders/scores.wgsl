@@ -31,6 +31,7 @@ alias Key = f32;
 // use load(query), staged(key)
 
 const FOURS = KEYS / 4u;
+const WORD_KEYS = KEYS;
 
 var<workgroup> tile: array<array<vec4<f32>, KEYS>, STEP>;
 // Four keys to a vector.

@@ -29,6 +29,7 @@ alias Out = f32;
 
 const FOURS = COLUMNS / 4u;
 const ROWS = THREADS * ROWS_EACH;
+const WORD_KEYS = KEYS;
 
 var<workgroup> tile: array<array<vec4<f32>, FOURS>, KEYS>;
 // Whether a value that is infinite or NaN has been staged.

@@ -77,8 +77,9 @@ capabilities! { |info, features, limits|
     uniform_alignment: u32 = { 256, limits.min_uniform_buffer_offset_alignment, u32::max }
     /// 16-bit floats in shaders.
     shader_f16: bool = { false, features.contains(wgpu::Features::SHADER_F16), bool::min }
-    /// Subgroup operations.
-    subgroups: bool = { false, features.contains(wgpu::Features::SUBGROUP), bool::min }
+    /// Invocations of a subgroup, at least; 0 without subgroup operations, and in a browser, whose
+    /// WGSL enables them by a line that naga refuses.
+    subgroup: u32 = { 0, subgroup_of(info, features), u32::min }
     /// Cooperative matrices. A device does not say which it has, so only
     /// [`Gpu::open`](crate::Gpu::open) knows of them by itself; for a device of yours, ask its
     /// adapter with [`Matrices::of`].
@@ -197,6 +198,11 @@ fn stops_loops(info: &wgpu::AdapterInfo) -> bool {
     let version = info.driver_info.split_once("Mesa ").map_or("", |(_, rest)| rest);
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     info.device_type == wgpu::DeviceType::Cpu && major.is_some_and(|major| major < 25)
+}
+
+fn subgroup_of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> u32 {
+    let is_usable = features.contains(wgpu::Features::SUBGROUP) && !cfg!(target_arch = "wasm32");
+    if is_usable { info.subgroup_min_size } else { 0 }
 }
 
 /// The number of processors of this machine, for a software adapter.

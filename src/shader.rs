@@ -17,13 +17,13 @@ macro_rules! parts {
 
 /// The files of shared parts: stem and text.
 const PARTS: &[(&str, &str)] = parts! {
-    "columns" "finish" "finite" "key_bits" "key_products" "lanes" "load_f16" "load_f16x4"
-    "load_f32" "load_f32x4" "load_words" "locate_lens" "locate_ragged" "locate_same"
+    "columns" "finish" "finite" "key_bits" "key_products" "lane_states" "lane_sums_portable" "lane_sums_subgroup" "lanes" "load_f16" "load_f16x4"
+    "load_f32" "load_f32x4" "load_words" "load_words_x4" "locate_lens" "locate_ragged" "locate_same"
     "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
     "out_totals" "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
     "register_tile" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
-    "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
+    "store_words_x4" "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
 };
 
 /// The text of a shared part. Some have several files, of which the variant picks one; `load` and
@@ -34,19 +34,22 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
             format!("{name}_software")
         }
         ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
+        ("lane_sums", _) if is_on(variant, "SUBGROUP") => "lane_sums_subgroup".to_owned(),
+        ("lane_sums", _) => "lane_sums_portable".to_owned(),
         ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
         ("locate", _) if bindings(variant.entry).any(|binding| binding.name == "aux") => {
             "locate_lens".to_owned()
         }
         ("locate", _) => "locate_same".to_owned(),
         // Tensors that are stored as words are all of one type.
-        ("pairs", _) if variant.storage.values().any(|&storage| storage == Storage::Bf16Words) => {
+        ("pairs", _) if variant.storage.values().any(|storage| storage.is_bf16()) => {
             "pairs_bf16".to_owned()
         }
         ("pairs", _) => "pairs_f16".to_owned(),
         ("load" | "store", Some(tensor)) => {
             match variant.storage.get(tensor).copied().unwrap_or(Storage::F32) {
                 Storage::F16Words | Storage::Bf16Words => format!("{name}_words"),
+                Storage::F16WordsX4 | Storage::Bf16WordsX4 => format!("{name}_words_x4"),
                 // Nothing reads it but pack.wgsl, in its own way.
                 Storage::Unpacked if name == "load" => "load_words".to_owned(),
                 storage => format!("{name}_{}", storage.name()),
@@ -58,7 +61,7 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
 }
 
 /// Flags of a variant that no text has: they pick parts.
-const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+const PICKS: [&str; 3] = ["RAGGED", "SOFTWARE", "SUBGROUP"];
 
 fn is_on(variant: &Variant, flag: &str) -> bool {
     variant.constants.get(flag) == Some(&Constant::Flag(true))

@@ -37,7 +37,10 @@ impl Attention {
         let capabilities = &self.context.capabilities;
         let problem = Problem::new(shape, &self.options)?;
         let chosen = Plan::new(problem.clone(), capabilities, None)?;
-        let is_tuned = |entry| matches!(entry, Entry::AttentionForward | Entry::AttentionTiled);
+        let is_tuned = |entry| {
+            use Entry::{AttentionDecode, AttentionForward, AttentionTiled};
+            matches!(entry, AttentionDecode | AttentionForward | AttentionTiled)
+        };
         if !chosen.dispatches().iter().any(|dispatch| is_tuned(dispatch.variant.entry)) {
             let expected = "one that forward, tiled or decode takes";
             return Err(Error::invalid("shape", expected, chosen.kernel.name()));

@@ -111,7 +111,7 @@ fn print(out: &mut dyn Write, one: &AdapterSummary, chosen: bool) -> io::Result<
     let features: Vec<&str> =
         features(c).into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
     let mut features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
-    if c.subgroups {
+    if c.subgroup > 0 {
         let [least, most] = [one.info.subgroup_min_size, one.info.subgroup_max_size];
         features += &format!(" ({least} to {most} invocations)");
     }
@@ -159,7 +159,7 @@ fn to_json(one: &AdapterSummary, chosen: bool) -> Value {
 fn features(c: &Capabilities) -> [(&'static str, bool); 4] {
     [
         ("shader_f16", c.shader_f16),
-        ("subgroups", c.subgroups),
+        ("subgroups", c.subgroup > 0),
         ("matrices", c.matrices.is_some()),
         ("timestamps", c.timestamps),
     ]

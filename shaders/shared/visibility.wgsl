@@ -5,9 +5,7 @@
 // The band: a query sees the keys from query + band_lower to query + band_upper. The first
 // params.kept keys of a sequence are kept: the lower end of the band does not hide them.
 // use params, sequence, rows, key_bits, mask_bits
-// needs HAS_BIAS, KEYS, aux, bias
-
-const WORD_KEYS = min(KEYS, 32u);
+// needs HAS_BIAS, KEYS, WORD_KEYS, aux, bias
 
 // The keys that a loop visits: the kept keys, then those of the band. Places number them without the
 // gap between, from begin up to, not including, end. Below `gap`, place and key are equal. From

@@ -1,7 +1,8 @@
 //! Which kernel, with which tiles, and why: decided once for a call.
 
 use super::tiles::{
-    ForwardTiles, MatrixTiles, ProductTiles, TiledTiles, Tiles, WideTiles, most_columns,
+    DecodeTiles, ForwardTiles, MatrixTiles, ProductTiles, TiledTiles, Tiles, WideTiles,
+    most_columns,
 };
 use super::tuning::Tuning;
 use crate::device::Capabilities;
@@ -99,6 +100,11 @@ pub(super) fn choose(
         false if is_wide => wide(),
         false => forward(),
     };
+    let few = || match measured {
+        Some(tiles @ Tiles::Decode(_)) => Some(tiles),
+        _ if capabilities.is_software() => None,
+        _ => DecodeTiles::new(problem, capabilities).map(Tiles::Decode).ok(),
+    };
     let are_shared = || {
         let longest = problem.counted_rows().map(|(_, line)| line.q_len()).max();
         longest.unwrap_or_default() <= MOST_QUERIES
@@ -111,6 +117,9 @@ pub(super) fn choose(
         Some(kernel) => (kernel, "it was asked for"),
         None if problem.stores_scores() => (Kernel::ThreeStage, "scores are asked for"),
         None if stores => (Kernel::ThreeStage, "weights are asked for, of a long dim"),
+        None if few().is_some() => {
+            (Kernel::Decode, "few rows, whose keys come straight from memory")
+        }
         None if are_shared() => {
             (Kernel::Decode, "few queries of many keys, which workgroups share")
         }
@@ -127,7 +136,7 @@ pub(super) fn choose(
     let tiles = match kernel {
         Kernel::Forward => forward(),
         Kernel::Tiled => tiled(),
-        Kernel::Decode => fused(),
+        Kernel::Decode => few().map_or_else(fused, Ok),
         Kernel::ForwardWide => wide(),
         Kernel::ForwardMatrix => matrix(),
         Kernel::ThreeStage => ProductTiles::new(problem, capabilities).map(Tiles::Products),

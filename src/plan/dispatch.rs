@@ -91,7 +91,7 @@ impl Dispatch {
         let words = view.extent.div_ceil(2) - window.first_element / 2;
         let bound = [Bound { name: "unpacked", ..unpacked }, Bound { name, tensor, view, window }];
         let pack = Self {
-            variant: Variant::new(Entry::Pack, [storage; 2], []),
+            variant: Variant::new(Entry::Pack, [storage.by_word(); 2], []),
             params: bytemuck::bytes_of(&Params { words, ..Params::default() }).to_vec(),
             bound: bound.to_vec(),
             table: Vec::new(),

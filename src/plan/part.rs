@@ -42,12 +42,15 @@ impl Way {
         let weights_tiles = match tiles {
             Tiles::Forward(tiles) if !tiles.measured => Some(tiles),
             // Measured tiles are of another kernel.
-            Tiles::Forward(_) | Tiles::Tiled(_) if problem.stores_weights() => {
+            Tiles::Forward(_) | Tiles::Tiled(_) | Tiles::Decode(_) if problem.stores_weights() => {
                 Some(ForwardTiles::new(problem, capabilities)?)
             }
             _ => None,
         };
-        let splits = shares.then(|| tiles.size().splits(problem, capabilities).max(2));
+        let splits = match tiles {
+            Tiles::Decode(tiles) => Some(tiles.splits(problem, capabilities)).filter(|&n| n > 1),
+            _ => shares.then(|| tiles.size().splits(problem, capabilities).max(2)),
+        };
         let most_keys = tiles.most_keys(problem, capabilities);
         Ok(Self { tiles, fused_tiles, weights_tiles, splits, most_keys })
     }

@@ -16,8 +16,12 @@ pub enum Storage {
     F16x4,
     /// Two f16 in a u32.
     F16Words,
+    /// Four f16 in two u32 at a time.
+    F16WordsX4,
     /// Two bf16 in a u32.
     Bf16Words,
+    /// Four bf16 in two u32 at a time.
+    Bf16WordsX4,
     /// Out only: f32 that will be packed into words that rows share.
     Unpacked,
 }
@@ -31,6 +35,7 @@ impl Storage {
             Self::F32x4 => "vec4<f32>",
             Self::F16 => "f16",
             Self::F16x4 => "vec4<f16>",
+            Self::F16WordsX4 | Self::Bf16WordsX4 => "vec2<u32>",
             Self::F16Words | Self::Bf16Words | Self::Unpacked => "u32",
         }
     }
@@ -44,9 +49,25 @@ impl Storage {
             Self::F16 => "f16",
             Self::F16x4 => "f16x4",
             Self::F16Words => "f16_words",
+            Self::F16WordsX4 => "f16_words_x4",
             Self::Bf16Words => "bf16_words",
+            Self::Bf16WordsX4 => "bf16_words_x4",
             Self::Unpacked => "unpacked",
         }
+    }
+
+    /// The same where words are taken one at a time.
+    pub(super) fn by_word(self) -> Self {
+        match self {
+            Self::F16WordsX4 => Self::F16Words,
+            Self::Bf16WordsX4 => Self::Bf16Words,
+            other => other,
+        }
+    }
+
+    /// Whether words are pairs of bf16.
+    pub(crate) fn is_bf16(self) -> bool {
+        matches!(self, Self::Bf16Words | Self::Bf16WordsX4)
     }
 
     /// Whether shaders need `enable f16`.
@@ -77,7 +98,9 @@ pub(crate) fn of(element: ElementType, by_four: bool, capabilities: &Capabilitie
         ElementType::F32 => Storage::F32,
         ElementType::F16 if capabilities.shader_f16 && by_four => Storage::F16x4,
         ElementType::F16 if capabilities.shader_f16 => Storage::F16,
+        ElementType::F16 if by_four => Storage::F16WordsX4,
         ElementType::F16 => Storage::F16Words,
+        ElementType::Bf16 if by_four => Storage::Bf16WordsX4,
         ElementType::Bf16 => Storage::Bf16Words,
     }
 }

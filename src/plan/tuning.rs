@@ -1,6 +1,6 @@
 //! Measured tiles of the fused kernel, in place of those that the model picks.
 
-use super::tiles::{ForwardTile, ForwardTiles, TiledTiles, Tiles};
+use super::tiles::{DecodeTiles, ForwardTile, ForwardTiles, TiledTiles, Tiles};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::{ElementType, Problem};
@@ -61,6 +61,9 @@ impl Tuning {
 fn admitted(tile: ForwardTile, problem: &Problem, capabilities: &Capabilities) -> Option<Tiles> {
     match capabilities.is_software() {
         true => ForwardTiles::admitted(tile, problem, capabilities).map(Tiles::Forward),
+        false if DecodeTiles::new(problem, capabilities).is_ok() => {
+            DecodeTiles::admitted(tile, problem, capabilities).map(Tiles::Decode)
+        }
         false => TiledTiles::admitted(tile, problem, capabilities).map(Tiles::Tiled),
     }
 }
@@ -72,34 +75,36 @@ pub(crate) fn candidates(
     problem: &Problem,
     capabilities: &Capabilities,
 ) -> Result<Vec<ForwardTile>, Error> {
-    if !capabilities.is_software() {
+    let of_gpu = |threads, [rows_each, keys_each]: [u32; 2]| ForwardTile {
+        threads,
+        rows_each,
+        keys_each,
+        ahead: false,
+    };
+    let of_sizes = |each: [u32; 2]| [64, 128, 256].map(|threads| of_gpu(threads, each));
+    let (own, others): (_, Vec<_>) = if capabilities.is_software() {
+        let own = ForwardTiles::new(problem, capabilities)?.tile;
+        let ForwardTile { threads, rows_each, keys_each, .. } = own;
+        let steps = [
+            ForwardTile { rows_each: rows_each * 2, ..own },
+            ForwardTile { rows_each: rows_each / 2, ..own },
+            ForwardTile { keys_each: keys_each * 2, ..own },
+            ForwardTile { keys_each: keys_each / 2, ..own },
+            ForwardTile { threads: threads * 2, ..own },
+            ForwardTile { threads: threads / 2, ..own },
+            ForwardTile { ahead: !own.ahead, ..own },
+        ];
+        (own, steps.into())
+    } else if let Ok(DecodeTiles { tile: own, .. }) = DecodeTiles::new(problem, capabilities) {
+        let each = [1, 2, 4].map(|keys_each| [own.rows_each, keys_each]);
+        (own, each.into_iter().flat_map(of_sizes).collect())
+    } else {
         let own = TiledTiles::new(problem, capabilities)?.tile;
-        let others = [(8, 4), (8, 8), (4, 4)].into_iter().flat_map(|(rows_each, keys_each)| {
-            [64, 128, 256].map(|threads| ForwardTile {
-                threads,
-                rows_each,
-                keys_each,
-                ahead: false,
-            })
-        });
-        let fits = |tile: &ForwardTile| {
-            *tile != own && TiledTiles::admitted(*tile, problem, capabilities).is_some()
-        };
-        return Ok(std::iter::once(own).chain(others.filter(fits)).collect());
-    }
-    let own = ForwardTiles::new(problem, capabilities)?.tile;
-    let ForwardTile { threads, rows_each, keys_each, .. } = own;
-    let steps = [
-        ForwardTile { rows_each: rows_each * 2, ..own },
-        ForwardTile { rows_each: rows_each / 2, ..own },
-        ForwardTile { keys_each: keys_each * 2, ..own },
-        ForwardTile { keys_each: keys_each / 2, ..own },
-        ForwardTile { threads: threads * 2, ..own },
-        ForwardTile { threads: threads / 2, ..own },
-        ForwardTile { ahead: !own.ahead, ..own },
-    ];
-    let fits = |tile: &ForwardTile| ForwardTiles::admitted(*tile, problem, capabilities).is_some();
-    Ok(std::iter::once(own).chain(steps.into_iter().filter(fits)).collect())
+        (own, [[8, 4], [8, 8], [4, 4]].into_iter().flat_map(of_sizes).collect())
+    };
+    let fits =
+        |tile: &ForwardTile| *tile != own && admitted(*tile, problem, capabilities).is_some();
+    Ok(std::iter::once(own).chain(others.into_iter().filter(fits)).collect())
 }
 
 const NAMES: [&str; 8] =

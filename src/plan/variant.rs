@@ -40,6 +40,7 @@ entries! {
     AttentionForward "attention_forward" "Fused attention.";
     AttentionForwardWide "attention_forward_wide" "Fused attention for long heads.";
     AttentionTiled "attention_tiled" "Fused attention for GPUs.";
+    AttentionDecode "attention_decode" "Fused attention for few rows of many keys.";
     AttentionForwardMatrix "attention_forward_matrix" "Fused attention on cooperative matrices.";
     AttentionCombine "attention_combine" "Results over parts of the keys into those over all.";
     AttentionWeights "attention_weights" "The weights, beside the results.";
@@ -193,6 +194,12 @@ impl Variant {
             Access::ReadWrite => (binding.name, written),
         });
         Self { entry, storage: storage.collect(), constants: constants.into_iter().collect() }
+    }
+
+    /// Whether invocations of a subgroup give each other what they have.
+    #[must_use]
+    pub fn needs_subgroups(&self) -> bool {
+        self.entry.needs_matrices() || self.constants.get("SUBGROUP") == Some(&Constant::Flag(true))
     }
 
     /// Whether it reads a table of sequences that differ.

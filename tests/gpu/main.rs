@@ -12,6 +12,7 @@ mod case;
 mod check;
 #[path = "../common/mod.rs"]
 mod common;
+mod decode;
 mod device;
 mod dims;
 mod encode;

@@ -4,6 +4,7 @@
 // The host appends params, view, sequence, locate_ragged, rows, key_bits, mask_bits and visibility.
 
 const KEYS = 32u;
+const WORD_KEYS = KEYS;
 // Queries of a workgroup, and tiles of a query in `found`.
 const QUERIES = 8u;
 const TILES = 8u;

@@ -16,16 +16,21 @@ fn find(dispatch: &Dispatch, tensor: Tensor) -> &Bound {
 }
 
 #[test]
-fn few_queries_of_many_keys_are_shared_by_as_many_workgroups_as_have_four_tiles_each() {
+fn few_queries_of_many_keys_are_shared_by_workgroups() {
+    let large = Capabilities { binding_size: u64::MAX, buffer_size: u64::MAX, ..PORTABLE };
     for (shape, splits) in [
-        // Tiles of 64 keys.
-        (decode(), 16),
-        // 256 workgroups in all.
-        (AttentionShape { batch: 4, ..decode() }, 8),
-        (AttentionShape { kv_len: 1_000, ..decode() }, 3),
+        // 64 keys each.
+        (decode(), 64),
+        // 512 workgroups in all.
+        (AttentionShape { batch: 4, ..decode() }, 16),
+        (AttentionShape { kv_len: 1_000, ..decode() }, 15),
+        // 8,192 keys each, at most.
+        (AttentionShape { batch: 100, kv_len: 40_000, ..decode() }, 5),
+        // Tiles of 64 keys, of which each has four.
         (AttentionShape { q_len: 32, ..decode() }, 16),
+        (AttentionShape { q_len: 3, batch: 4, ..decode() }, 8),
     ] {
-        let plan = planned(&shape, &PORTABLE).unwrap();
+        let plan = planned(&shape, &large).unwrap();
         assert_eq!(plan.kernel, Kernel::Decode, "{shape:?}");
         let [over_keys, combine] = plan.dispatches() else { panic!("{:?}", plan.dispatches()) };
         assert_eq!(
@@ -35,10 +40,17 @@ fn few_queries_of_many_keys_are_shared_by_as_many_workgroups_as_have_four_tiles_
         );
         assert_eq!(over_keys.grid[1], 8 * splits);
     }
+    // One workgroup has them all.
+    for shape in
+        [AttentionShape { kv_len: 127, ..decode() }, AttentionShape { batch: 64, ..decode() }]
+    {
+        let plan = planned(&shape, &large).unwrap();
+        assert_eq!((plan.kernel, plan.dispatches().len()), (Kernel::Decode, 1), "{shape:?}");
+    }
     for shape in [
-        AttentionShape { kv_len: 511, ..decode() },
+        AttentionShape { q_len: 3, kv_len: 511, ..decode() },
         AttentionShape { q_len: 33, ..decode() },
-        AttentionShape { batch: 17, ..decode() },
+        AttentionShape { q_len: 3, batch: 17, ..decode() },
     ] {
         assert_eq!(planned(&shape, &PORTABLE).unwrap().kernel, Kernel::Tiled, "{shape:?}");
     }
@@ -54,7 +66,7 @@ fn a_window_leaves_few_keys_to_share() {
     };
     let problem = Problem::new(&decode(), &options).unwrap();
     let plan = Plan::new(problem, &PORTABLE, None).unwrap();
-    assert_eq!(plan.dispatches()[0].params::<Params>().splits, 6);
+    assert_eq!(plan.dispatches()[0].params::<Params>().splits, 25);
 }
 
 /// Each result over a part of the keys has a place of its own, all of which are merged.

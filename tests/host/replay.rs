@@ -65,6 +65,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             Entry::AttentionForward
             | Entry::AttentionForwardWide
             | Entry::AttentionTiled
+            | Entry::AttentionDecode
             | Entry::AttentionForwardMatrix
             | Entry::WeightedSum => Tensor::Out,
             Entry::AttentionWeights => Tensor::Weights,
@@ -496,6 +497,7 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             Entry::AttentionTiled => {
                 (count("VALUE_CHUNKS"), count("ROW_LANES") * count("ROWS_EACH"))
             }
+            Entry::AttentionDecode => (1, count("ROWS")),
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
             // Their workgroups have 64 invocations.
             Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),

@@ -28,7 +28,7 @@ fn bare(entry: Entry, storage: Storage) -> Variant {
 }
 
 /// Flags that pick parts and stand in no text.
-const PICKS: [&str; 2] = ["RAGGED", "SOFTWARE"];
+const PICKS: [&str; 3] = ["RAGGED", "SOFTWARE", "SUBGROUP"];
 
 /// The names that `const` lines of a text declare.
 fn constants(text: &str) -> Vec<&str> {
@@ -207,7 +207,7 @@ fn flags_are_the_same_bits_on_both_sides() {
 const WGSL: &str = "A B C abs alias all any array atomic atomicAdd atomicLoad atomicOr atomicStore bitcast bool clamp \
     const continue coopLoad coopLoadT coopMultiplyAdd coopStoreT coop_mat8x8 countLeadingZeros dot else exp exp2 fma f16 f32 \
     false fn for function global_invocation_id i32 if let local_invocation_index log mat4x4 max min num_workgroups private ptr read \
-    read_write return select sign storage struct subgroup_id true u32 uniform var vec2 vec3 vec4 while workgroup \
+    read_write return select sign storage struct subgroupShuffleXor subgroup_id true u32 uniform var vec2 vec3 vec4 while workgroup \
     workgroupBarrier workgroupUniformLoad workgroup_id";
 
 /// The names in a text's code that it declares, and those that it does not.

@@ -45,11 +45,11 @@ pub(crate) static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     }
     // Of tiles that were measured, on a software adapter and on a GPU.
     let ahead = "rows=1 threads=64 rows_each=1 keys_each=2 ahead=true";
-    let square = "rows=1 threads=128 rows_each=8 keys_each=8 ahead=false";
-    for (tile, processors) in [(ahead, 2), (square, 0)] {
+    let square = "rows=16 threads=128 rows_each=8 keys_each=8 ahead=false";
+    for (q_len, tile, processors) in [(1, ahead, 2), (9, square, 0)] {
         let device = Capabilities { processors, workgroup_memory: 32 << 10, ..PORTABLE };
         let tuning = format!("head_dim=64 value_dim=64 element=f32 {tile}").parse().unwrap();
-        let shape = AttentionShape::new(1, 1, 1, 64);
+        let shape = AttentionShape::new(1, 1, q_len, 64);
         let problem = Problem::new(&shape, &AttentionOptions::default()).unwrap();
         let plan = Plan::tuned(problem, &device, None, &tuning).unwrap();
         for variant in plan.variants() {
@@ -86,7 +86,7 @@ const DIMS: [(usize, usize); 13] = [
 /// Every combination of options, then all and none of them at all dims, then all of them on every kind of
 /// device.
 fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
-    let mut calls = Vec::new();
+    let mut calls = few_rows();
     for kernel in Kernel::PORTABLE {
         let mut add = |dims: (usize, usize), len, aligned, flags, device| {
             if kernel != Kernel::Forward || dims.0.max(dims.1) <= 128 {
@@ -168,6 +168,43 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
     calls.extend(weighed);
     let odd = AttentionShape { weights, kv_len: 290, ..AttentionShape::new(1, 1, 300, 64) };
     calls.push((odd, AttentionOptions::default(), PORTABLE, Kernel::Forward));
+    calls
+}
+
+/// The kernel that reads keys straight from memory, with and without subgroups.
+fn few_rows() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
+    let mut calls = Vec::new();
+    let mut add = |dims, group: usize, aligned, flags, device| {
+        let (shape, options) = call(dims, 300, aligned, flags);
+        let shape = AttentionShape { q_len: 1, num_heads: group, ..shape };
+        let mask = shape.mask.as_ref().map(|_| BroadcastLayout::Sizes([1, 1, 1, 300]));
+        let bias = shape.bias.as_ref().map(|_| BroadcastLayout::Sizes([1, 1, 1, 300]));
+        // Segments are of as many queries as keys.
+        let shape = AttentionShape { mask, bias, segments: None, ..shape };
+        calls.push((shape.clone(), options, device, Kernel::Decode));
+        if flags == 63 {
+            for element in [ElementType::F16, ElementType::Bf16] {
+                let shape = AttentionShape { element, ..shape.clone() };
+                calls.push((shape, options, device, Kernel::Decode));
+            }
+            let ragged = AttentionShape { kv_lens: Some(vec![150]), ..shape.clone() };
+            let pages = Some(PagedKeys::new(16, 19, 19));
+            let paged = AttentionShape { key: Layout::Bhsd, pages, ..shape.clone() };
+            let tiny = AttentionOptions { scale: Some(1e-40), ..options };
+            calls.push((ragged, options, device, Kernel::Decode));
+            calls.push((paged, options, device, Kernel::Decode));
+            calls.push((shape, tiny, device, Kernel::Decode));
+        }
+    };
+    (0..64).for_each(|flags| add((64, 64), 4, true, flags, PORTABLE));
+    for (subgroup, shader_f16) in [(0, false), (32, false), (32, true)] {
+        let device = Capabilities { subgroup, shader_f16, ..PORTABLE };
+        for dims in DIMS {
+            [0, 63].into_iter().for_each(|flags| add(dims, 4, true, flags, device));
+        }
+        [1, 2, 8].into_iter().for_each(|group| add((64, 64), group, true, 63, device));
+        add((64, 64), 1, false, 63, device);
+    }
     calls
 }
 
@@ -315,12 +352,13 @@ fn compile(variant: &Variant) -> (naga::Module, ModuleInfo) {
     let text = assemble(variant);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-    // Nothing but core WebGPU, and f16 and matrices where the plan was told that they are there.
+    // Nothing but core WebGPU, and f16, subgroups and matrices where the plan was told that they are
+    // there.
     use naga::valid::Capabilities as Allowed;
     let mut allowed = Allowed::empty();
     allowed.set(Allowed::SHADER_FLOAT16, needs_f16(variant));
-    let of_matrices = Allowed::COOPERATIVE_MATRIX | Allowed::SUBGROUP;
-    allowed.set(of_matrices, variant.entry.needs_matrices());
+    allowed.set(Allowed::SUBGROUP, variant.needs_subgroups());
+    allowed.set(Allowed::COOPERATIVE_MATRIX, variant.entry.needs_matrices());
     let info = Validator::new(ValidationFlags::all(), allowed)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
@@ -352,7 +390,8 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
             Entry::Softmax | Entry::HeadMean | Entry::CacheLens | Entry::Join => 0,
             // Layers with f16 inside convert theirs; matrices are of f16 alone.
             Entry::Pack | Entry::UniformRows | Entry::AttentionForwardMatrix => 2,
-            _ => 6,
+            // Four elements are words, too.
+            _ => 8,
         };
         assert_eq!(storages.len(), expected, "{}: {storages:?}", entry.name());
     }
@@ -361,8 +400,8 @@ fn every_kernel_option_and_storage_is_among_the_shaders() {
 #[test]
 fn every_shader_translates_to_spirv() {
     use spv::Capability::{
-        CooperativeMatrixKHR, Float16, GroupNonUniform, Shader, StorageBuffer16BitAccess,
-        VulkanMemoryModel,
+        CooperativeMatrixKHR, Float16, GroupNonUniform, GroupNonUniformShuffle, Shader,
+        StorageBuffer16BitAccess, VulkanMemoryModel,
     };
     let options = |capabilities: &[spv::Capability]| spv::Options {
         capabilities: Some(capabilities.iter().copied().collect()),
@@ -373,6 +412,10 @@ fn every_shader_translates_to_spirv() {
     };
     let plain = options(&[Shader]);
     let with_f16 = options(&[Shader, Float16, StorageBuffer16BitAccess]);
+    let subgroups = [GroupNonUniform, GroupNonUniformShuffle];
+    let with_subgroups = options(&[&[Shader], &subgroups[..]].concat());
+    let with_both =
+        options(&[&[Shader, Float16, StorageBuffer16BitAccess], &subgroups[..]].concat());
     let with_matrices = options(&[
         Shader,
         Float16,
@@ -384,8 +427,12 @@ fn every_shader_translates_to_spirv() {
     on_all_cores(&SHADERS, |shader| {
         let options = match &shader.variant {
             variant if variant.entry.needs_matrices() => &with_matrices,
-            variant if needs_f16(variant) => &with_f16,
-            _ => &plain,
+            variant => match (needs_f16(variant), variant.needs_subgroups()) {
+                (true, true) => &with_both,
+                (true, false) => &with_f16,
+                (false, true) => &with_subgroups,
+                (false, false) => &plain,
+            },
         };
         let pipeline = spv::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
@@ -412,7 +459,11 @@ fn every_shader_translates_to_metal() {
             resources.resources.insert(naga::ResourceBinding { group: 0, binding }, target);
         }
         let options = msl::Options {
-            lang_version: if entry.needs_matrices() { (2, 3) } else { (2, 0) },
+            lang_version: match (entry.needs_matrices(), shader.variant.needs_subgroups()) {
+                (true, _) => (2, 3),
+                (false, true) => (2, 1),
+                (false, false) => (2, 0),
+            },
             per_entry_point_map: [(entry.name().to_owned(), resources)].into(),
             fake_missing_bindings: false,
             bounds_check_policies: checked(),
@@ -435,8 +486,8 @@ fn every_shader_translates_to_hlsl() {
         force_loop_bounding: false,
         ..hlsl::Options::default()
     };
-    // What FXC takes, and for f16 what DXC does.
-    let (plain, with_f16) = (options(hlsl::ShaderModel::V5_1), options(hlsl::ShaderModel::V6_2));
+    // What FXC takes, and for f16 and subgroups what DXC does.
+    let (plain, of_dxc) = (options(hlsl::ShaderModel::V5_1), options(hlsl::ShaderModel::V6_2));
     let pipeline = hlsl::PipelineOptions::default();
     on_all_cores(&SHADERS, |shader| {
         // naga translates no matrices to it, and no adapter of DX12 offers them.
@@ -444,7 +495,8 @@ fn every_shader_translates_to_hlsl() {
             return;
         }
         let mut text = String::new();
-        let options = if needs_f16(&shader.variant) { &with_f16 } else { &plain };
+        let needs_dxc = needs_f16(&shader.variant) || shader.variant.needs_subgroups();
+        let options = if needs_dxc { &of_dxc } else { &plain };
         let reflection = hlsl::Writer::new(&mut text, options, &pipeline)
             .write(&shader.module, &shader.info, None)
             .unwrap();
@@ -466,7 +518,9 @@ fn shaders_are_written_for_dawn() {
     let mut written = 0;
     for (n, Shader { variant, .. }) in portable.enumerate() {
         let file = folder.join(format!("{n:04}-{}.wgsl", variant.entry.name()));
-        fs::write(file, format!("// {variant}\n{}", assemble(variant))).unwrap();
+        // A line that naga refuses.
+        let enables = if variant.needs_subgroups() { "enable subgroups;\n" } else { "" };
+        fs::write(file, format!("// {variant}\n{enables}{}", assemble(variant))).unwrap();
         written += 1;
     }
     assert!(written > 500, "{written}");

@@ -67,9 +67,9 @@ fn only_a_device_with_f16_gets_shaders_with_f16() {
     for (element, shader_f16, dim, expected) in [
         (ElementType::F16, true, 64, Storage::F16x4),
         (ElementType::F16, true, 6, Storage::F16),
-        (ElementType::F16, false, 64, Storage::F16Words),
+        (ElementType::F16, false, 64, Storage::F16WordsX4),
         (ElementType::F16, false, 6, Storage::F16Words),
-        (ElementType::Bf16, true, 64, Storage::Bf16Words),
+        (ElementType::Bf16, true, 64, Storage::Bf16WordsX4),
         (ElementType::Bf16, false, 6, Storage::Bf16Words),
         (ElementType::F32, true, 64, Storage::F32x4),
     ] {

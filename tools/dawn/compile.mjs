@@ -10,7 +10,7 @@ const folder = process.argv[2];
 const names = readdirSync(folder).filter((name) => name.endsWith(".wgsl")).sort();
 const gpu = create(["backend=null"]); // by name, for a collected one takes its devices with it
 const adapter = await gpu.requestAdapter();
-const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16"] });
+const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16", "subgroups"] });
 
 const reasons = new Map();
 let refused = 0;

@@ -1,5 +1,6 @@
 //! Tile sizes from shape and device, a variant for each kernel that has some of its own.
 
+mod decode;
 mod forward;
 mod matrix;
 mod products;
@@ -7,6 +8,7 @@ mod size;
 mod tiled;
 mod wide;
 
+pub(super) use decode::DecodeTiles;
 pub use forward::ForwardTile;
 pub(super) use forward::ForwardTiles;
 pub(super) use matrix::MatrixTiles;
@@ -29,6 +31,8 @@ pub enum Tiles {
     Wide(WideTiles),
     /// Of `attention_tiled.wgsl`.
     Tiled(TiledTiles),
+    /// Of `attention_decode.wgsl`.
+    Decode(DecodeTiles),
     /// Of `attention_forward_matrix.wgsl`.
     Matrix(MatrixTiles),
     /// Of the two products of three stages.
@@ -47,18 +51,19 @@ impl Tiles {
             Self::Forward(tiles) => tiles.size,
             Self::Wide(tiles) => tiles.size,
             Self::Tiled(tiles) => tiles.size,
+            Self::Decode(tiles) => tiles.size,
             Self::Matrix(tiles) => tiles.size,
             Self::Products(tiles) => tiles.size,
         }
     }
 
-    /// What of them a measurement may change, if they are those of `forward` or `tiled`.
+    /// What of them a measurement may change, if they are those of `forward`, `tiled` or `decode`.
     #[must_use]
     pub fn forward_tile(&self) -> Option<ForwardTile> {
         match self {
-            Self::Forward(ForwardTiles { tile, .. }) | Self::Tiled(TiledTiles { tile, .. }) => {
-                Some(*tile)
-            }
+            Self::Forward(ForwardTiles { tile, .. })
+            | Self::Tiled(TiledTiles { tile, .. })
+            | Self::Decode(DecodeTiles { tile, .. }) => Some(*tile),
             _ => None,
         }
     }
@@ -68,6 +73,7 @@ impl Tiles {
         match self {
             Self::Forward(tiles) => tiles.measured,
             Self::Tiled(tiles) => tiles.measured,
+            Self::Decode(tiles) => tiles.measured,
             _ => false,
         }
     }
@@ -78,6 +84,7 @@ impl Tiles {
             Self::Forward(tiles) => (Entry::AttentionForward, tiles.constants(problem)),
             Self::Wide(tiles) => (Entry::AttentionForwardWide, tiles.constants(problem)),
             Self::Tiled(tiles) => (Entry::AttentionTiled, tiles.constants()),
+            Self::Decode(tiles) => (Entry::AttentionDecode, tiles.constants()),
             Self::Matrix(tiles) => (Entry::AttentionForwardMatrix, tiles.constants()),
             Self::Products(tiles) => (Entry::Scores, tiles.score_constants()),
         }
@@ -94,6 +101,7 @@ impl Tiles {
             Self::Forward(_) => by_tiles(size.turns(problem)),
             Self::Wide(tiles) => by_tiles(tiles.turns(problem)),
             Self::Tiled(tiles) => by_tiles(tiles.turns(problem)),
+            Self::Decode(tiles) => by_tiles(tiles.turns()),
             Self::Matrix(_) => by_tiles(size.turns(problem)).min(MOST_MATRIX_KEYS),
             // Each of three stages takes less than a turn a key, and what decides visibility.
             Self::Products(_) => capabilities.loop_turns / (1 + size.visibility_turns(problem)),
@@ -104,9 +112,9 @@ impl Tiles {
 impl fmt::Display for Tiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forward(ForwardTiles { tile, .. }) | Self::Tiled(TiledTiles { tile, .. }) => {
-                tile.fmt(f)
-            }
+            Self::Forward(ForwardTiles { tile, .. })
+            | Self::Tiled(TiledTiles { tile, .. })
+            | Self::Decode(DecodeTiles { tile, .. }) => tile.fmt(f),
             Self::Matrix(tiles) => tiles.fmt(f),
             Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size }) => {
                 let TileSize { threads, rows_each, keys_each, .. } = size;

@@ -91,12 +91,25 @@ impl TileSize {
     /// How many workgroups share the keys of a row, so that few queries of many keys keep a device
     /// busy.
     pub(crate) fn splits(&self, problem: &Problem, capabilities: &Capabilities) -> u32 {
-        let chunks = self.value_chunks(problem);
-        let workgroups = workgroups(problem, self.rows).saturating_mul(chunks);
         let wanted = match capabilities.processors {
             0 => WORKGROUPS,
             processors => processors.saturating_mul(WORKGROUPS_EACH),
         };
+        self.shares(wanted, self.keys * FEWEST_TILES, u32::MAX, problem, capabilities)
+    }
+
+    /// The same for so many workgroups in all, if each has `fewest` keys at least, and if possible
+    /// `most_keys` at most.
+    pub(super) fn shares(
+        &self,
+        wanted: u32,
+        fewest: u32,
+        most_keys: u32,
+        problem: &Problem,
+        capabilities: &Capabilities,
+    ) -> u32 {
+        let chunks = self.value_chunks(problem);
+        let workgroups = workgroups(problem, self.rows).saturating_mul(chunks);
         let reaches = problem.counted_rows().map(|(_, line)| line.sequence.reach());
         let keys = reaches.max().unwrap_or_default();
         let most = capabilities.workgroups_per_axis / chunks.max(1);
@@ -104,7 +117,8 @@ impl TileSize {
         // a workgroup.
         let countable = u32::MAX / problem.kv_len.div_ceil(self.keys).max(1);
         let most = most.min(countable);
-        (wanted / workgroups.max(1)).min(keys / (self.keys * FEWEST_TILES)).min(most).max(1)
+        let least = keys.div_ceil(most_keys);
+        (wanted / workgroups.max(1)).min(keys / fewest).max(least).min(most).max(1)
     }
 
     /// Turns of loops for each key of a tile to see which rows it is visible to, where biases or

@@ -18,13 +18,13 @@ pub struct Shader {
     pub work: Option<Work>,
 }
 
-/// A tile of keys: a loop over chunks of columns inside of the loop over tiles.
+/// A tile of keys: the loop over tiles, and a loop over chunks of columns inside of it.
 #[derive(Clone, Copy)]
 pub struct Work {
     /// Multiply-adds of an invocation: rows * keys * (head_dim + value_dim) / invocations.
     pub macs: f64,
-    /// Turns of the loop over chunks.
-    pub chunks: u32,
+    /// Turns of the loop over chunks, if there is one.
+    pub chunks: Option<u32>,
 }
 
 /// Columns of a chunk, as in `shaders/shared/register_tile.wgsl`.
@@ -48,7 +48,7 @@ pub fn capabilities(family: &Family) -> wa::Capabilities {
         storage_alignment: 16,
         uniform_alignment: 16,
         shader_f16: true,
-        subgroups: true,
+        subgroup: 32,
         matrices: family.matrices.map(|[size, subgroup]| wa::Matrices { size, subgroup }),
         timestamps: true,
         ..wa::Capabilities::PORTABLE
@@ -120,8 +120,13 @@ fn shaders(plan: &wa::Plan) -> Vec<Shader> {
     let work = |variant: &Variant| {
         let columns = problem.head_dim + size.value_columns.min(problem.value_dim);
         let macs = f64::from(size.rows * size.keys) * f64::from(columns) / f64::from(size.threads);
-        let work = Work { macs, chunks: problem.head_dim.div_ceil(CHUNK) };
-        (variant.entry == Entry::AttentionTiled).then_some(work)
+        match variant.entry {
+            Entry::AttentionTiled => {
+                Some(Work { macs, chunks: Some(problem.head_dim.div_ceil(CHUNK)) })
+            }
+            Entry::AttentionDecode => Some(Work { macs, chunks: None }),
+            _ => None,
+        }
     };
     let shader = |variant| Shader { work: work(&variant), variant };
     plan.variants().into_iter().map(shader).collect()

@@ -240,25 +240,31 @@ fn subjects(arguments: &Arguments, family: &Family) -> Result<Vec<Subject>, Stri
     Ok(subjects)
 }
 
-/// The loops of a tile of keys, by number, and how many turns each takes: a loop over chunks inside
-/// of one over tiles, whose multiply-adds together are the work.
+/// The loops of a tile of keys, by number, and how many turns each takes: one over tiles, and if
+/// there are chunks one over them inside of it, whose multiply-adds together are the work.
 fn loops_of_tile(code: &Code, work: Work) -> Result<Vec<(usize, u32)>, String> {
     let macs = |at: usize| f64::from(code.loops[at].path.macs);
     let all = 0..code.loops.len();
-    let pairs = all.clone().flat_map(|outer| all.clone().map(move |inner| (outer, inner)));
-    let is_inside = |&(outer, inner): &(usize, usize)| {
+    let is_inside = |outer: usize, inner: usize| {
         let (a, b) = (&code.loops[outer], &code.loops[inner]);
         outer != inner && a.first <= b.first && b.last <= a.last
     };
-    let error = |&(outer, inner): &(usize, usize)| {
-        let found = macs(outer) + f64::from(work.chunks) * macs(inner);
+    let nests: Vec<Vec<(usize, u32)>> = match work.chunks {
+        None => all.map(|one| vec![(one, 1)]).collect(),
+        Some(chunks) => {
+            let pairs = all.clone().flat_map(|outer| all.clone().map(move |inner| (outer, inner)));
+            let pairs = pairs.filter(|&(outer, inner)| is_inside(outer, inner));
+            pairs.map(|(outer, inner)| vec![(outer, 1), (inner, chunks)]).collect()
+        }
+    };
+    let error = |nest: &Vec<(usize, u32)>| {
+        let found: f64 = nest.iter().map(|&(at, turns)| macs(at) * f64::from(turns)).sum();
         (found / work.macs - 1.0).abs()
     };
-    let nearest = pairs.filter(is_inside).min_by(|a, b| error(a).total_cmp(&error(b)));
-    match nearest.filter(|pair| error(pair) <= 0.05) {
-        Some((outer, inner)) => Ok(vec![(outer, 1), (inner, work.chunks)]),
-        None => Err(format!("no loops with {} multiply-adds, within 5 %, are a tile", work.macs)),
-    }
+    let nearest = nests.into_iter().min_by(|a, b| error(a).total_cmp(&error(b)));
+    nearest
+        .filter(|nest| error(nest) <= 0.05)
+        .ok_or_else(|| format!("no loops with {} multiply-adds, within 5 %, are a tile", work.macs))
 }
 
 /// The rate of a case in a file that --json printed.
