@@ -3,22 +3,25 @@
 // Each subgroup multiplies the rows of one matrix: their queries and outputs stay in its registers.
 // Invocations do the rest in workgroup memory, where LANES of them share a row. Each iteration
 // takes a tile of keys through five steps, with barriers between:
-//   1. Invocations stage the keys.
+//   1. Invocations load keys and values, which are on their way together, and stage the keys.
 //   2. Subgroups multiply queries and keys into `scores`.
 //   3. Invocations turn scores into weights, and stage the values where the keys were.
 //   4. If a row's maximum has grown, its outputs go through memory to be rescaled.
 //   5. Subgroups multiply weights and values into outputs.
+// Values are staged transposed, so that an operand's numbers lie side by side, as those of keys do.
 // Source: Dao 2023, arXiv 2307.08691, algorithm 1, with f16 weights and f32 sums as there.
 
 // Rows and columns of a matrix, 8 or 16, which divide both dims.
 const MATRIX_SIZE = 8u;
 const HEAD_DIM = 64u;
 const VALUE_DIM = 64u;
-// Matrices of rows in a workgroup; its invocations, a multiple of its rows; keys of a tile, at most
-// 32: their visibility is one word.
+// Matrices of rows in a workgroup; its invocations, a multiple of its rows.
 const SUBGROUPS = 4u;
 const THREADS = 128u;
-const KEYS = 32u;
+// Whether queries stay in registers, which have room for few columns.
+const KEEPS_QUERIES = true;
+// Whether subgroups may be smaller than planned, so that several share a matrix of rows.
+const HAS_PARTS = false;
 // Whether the scale is subnormal, which a device may take for 0.
 const HAS_TINY_SCALE = false;
 const HAS_SOFTCAP = false;
@@ -41,97 +44,147 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, tile, visibility, transform, softmax_state, settle, finish, lanes
-// use matrix_tile, key_bits, store(out)
+// use params, rows, row_block, visibility, transform, softmax_state, finish, matrix_tile, key_bits
+// use store(out)
 
+// Keys of a tile: their visibility is one word.
+const KEYS = 32u;
 const HEAD_TILES = HEAD_DIM / MATRIX_SIZE;
 const VALUE_TILES = VALUE_DIM / MATRIX_SIZE;
+const KEY_TILES = KEYS / MATRIX_SIZE;
 const ROWS = SUBGROUPS * MATRIX_SIZE;
 const WORD_KEYS = KEYS;
+// Invocations side by side that share a row, and the keys that each has, side by side too.
 const LANES = THREADS / ROWS;
+const OWN_KEYS = KEYS / LANES;
 // Weights are below e^MOST_GROWTH. Scaled by this, f16 still holds them all, and keeps 7 bits more
 // of small ones.
 const WEIGHT_SCALE = 128.0;
-// Rows lie 16 bytes further apart than they are long, so that no column is in one bank.
-const TILE_STRIDE = max(HEAD_DIM, VALUE_DIM) + 8u;
-const SCORE_STRIDE = KEYS + 4u;
-const WEIGHT_STRIDE = KEYS + 8u;
+// Arrays are of groups of eight, so that compilers see that a group starts on a multiple of 16 bytes
+// and is one read. Rows have a group more than they need, so that no column is in one bank.
+const KEY_GROUPS = HEAD_DIM / 8u + 1u;
+const GROUPS = KEYS / 8u + 1u;
+const KEY_STRIDE = 8u * KEY_GROUPS;
+const STRIDE = 8u * GROUPS;
 
-// [key, column] of keys, then of values.
-var<workgroup> tile: array<f16, KEYS * TILE_STRIDE>;
+// [key, column] of keys, then [column, key] of values.
+var<workgroup> tile: array<array<array<f16, 2>, 4>, max(KEYS * KEY_GROUPS, VALUE_DIM * GROUPS)>;
 // [row, key]; in between, some columns of the outputs and, in `weights`, of the queries.
-var<workgroup> scores: array<f32, ROWS * SCORE_STRIDE>;
-var<workgroup> weights: array<f16, ROWS * WEIGHT_STRIDE>;
+var<workgroup> scores: array<array<f32, 8>, ROWS * GROUPS>;
+var<workgroup> weights: array<array<f16, 8>, ROWS * GROUPS>;
 // Per row: what its outputs are multiplied by, and which keys it sees.
 var<workgroup> factors: array<f32, ROWS>;
 var<workgroup> visible: array<u32, ROWS>;
 var<workgroup> keys: KeyRange;
+// Subgroups that share a matrix of rows: each takes every so manyth of a tile's matrices of keys.
+var<workgroup> part_count: u32;
 // Reasons why outputs have to go through memory, as bits.
 var<workgroup> reasons: atomic<u32>;
 const GROWN = 1u;
 const NOT_FINITE = 2u;
 
-var<private> queries: array<Left, HEAD_TILES>;
+var<private> queries: array<Left, select(1u, HEAD_TILES, KEEPS_QUERIES)>;
 var<private> outs: array<Sums, VALUE_TILES>;
+
+// The first row of a subgroup, and its part of the keys.
+struct Share {
+    base: u32,
+    part: u32,
+    parts: u32,
+}
 
 @compute @workgroup_size(THREADS)
 fn attention_forward_matrix(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup_id: u32,
+    @builtin(num_subgroups) num_subgroups: u32,
 ) {
     let block = locate_block(workgroup, 1u);
-    let sequence = block.sequence;
-    // The subgroup's first row. If subgroups are smaller than planned, there are more: those repeat
-    // the work.
-    let base = subgroup_id % SUBGROUPS * MATRIX_SIZE;
+    if lane == 0u {
+        keys = block_keys(block);
+        part_count = clamp(num_subgroups / SUBGROUPS, 1u, KEY_TILES);
+    }
+    // A compiler has to see that control flow around matrix operations is uniform.
+    let range = workgroupUniformLoad(&keys);
+    var share = Share(subgroup_id % SUBGROUPS * MATRIX_SIZE, 0u, 1u);
+    if HAS_PARTS {
+        share.parts = workgroupUniformLoad(&part_count);
+        share.part = subgroup_id / SUBGROUPS % share.parts;
+    }
     // The invocation's row, and its first key in a tile.
     let own = lane / LANES;
-    let own_key = lane % LANES;
+    let own_key = lane % LANES * OWN_KEYS;
+    let own_group = own * GROUPS + own_key / 8u;
     let row = block_row(block, own);
     let slope = alibi_slope(row);
     // Sums over this invocation's keys: of exact weights, and of rounded ones.
     var m = LOWEST;
-    var l = Settled(0.0, 0.0);
-    var rounded_l = Settled(0.0, 0.0);
+    var l = 0.0;
+    var rounded_l = 0.0;
     var seen = 0u;
 
-    load_queries(block, base, lane);
     for (var d = 0u; d < VALUE_TILES; d++) {
         outs[d] = Sums();
     }
-    if lane == 0u {
-        keys = block_keys(block);
+    find_queries(block, lane);
+    if KEEPS_QUERIES {
+        // Not a loop: matrices are picked by constants.
+        load_queries(0u, share.base, lane);
+        if HEAD_DIM > KEYS {
+            load_queries(1u, share.base, lane);
+        }
+        if HEAD_DIM > 2u * KEYS {
+            load_queries(2u, share.base, lane);
+        }
+        if HEAD_DIM > 3u * KEYS {
+            load_queries(3u, share.base, lane);
+        }
     }
-    // A compiler has to see that control flow around matrix operations is uniform.
-    let range = workgroupUniformLoad(&keys);
     for (var at = range.begin; at < range.end; at += KEYS) {
         let first_key = key_at(range, at);
-        let place = locate_tile(sequence, first_key);
-        let last = sequence.seen_len - 1u - first_key;
-        stage_keys(place, block.kv_head, last, lane);
+        let whole = block_sees_whole_tile(block, first_key);
+        fetch(block, first_key, lane);
         if lane == 0u {
             atomicStore(&reasons, 0u);
         }
         workgroupBarrier();
-        multiply_keys(base);
+        stage_keys(lane);
+        workgroupBarrier();
+        // A call of its own, whose loops compilers unroll.
+        if share.parts == 1u {
+            multiply_keys(Share(share.base, 0u, 1u), lane);
+        } else {
+            multiply_keys(share, lane);
+        }
         workgroupBarrier();
 
-        stage_values(place, block.kv_head, last, lane);
+        stage_values(whole, lane);
         var sees = 0xffffffffu;
-        if !block_sees_whole_tile(block, first_key) {
-            sees = visible_keys(sequence, row, first_key);
+        if !whole {
+            sees = visible_keys(block.sequence, row, first_key);
         }
+        var terms: array<f32, OWN_KEYS>;
         var highest = LOWEST;
-        for (var j = own_key; j < KEYS; j += LANES) {
-            let at = own * SCORE_STRIDE + j;
+        for (var i = 0u; i < OWN_KEYS; i++) {
+            let j = own_key + i;
             let added = bias_at(row, first_key + j);
-            let score = transform_score(row, slope, first_key + j, scores[at], added);
-            let shown = select(LOWEST, score, is_visible(sees, j));
-            scores[at] = shown;
-            highest = max(highest, shown);
+            let product = scores[own_group + i / 8u][i % 8u];
+            let score = transform_score(row, slope, first_key + j, product, added);
+            terms[i] = score;
         }
-        highest = highest_of_row(highest, lane);
+        // Blocks of their own, which tiles that are seen whole jump over.
+        if !whole {
+            for (var i = 0u; i < OWN_KEYS; i++) {
+                terms[i] = select(LOWEST, terms[i], is_visible(sees, own_key + i));
+            }
+        }
+        for (var i = 0u; i < OWN_KEYS; i++) {
+            highest = max(highest, terms[i]);
+        }
+        for (var step = 1u; step < LANES; step *= 2u) {
+            highest = max(highest, subgroupShuffleXor(highest, step));
+        }
 
         // The maximum follows only when weights could overflow later: most iterations rescale
         // nothing.
@@ -139,8 +192,8 @@ fn attention_forward_matrix(
         if highest > m + MOST_GROWTH {
             rescale = exponential(m - highest);
             m = highest;
-            l = Settled(l.total * rescale, l.rest * rescale);
-            rounded_l = Settled(rounded_l.total * rescale, rounded_l.rest * rescale);
+            l *= rescale;
+            rounded_l *= rescale;
             // Outputs of a row that has seen no key are 0 under any maximum.
             if seen != 0u {
                 atomicOr(&reasons, GROWN);
@@ -151,59 +204,104 @@ fn attention_forward_matrix(
             factors[own] = rescale;
             visible[own] = sees;
         }
-        for (var j = own_key; j < KEYS; j += LANES) {
-            let weight = exponential(scores[own * SCORE_STRIDE + j] - m);
-            let shown = select(0.0, weight, is_visible(sees, j));
-            let rounded = f16(shown * WEIGHT_SCALE);
-            weights[own * WEIGHT_STRIDE + j] = rounded;
-            l.rest += shown;
-            rounded_l.rest += f32(rounded) / WEIGHT_SCALE;
+        var sum = 0.0;
+        var rounded_sum = 0.0;
+        for (var i = 0u; i < OWN_KEYS; i++) {
+            terms[i] = exponential(terms[i] - m);
         }
-        if settles_after(at, KEYS) {
-            l = settle(l.total, l.rest);
-            rounded_l = settle(rounded_l.total, rounded_l.rest);
+        if !whole {
+            for (var i = 0u; i < OWN_KEYS; i++) {
+                terms[i] = select(0.0, terms[i], is_visible(sees, own_key + i));
+            }
         }
+        for (var i = 0u; i < OWN_KEYS; i++) {
+            let rounded = f16(terms[i] * WEIGHT_SCALE);
+            weights[own_group + i / 8u][i % 8u] = rounded;
+            sum += terms[i];
+            rounded_sum += f32(rounded);
+        }
+        l += sum;
+        rounded_l += rounded_sum;
 
         let why = workgroupUniformLoad(&reasons);
         if why != 0u {
-            revise_outs(base, why, lane);
+            revise_outs(share, why, lane);
         }
-        if (why & NOT_FINITE) == 0u {
-            multiply_values(base);
+        if (why & NOT_FINITE) == 0u && share.parts == 1u {
+            multiply_values(Share(share.base, 0u, 1u));
+        } else if (why & NOT_FINITE) == 0u {
+            multiply_values(share);
         }
-        workgroupBarrier();
     }
 
+    for (var step = 1u; step < LANES; step *= 2u) {
+        l += subgroupShuffleXor(l, step);
+        rounded_l += subgroupShuffleXor(rounded_l, step);
+    }
     let no_keys = seen == 0u;
-    let exact = finish_row(row, m, sum_of_row(l.total + l.rest, lane), no_keys);
+    let exact = finish_row(row, m, l, no_keys);
     // Divided by what values were multiplied with, a row that sees one key is that key's value.
-    let rounded = finish_row(row, m, sum_of_row(rounded_l.total + rounded_l.rest, lane), no_keys);
+    let rounded = finish_row(row, m, rounded_l / WEIGHT_SCALE, no_keys);
+    workgroupBarrier();
     if own_key == 0u {
         factors[own] = rounded.factor / WEIGHT_SCALE;
         visible[own] = seen;
         finish_lse(exact, row, block.split);
     }
-    store_outs(block, base, lane);
+    store_outs(block, share, lane);
 }
 
 // A key of NaN spoils its own column of the scores alone, a query its row.
-fn multiply_keys(base: u32) {
-    for (var j = 0u; j < KEYS; j += MATRIX_SIZE) {
+fn multiply_keys(share: Share, lane: u32) {
+    if !KEEPS_QUERIES {
+        multiply_keys_anew(share, lane);
+        return;
+    }
+    for (var t = share.part; t < KEY_TILES; t += share.parts) {
+        let j = t * MATRIX_SIZE;
         var products = Sums();
         for (var d = 0u; d < HEAD_TILES; d++) {
             // Loaded by columns, keys are transposed.
-            let right = coopLoad<Right>(&tile[j * TILE_STRIDE + d * MATRIX_SIZE], TILE_STRIDE);
+            let at = j * KEY_GROUPS + d * MATRIX_SIZE / 8u;
+            let right = coopLoad<Right>(&tile[at][0u][0u], KEY_STRIDE);
             products = coopMultiplyAdd(queries[d], right, products);
         }
-        coopStoreT(products, &scores[base * SCORE_STRIDE + j], SCORE_STRIDE);
+        coopStoreT(products, &scores[share.base * GROUPS + j / 8u][0u], STRIDE);
     }
 }
 
-fn multiply_values(base: u32) {
-    for (var j = 0u; j < KEYS; j += MATRIX_SIZE) {
-        let left = coopLoadT<Left>(&weights[base * WEIGHT_STRIDE + j], WEIGHT_STRIDE);
+// The same with queries that are staged anew for each tile.
+fn multiply_keys_anew(share: Share, lane: u32) {
+    var products: array<Sums, KEY_TILES>;
+    for (var t = 0u; t < KEY_TILES; t++) {
+        products[t] = Sums();
+    }
+    // The bound is one that no compiler knows, so that none unrolls the loop.
+    for (var column = 0u; column < params.head_dim; column += KEYS) {
+        stage_queries(column, lane);
+        let left_tiles = min(KEY_TILES, (HEAD_DIM - column) / MATRIX_SIZE);
+        for (var d = 0u; d < select(left_tiles, KEY_TILES, HEAD_DIM % KEYS == 0u); d++) {
+            let group = d * MATRIX_SIZE / 8u;
+            let left = coopLoadT<Left>(&weights[share.base * GROUPS + group][0u], STRIDE);
+            for (var t = share.part; t < KEY_TILES; t += share.parts) {
+                let at = t * MATRIX_SIZE * KEY_GROUPS + column / 8u + group;
+                let right = coopLoad<Right>(&tile[at][0u][0u], KEY_STRIDE);
+                products[t] = coopMultiplyAdd(left, right, products[t]);
+            }
+        }
+    }
+    for (var t = share.part; t < KEY_TILES; t += share.parts) {
+        let at = share.base * GROUPS + t * MATRIX_SIZE / 8u;
+        coopStoreT(products[t], &scores[at][0u], STRIDE);
+    }
+}
+
+fn multiply_values(share: Share) {
+    for (var t = share.part; t < KEY_TILES; t += share.parts) {
+        let j = t * MATRIX_SIZE;
+        let left = coopLoadT<Left>(&weights[share.base * GROUPS + j / 8u][0u], STRIDE);
         for (var d = 0u; d < VALUE_TILES; d++) {
-            let right = coopLoadT<Right>(&tile[j * TILE_STRIDE + d * MATRIX_SIZE], TILE_STRIDE);
+            let right = coopLoad<Right>(&tile[d * MATRIX_SIZE * GROUPS + j / 8u][0u][0u], STRIDE);
             outs[d] = coopMultiplyAdd(left, right, outs[d]);
         }
     }
@@ -211,46 +309,57 @@ fn multiply_values(base: u32) {
 
 // Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place
 // of multiply_values: a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
-fn revise_outs(base: u32, why: u32, lane: u32) {
+fn revise_outs(share: Share, why: u32, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();
-        coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
+        coopStoreT(outs[d], &scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
         workgroupBarrier();
-        for (var slot = lane; slot < ROWS * MATRIX_SIZE; slot += THREADS) {
-            let r = slot / MATRIX_SIZE;
-            let at = r * SCORE_STRIDE + slot % MATRIX_SIZE;
-            var sum = scores[at] * factors[r];
-            if (why & NOT_FINITE) != 0u {
-                sum += visible_sum(r, d * MATRIX_SIZE + slot % MATRIX_SIZE);
+        for (var slot = lane; slot < ROWS * MATRIX_SIZE * share.parts; slot += THREADS) {
+            let r = slot % ROWS;
+            let column = slot / ROWS;
+            let group = r * GROUPS + column / 8u;
+            var sum = scores[group][column % 8u] * factors[r];
+            if (why & NOT_FINITE) != 0u && column < MATRIX_SIZE {
+                sum += visible_sum(r, d * MATRIX_SIZE + column);
             }
-            scores[at] = sum;
+            scores[group][column % 8u] = sum;
         }
         workgroupBarrier();
-        outs[d] = coopLoadT<Sums>(&scores[base * SCORE_STRIDE], SCORE_STRIDE);
+        outs[d] = coopLoadT<Sums>(&scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
     }
 }
 
 fn visible_sum(r: u32, column: u32) -> f32 {
     var sum = 0.0;
     for (var j = 0u; j < KEYS; j++) {
-        let term = f32(weights[r * WEIGHT_STRIDE + j]) * f32(tile[j * TILE_STRIDE + column]);
+        let weight = f32(weights[r * GROUPS + j / 8u][j % 8u]);
+        let term = weight * f32(tile[column * GROUPS + j / 8u][j % 8u / 2u][j % 2u]);
         sum += select(0.0, term, is_visible(visible[r], j));
     }
     return sum;
 }
 
-fn store_outs(block: RowBlock, base: u32, lane: u32) {
+fn store_outs(block: RowBlock, share: Share, lane: u32) {
     for (var d = 0u; d < VALUE_TILES; d++) {
         workgroupBarrier();
-        coopStoreT(outs[d], &scores[base * SCORE_STRIDE], SCORE_STRIDE);
+        coopStoreT(outs[d], &scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
         workgroupBarrier();
         for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
             let r = slot / (MATRIX_SIZE / 4u);
             let column = slot % (MATRIX_SIZE / 4u) * 4u;
             let row = block_row(block, r);
             let start = row_start(params.out, row) + block.split * params.out_split;
-            let at = r * SCORE_STRIDE + column;
-            let four = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
+            var four = vec4(0.0);
+            for (var part = 0u; part < share.parts; part++) {
+                let group = r * GROUPS + (part * MATRIX_SIZE + column) / 8u;
+                let at = column % 8u;
+                four += vec4(
+                    scores[group][at],
+                    scores[group][at + 1u],
+                    scores[group][at + 2u],
+                    scores[group][at + 3u],
+                );
+            }
             let columns = select(four * factors[r], vec4(0.0), visible[r] == 0u);
             store_out(start + d * MATRIX_SIZE + column, select(0u, 4u, row.live), columns);
         }

@@ -37,8 +37,8 @@ alias Out = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, view, rows, row_block, tile, finite, visibility, transform, softmax_state, finish
-// use columns, finite, key_bits, register_tile, out_totals, load(query), load(key), load(value)
+// use params, rows, row_block, block_key, finite, visibility, transform, softmax_state, finish
+// use columns, finite, key_bits, register_tile, register_values, out_totals, load(query), load(key), load(value)
 // use store(out)
 
 const THREADS = ROW_LANES * KEY_LANES;
@@ -123,12 +123,6 @@ fn add_tile(block: RowBlock, first_key: u32, place: TilePosition) {
     add_keys(block, first_key, whole, 1u, place);
     add_keys(block, first_key, whole, 2u, place);
     add_keys(block, first_key, whole, 3u, place);
-}
-
-// Where a key's row begins. Keys past the last one repeat it: they are hidden.
-fn key_start(block: RowBlock, view: View, number: u32) -> u32 {
-    let place = locate_tile(block.sequence, min(number, block.sequence.seen_len - 1u));
-    return tile_start(view, place, block.kv_head);
 }
 
 // Some columns of queries and keys, and, if asked for, which of the keys are visible.

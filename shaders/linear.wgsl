@@ -14,28 +14,10 @@ alias Weight = f32;
 alias Bias = f32;
 alias Out = f32;
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<X>;
 @group(0) @binding(2) var<storage, read> weight: array<Weight>;
 @group(0) @binding(3) var<storage, read> bias: array<Bias>;
 @group(0) @binding(4) var<storage, read_write> out: array<Out>;
-
-// Mirrored by `LinearParams` in src/layers/linear.rs.
-struct Params {
-    x_offset: u32,
-    x_batch: u32,
-    x_row: u32,
-    out_offset: u32,
-    out_batch: u32,
-    out_row: u32,
-    weight_offset: u32,
-    bias_offset: u32,
-    // Rows of a batch, and of all.
-    len: u32,
-    rows: u32,
-    in_features: u32,
-    out_features: u32,
-}
 
 // Vectors of four features that are staged at once.
 const STEP = 32u;
@@ -45,7 +27,7 @@ var<workgroup> tile: array<vec4<f32>, STEP * COLUMNS>;
 var<private> sums: array<vec4<f32>, ROWS_EACH * FOURS>;
 var<private> starts: array<u32, ROWS_EACH>;
 
-// use columns, load(x), load(weight), load(bias), store(out)
+// use linear_params, columns, load(x), load(weight), load(bias), store(out)
 
 @compute @workgroup_size(THREADS)
 fn linear(
@@ -57,7 +39,7 @@ fn linear(
     for (var each = 0u; each < ROWS_EACH; each++) {
         // Rows past the end repeat the last one; they are not stored.
         let row = min(first_row + each, params.rows - 1u);
-        starts[each] = params.x_offset + row / params.len * params.x_batch + row % params.len * params.x_row;
+        starts[each] = x_start(row);
         for (var four = 0u; four < FOURS; four++) {
             sums[each * FOURS + four] = vec4(0.0);
         }
@@ -93,8 +75,7 @@ fn linear(
         for (var each = 0u; each < ROWS_EACH; each++) {
             let row = first_row + each;
             if row < params.rows {
-                let start = params.out_offset + row / params.len * params.out_batch + row % params.len * params.out_row;
-                store_out(start + column, left, sums[each * FOURS + four] + added);
+                store_out(out_start(row) + column, left, sums[each * FOURS + four] + added);
             }
         }
     }

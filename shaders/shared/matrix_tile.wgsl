@@ -1,56 +1,124 @@
 // Queries, keys and values as f16 in workgroup memory, from which matrices are loaded. A matrix
 // load knows neither strides between heads nor the end of a tensor, so it reads nothing else.
-// use params, rows, row_block, tile, finite, load(query), staged(key), staged(value)
-// needs HEAD_DIM, HEAD_TILES, KEYS, MATRIX_SIZE, NOT_FINITE, ROWS, THREADS, TILE_STRIDE, VALUE_DIM
-// needs WEIGHT_STRIDE, Left, queries, reasons, tile, weights
+// use params, rows, row_block, block_key, columns, finite, load(query), load(key), load(value)
+// needs GROUPS, HEAD_DIM, HEAD_TILES, KEYS, KEY_GROUPS, KEY_TILES, MATRIX_SIZE, NOT_FINITE, ROWS
+// needs STRIDE, THREADS, VALUE_DIM, Left, queries, reasons, tile, weights
 
-// The workgroup's queries, as many columns as a matrix has at a time, through `weights`.
-fn load_queries(block: RowBlock, base: u32, lane: u32) {
-    for (var d = 0u; d < HEAD_TILES; d++) {
-        for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
-            let r = slot / (MATRIX_SIZE / 4u);
-            let column = slot % (MATRIX_SIZE / 4u) * 4u;
-            let start = row_start(params.query, block_row(block, r));
-            let four = vec4<f16>(load_query(start + d * MATRIX_SIZE + column, 4u));
-            let place = r * WEIGHT_STRIDE + column;
-            weights[place] = four.x;
-            weights[place + 1u] = four.y;
-            weights[place + 2u] = four.z;
-            weights[place + 3u] = four.w;
-        }
-        workgroupBarrier();
-        queries[d] = coopLoadT<Left>(&weights[base * WEIGHT_STRIDE], WEIGHT_STRIDE);
-        workgroupBarrier();
+// Eights of a tile's numbers that an invocation stages: columns of a key, or four columns of the
+// values of two keys.
+const KEY_SLOTS = (KEYS * HEAD_DIM / 8u + THREADS - 1u) / THREADS;
+const VALUE_SLOTS = (KEYS * VALUE_DIM / 8u + THREADS - 1u) / THREADS;
+// Fours of the queries' numbers.
+const QUERY_SLOTS = (ROWS * KEYS / 4u + THREADS - 1u) / THREADS;
+
+var<private> fetched_keys: array<vec4<f32>, 2u * KEY_SLOTS>;
+var<private> fetched_values: array<vec4<f32>, 2u * VALUE_SLOTS>;
+
+// Where the rows begin of which an invocation stages four columns.
+var<private> query_starts: array<u32, QUERY_SLOTS>;
+
+fn find_queries(block: RowBlock, lane: u32) {
+    for (var t = 0u; t < QUERY_SLOTS; t++) {
+        let row = block_row(block, query_slot(lane, t) / (KEYS / 4u));
+        query_starts[t] = row_start(params.query, row);
     }
 }
 
-fn stage_keys(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
-    let start = tile_start(params.key, place, kv_head);
-    for (var slot = lane; slot < KEYS * HEAD_DIM / 4u; slot += THREADS) {
-        let j = slot / (HEAD_DIM / 4u);
-        let column = slot % (HEAD_DIM / 4u) * 4u;
-        stage_four(j * TILE_STRIDE + column, staged_key(start, j, last, column, 4u));
+fn query_slot(lane: u32, t: u32) -> u32 {
+    return min(lane + t * THREADS, ROWS * KEYS / 4u - 1u);
+}
+
+// Puts as many columns of the workgroup's queries as a tile has keys into `weights`. Call in uniform
+// control flow.
+fn stage_queries(first_column: u32, lane: u32) {
+    workgroupBarrier();
+    for (var t = 0u; t < QUERY_SLOTS; t++) {
+        let slot = query_slot(lane, t);
+        let at = slot % (KEYS / 4u) * 4u;
+        let column = first_column + at;
+        let left = columns_left(HEAD_DIM, column);
+        let four = vec4<f16>(load_query(query_starts[t] + column, left));
+        let group = slot / (KEYS / 4u) * GROUPS + at / 8u;
+        weights[group][at % 8u] = four.x;
+        weights[group][at % 8u + 1u] = four.y;
+        weights[group][at % 8u + 2u] = four.z;
+        weights[group][at % 8u + 3u] = four.w;
+    }
+    workgroupBarrier();
+}
+
+fn load_queries(part: u32, base: u32, lane: u32) {
+    stage_queries(part * KEYS, lane);
+    let first = part * KEY_TILES;
+    for (var t = 0u; t < min(KEY_TILES, HEAD_TILES - first); t++) {
+        let group = base * GROUPS + t * MATRIX_SIZE / 8u;
+        queries[first + t] = coopLoadT<Left>(&weights[group][0u], STRIDE);
     }
 }
 
-// Notes whether all are finite.
-fn stage_values(place: TilePlace, kv_head: u32, last: u32, lane: u32) {
-    let start = tile_start(params.value, place, kv_head);
-    for (var slot = lane; slot < KEYS * VALUE_DIM / 4u; slot += THREADS) {
-        let j = slot / (VALUE_DIM / 4u);
-        let column = slot % (VALUE_DIM / 4u) * 4u;
-        let four = staged_value(start, j, last, column, 4u);
-        stage_four(j * TILE_STRIDE + column, four);
-        if !are_finite(four) {
+// Of what an invocation stages. Those past the last one repeat it.
+fn key_slot(lane: u32, t: u32) -> u32 {
+    return min(lane + t * THREADS, KEYS * HEAD_DIM / 8u - 1u);
+}
+
+fn value_slot(lane: u32, t: u32) -> u32 {
+    return min(lane + t * THREADS, KEYS * VALUE_DIM / 8u - 1u);
+}
+
+// Loads the keys and values of a tile. Invocations side by side have columns of a key, but values of
+// several keys: they store those transposed.
+fn fetch(block: RowBlock, first_key: u32, lane: u32) {
+    for (var t = 0u; t < KEY_SLOTS; t++) {
+        let slot = key_slot(lane, t);
+        let start = key_start(block, params.key, first_key + slot / (HEAD_DIM / 8u));
+        let column = slot % (HEAD_DIM / 8u) * 8u;
+        fetched_keys[2u * t] = load_key(start + column, 4u);
+        fetched_keys[2u * t + 1u] = load_key(start + column + 4u, 4u);
+    }
+    for (var t = 0u; t < VALUE_SLOTS; t++) {
+        let slot = value_slot(lane, t);
+        let number = first_key + slot % (KEYS / 2u) * 2u;
+        let column = slot / (KEYS / 2u) * 4u;
+        fetched_values[2u * t] = load_value(key_start(block, params.value, number) + column, 4u);
+        fetched_values[2u * t + 1u] = load_value(key_start(block, params.value, number + 1u) + column, 4u);
+    }
+}
+
+fn stage_keys(lane: u32) {
+    for (var t = 0u; t < KEY_SLOTS; t++) {
+        let slot = key_slot(lane, t);
+        let group = slot / (HEAD_DIM / 8u) * KEY_GROUPS + slot % (HEAD_DIM / 8u);
+        let first = vec4<f16>(fetched_keys[2u * t]);
+        let second = vec4<f16>(fetched_keys[2u * t + 1u]);
+        tile[group][0u][0u] = first.x;
+        tile[group][0u][1u] = first.y;
+        tile[group][1u][0u] = first.z;
+        tile[group][1u][1u] = first.w;
+        tile[group][2u][0u] = second.x;
+        tile[group][2u][1u] = second.y;
+        tile[group][3u][0u] = second.z;
+        tile[group][3u][1u] = second.w;
+    }
+}
+
+// Notes whether all are finite, unless all are visible.
+fn stage_values(whole: bool, lane: u32) {
+    for (var t = 0u; t < VALUE_SLOTS; t++) {
+        let slot = value_slot(lane, t);
+        let pair = slot % (KEYS / 2u);
+        let group = slot / (KEYS / 2u) * 4u * GROUPS + pair / 4u;
+        let first = vec4<f16>(fetched_values[2u * t]);
+        let second = vec4<f16>(fetched_values[2u * t + 1u]);
+        tile[group][pair % 4u][0u] = first.x;
+        tile[group][pair % 4u][1u] = second.x;
+        tile[group + GROUPS][pair % 4u][0u] = first.y;
+        tile[group + GROUPS][pair % 4u][1u] = second.y;
+        tile[group + 2u * GROUPS][pair % 4u][0u] = first.z;
+        tile[group + 2u * GROUPS][pair % 4u][1u] = second.z;
+        tile[group + 3u * GROUPS][pair % 4u][0u] = first.w;
+        tile[group + 3u * GROUPS][pair % 4u][1u] = second.w;
+        if !whole && !(are_finite(fetched_values[2u * t]) && are_finite(fetched_values[2u * t + 1u])) {
             atomicOr(&reasons, NOT_FINITE);
         }
     }
-}
-
-fn stage_four(place: u32, columns: vec4<f32>) {
-    let four = vec4<f16>(columns);
-    tile[place] = four.x;
-    tile[place + 1u] = four.y;
-    tile[place + 2u] = four.z;
-    tile[place + 3u] = four.w;
 }

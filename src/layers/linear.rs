@@ -177,7 +177,7 @@ impl LayerProblem for LinearProblem {
     }
 
     fn program(&self, capabilities: &Capabilities) -> Result<Program, Error> {
-        let bytes = BYTES_PER_COLUMN * Tile::new(u32::MAX, capabilities).columns;
+        let bytes = Tile::new(u32::MAX, capabilities).workgroup_bytes;
         check_limits([
             ("invocations per workgroup", 64, capabilities.workgroup_invocations),
             ("bytes of workgroup memory", bytes, capabilities.workgroup_memory),
@@ -224,32 +224,55 @@ pub struct LinearParams {
 
 /// Halves of the rows and of the columns are multiples of these, so that no tile is cut.
 const ROWS: u32 = 128;
-const COLUMNS: u32 = 32;
+const COLUMNS: u32 = 64;
 
+/// Invocations along the rows of a tile of linear_tiled.wgsl.
+const ROW_LANES: u32 = Entry::LinearTiled.count("ROW_LANES");
+/// Workgroup memory of the least GPU: it holds both tiles of linear_tiled.wgsl.
+const LEAST_OF_GPU: u32 = 16 << 10;
 /// Workgroup memory for each column: 32 vectors of four features, as in linear.wgsl.
 const BYTES_PER_COLUMN: u32 = 32 * 16;
 
-/// Rows and columns of a workgroup.
+/// The kernel, and the rows and columns of a workgroup.
 struct Tile {
-    threads: u32,
-    rows_each: u32,
+    entry: Entry,
+    constants: Vec<(&'static str, Constant)>,
+    rows: u32,
     columns: u32,
+    workgroup_bytes: u32,
 }
 
 impl Tile {
-    /// A software adapter reads each row's features one number at a time, so that many columns
-    /// share them, as two rows share the weights' bounds checks and broadcasts.
     fn new(rows: u32, capabilities: &Capabilities) -> Self {
-        let is_software = capabilities.is_software();
-        let (threads, rows_each) = match (is_software, rows) {
-            (true, ..=8) => (8, 1),
-            (false, ..=32) => (32, 1),
-            (true, _) => (32, 2),
-            (false, _) => (64, 2),
+        let constants = |counts: &[(&'static str, u32)]| {
+            counts.iter().map(|&(name, count)| (name, Constant::Count(count))).collect()
         };
+        // No GPU has less.
+        let has_room = capabilities.workgroup_memory >= LEAST_OF_GPU
+            && capabilities.workgroup_invocations >= 256;
+        if !capabilities.is_software() && has_room {
+            let rows_each = if rows <= 32 { 4 } else { 8 };
+            return Self {
+                entry: Entry::LinearTiled,
+                constants: constants(&[("ROWS_EACH", rows_each)]),
+                rows: rows_each * ROW_LANES,
+                columns: COLUMNS,
+                workgroup_bytes: LEAST_OF_GPU,
+            };
+        }
+        // A software adapter reads each row's features one number at a time, so that many columns
+        // share them, as two rows share the weights' bounds checks and broadcasts.
+        let (threads, rows_each) = if rows <= 8 { (8, 1) } else { (32, 2) };
         let has_room = capabilities.workgroup_memory >= 32 * BYTES_PER_COLUMN;
-        let columns = if is_software && has_room { 32 } else { 16 };
-        Self { threads, rows_each, columns }
+        let columns = if has_room { 32 } else { 16 };
+        let counts = [("THREADS", threads), ("ROWS_EACH", rows_each), ("COLUMNS", columns)];
+        Self {
+            entry: Entry::Linear,
+            constants: constants(&counts),
+            rows: threads * rows_each,
+            columns,
+            workgroup_bytes: columns * BYTES_PER_COLUMN,
+        }
     }
 }
 
@@ -261,14 +284,10 @@ impl Part for LinearProblem {
     fn dispatches(&self, capabilities: &Capabilities) -> Vec<Dispatch> {
         let (storage, out) = storages(self, capabilities);
         let rows = self.batch.saturating_mul(self.len);
-        let Tile { threads, rows_each, columns } = Tile::new(rows, capabilities);
-        let constants = [
-            ("THREADS", Constant::Count(threads)),
-            ("ROWS_EACH", Constant::Count(rows_each)),
-            ("COLUMNS", Constant::Count(columns)),
-            ("HAS_BIAS", Constant::Flag(self.bias.is_some())),
-        ];
-        let variant = Variant::new(Entry::Linear, [storage, out], constants);
+        let tile = Tile::new(rows, capabilities);
+        let has_bias = ("HAS_BIAS", Constant::Flag(self.bias.is_some()));
+        let constants = tile.constants.into_iter().chain([has_bias]);
+        let variant = Variant::new(tile.entry, [storage, out], constants);
         let per_word = self.element.per_word();
         let mut bindings = Bindings::new(capabilities);
         let x = bindings.bind("x", Tensor::X, per_word, self.x);
@@ -289,7 +308,7 @@ impl Part for LinearProblem {
             in_features: self.in_features,
             out_features: self.out_features,
         };
-        let grid = [self.out_features.div_ceil(columns), rows.div_ceil(threads * rows_each), 1];
+        let grid = [self.out_features.div_ceil(tile.columns), rows.div_ceil(tile.rows), 1];
         let product = bindings.dispatch(variant, &params, grid);
         product.packed_into(Tensor::Out, storage, capabilities)
     }

@@ -49,6 +49,7 @@ entries! {
     WeightedSum "weighted_sum" "Three stages, third: out.";
     Pack "pack" "Outputs of 16 bits into words that rows share.";
     Linear "linear" "A linear layer.";
+    LinearTiled "linear_tiled" "A linear layer for GPUs.";
     HeadMean "head_mean" "The mean of the weights over the heads.";
     UniformRows "uniform_rows" "Rows that see no key made rows that see all alike.";
     AdditiveForward "additive_forward" "Fused additive attention.";

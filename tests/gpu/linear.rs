@@ -39,8 +39,29 @@ fn any_number_of_rows_and_features_will_do() {
             for bias in [None, Some(0)] {
                 let shape = LinearShape { bias, ..LinearShape::new(rows, features, width) };
                 check::<f32>(gpu(), &shape, &Bounds::F32);
+                check::<f32>(portable(), &shape, &Bounds::F32);
             }
         }
+    }
+}
+
+#[test]
+#[ignore = "planted faults: tests of the tests"]
+fn faults_of_the_tiles_of_gpus_are_found() {
+    let shape = LinearShape { bias: Some(0), ..LinearShape::new(70, 36, 70) };
+    check::<f32>(portable(), &shape, &Bounds::F32);
+    for (find, replacement) in [
+        ("place.key * KEYS_EACH", "place.key"),
+        ("min(first_row + staged_row(lane, t), params.rows - 1u)", "first_row"),
+        ("feature < params.in_features; feature", "feature + CHUNK < params.in_features; feature"),
+        ("[row % KEYS_EACH][row / KEYS_EACH]", "[row / KEY_LANES][row % KEY_LANES]"),
+        ("sums + added", "sums"),
+    ] {
+        let broken = portable().broken(find, replacement);
+        let check = || check::<f32>(&broken, &shape, &Bounds::F32);
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).unwrap_err();
+        let message = found.downcast::<String>().unwrap();
+        assert!(message.contains("relative error"), "{find}: {message}");
     }
 }
 
@@ -57,6 +78,7 @@ fn strides_and_offsets_reach_into_larger_tensors() {
             ..LinearShape::new(9, 12, width)
         };
         check::<f32>(gpu(), &shape, &Bounds::F32);
+        check::<f32>(portable(), &shape, &Bounds::F32);
         check::<f16>(gpu(), &shape, &Bounds::F16);
     }
 }

@@ -307,12 +307,8 @@ fn faults_of_the_running_sums_are_found() {
     for (j, key) in rising.tensors.key.chunks_mut(32).enumerate() {
         key.fill(j as f32 * 0.1);
     }
-    finds(&rising, "scores[at] * factors[r]", "scores[at]");
-    finds(
-        &rising,
-        "rounded_l.total * rescale, rounded_l.rest * rescale",
-        "rounded_l.total, rounded_l.rest",
-    );
+    finds(&rising, "[column % 8u] * factors[r]", "[column % 8u]");
+    finds(&rising, "rounded_l *= rescale", "rounded_l *= 1.0");
     finds(&rising, "atomicOr(&reasons, GROWN)", "");
 }
 
@@ -335,8 +331,10 @@ fn faults_of_larger_matrices_are_found() {
     check(&case);
     for (find, replacement) in [
         ("subgroup_id % SUBGROUPS * MATRIX_SIZE", "subgroup_id % SUBGROUPS * 8u"),
-        ("last, column, 4u)", "last, column / 8u * 4u, 4u)"),
-        ("j += MATRIX_SIZE", "j += 8u"),
+        ("subgroup_id / SUBGROUPS % share.parts", "0u"),
+        ("part < share.parts; part++", "part < 1u; part++"),
+        ("slot / (KEYS / 2u) * 4u * GROUPS", "slot / (KEYS / 2u) * 4u"),
+        ("let j = t * MATRIX_SIZE", "let j = t * 8u"),
     ] {
         let message = verdict(&case, &sixteen().broken(find, replacement)).expect_err(find);
         assert!(message.contains("relative error"), "{message}");

@@ -13,12 +13,13 @@ pub(crate) fn with_sixteen(gpu: &Gpu) -> Gpu {
     if own.size == 16 {
         return gpu.clone();
     }
-    // Subgroups smaller than they might be do the same several times.
+    // Subgroups smaller than they might be share the keys of a tile.
     let matrices = Some(Matrices { size: 16, subgroup: own.subgroup.max(32) });
     gpu.emulating(Capabilities { matrices, ..capabilities }, quartered)
 }
 
-/// Quarters in the order of rows. Keys are loaded by columns, so that the second is eight columns further on.
+/// Quarters in the order of rows, at groups of eight columns. Keys and values are loaded by columns, so that the second is
+/// eight columns further on.
 const QUARTERS: &str = "
 alias Left8 = coop_mat8x8<f16, A>;
 alias Right8 = coop_mat8x8<f16, B>;
@@ -28,49 +29,40 @@ alias Right = array<Right8, 4>;
 alias Sums = array<Sums8, 4>;
 
 fn load_left(at: u32, stride: u32) -> Left {
-    let places = vec4(at, at + 8u, at + 8u * stride, at + 8u * stride + 8u);
-    let first = coopLoadT<Left8>(&weights[places.x], stride);
-    let second = coopLoadT<Left8>(&weights[places.y], stride);
-    let third = coopLoadT<Left8>(&weights[places.z], stride);
-    let fourth = coopLoadT<Left8>(&weights[places.w], stride);
+    let places = vec4(at, at + 1u, at + stride, at + stride + 1u);
+    let first = coopLoadT<Left8>(&weights[places.x][0u], stride);
+    let second = coopLoadT<Left8>(&weights[places.y][0u], stride);
+    let third = coopLoadT<Left8>(&weights[places.z][0u], stride);
+    let fourth = coopLoadT<Left8>(&weights[places.w][0u], stride);
     return Left(first, second, third, fourth);
 }
 
-fn load_values(at: u32, stride: u32) -> Right {
-    let places = vec4(at, at + 8u, at + 8u * stride, at + 8u * stride + 8u);
-    let first = coopLoadT<Right8>(&tile[places.x], stride);
-    let second = coopLoadT<Right8>(&tile[places.y], stride);
-    let third = coopLoadT<Right8>(&tile[places.z], stride);
-    let fourth = coopLoadT<Right8>(&tile[places.w], stride);
-    return Right(first, second, third, fourth);
-}
-
-fn load_keys(at: u32, stride: u32) -> Right {
-    let places = vec4(at, at + 8u * stride, at + 8u, at + 8u * stride + 8u);
-    let first = coopLoad<Right8>(&tile[places.x], stride);
-    let second = coopLoad<Right8>(&tile[places.y], stride);
-    let third = coopLoad<Right8>(&tile[places.z], stride);
-    let fourth = coopLoad<Right8>(&tile[places.w], stride);
+fn load_right(at: u32, stride: u32) -> Right {
+    let places = vec4(at, at + stride, at + 1u, at + stride + 1u);
+    let first = coopLoad<Right8>(&tile[places.x][0u][0u], stride);
+    let second = coopLoad<Right8>(&tile[places.y][0u][0u], stride);
+    let third = coopLoad<Right8>(&tile[places.z][0u][0u], stride);
+    let fourth = coopLoad<Right8>(&tile[places.w][0u][0u], stride);
     return Right(first, second, third, fourth);
 }
 
 fn load_sums(at: u32, stride: u32) -> Sums {
-    let places = vec4(at, at + 8u, at + 8u * stride, at + 8u * stride + 8u);
-    let first = coopLoadT<Sums8>(&scores[places.x], stride);
-    let second = coopLoadT<Sums8>(&scores[places.y], stride);
-    let third = coopLoadT<Sums8>(&scores[places.z], stride);
-    let fourth = coopLoadT<Sums8>(&scores[places.w], stride);
+    let places = vec4(at, at + 1u, at + stride, at + stride + 1u);
+    let first = coopLoadT<Sums8>(&scores[places.x][0u], stride);
+    let second = coopLoadT<Sums8>(&scores[places.y][0u], stride);
+    let third = coopLoadT<Sums8>(&scores[places.z][0u], stride);
+    let fourth = coopLoadT<Sums8>(&scores[places.w][0u], stride);
     return Sums(first, second, third, fourth);
 }
 
 fn store_sums(sums: Sums, at: u32, stride: u32) {
-    let beside = at + 8u;
-    let below = at + 8u * stride;
-    let across = below + 8u;
-    coopStoreT(sums[0], &scores[at], stride);
-    coopStoreT(sums[1], &scores[beside], stride);
-    coopStoreT(sums[2], &scores[below], stride);
-    coopStoreT(sums[3], &scores[across], stride);
+    let beside = at + 1u;
+    let below = at + stride;
+    let across = below + 1u;
+    coopStoreT(sums[0], &scores[at][0u], stride);
+    coopStoreT(sums[1], &scores[beside][0u], stride);
+    coopStoreT(sums[2], &scores[below][0u], stride);
+    coopStoreT(sums[3], &scores[across][0u], stride);
 }
 
 fn multiply_add(a: Left, b: Right, c: Sums) -> Sums {
@@ -99,16 +91,18 @@ fn quartered(text: String) -> String {
         .collect();
     for (operation, function) in [
         ("coopLoadT<Left>(&weights[", "load_left("),
-        ("coopLoadT<Right>(&tile[", "load_values("),
-        ("coopLoad<Right>(&tile[", "load_keys("),
+        ("coopLoad<Right>(&tile[", "load_right("),
         ("coopLoadT<Sums>(&scores[", "load_sums("),
         ("coopStoreT(outs[d], &scores[", "store_sums(outs[d], "),
         ("coopStoreT(products, &scores[", "store_sums(products, "),
+        ("coopStoreT(products[t], &scores[", "store_sums(products[t], "),
     ] {
         assert!(text.contains(operation), "no shader has {operation}");
         while let Some(at) = text.find(operation) {
-            let end = at + text[at + operation.len()..].find(']').unwrap() + operation.len();
-            text.replace_range(end..=end, "");
+            // The index of a group of eight, in which a matrix starts at the first.
+            let end = at + text[at..].find("[0u], ").unwrap();
+            let from = text[at..end].find("][0u]").map_or(end - 1, |at_index| at + at_index);
+            text.replace_range(from..end + "[0u]".len(), "");
             text.replace_range(at..at + operation.len(), function);
         }
     }

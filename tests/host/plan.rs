@@ -387,9 +387,9 @@ fn tiles_of_matrices_fit_the_workgroup_memory_there_is() {
         let shape = AttentionShape { q_len, num_heads: 2, ..of_f16(128, 128) };
         planned_as(Some(Kernel::ForwardMatrix), &shape, &device).unwrap().tiles
     };
-    assert_eq!(tiles(48, 300).to_string(), "4 subgroups of 32 threads, each 16 rows");
+    assert_eq!(tiles(48, 300).to_string(), "8 subgroups of 32 threads, each 16 rows");
     for (kib, q_len, rows) in
-        [(48, 300, 64), (20, 300, 32), (16, 300, 16), (48, 20, 32), (48, 1, 16)]
+        [(48, 300, 128), (28, 300, 64), (20, 300, 32), (16, 300, 16), (48, 20, 32), (48, 1, 16)]
     {
         let tiles = tiles(kib, q_len).size();
         assert_eq!((tiles.rows, tiles.threads), (rows, 2 * rows), "{tiles:?}");

@@ -85,12 +85,13 @@ fn parameters_lie_where_rust_puts_them() {
             Entry::CacheLens => (&cache_lens, size_of::<CacheLensParams>()),
             Entry::Rotary | Entry::Positional => (&tokens, size_of::<TokenParams>()),
             Entry::Join => (&join, size_of::<JoinParams>()),
-            Entry::Linear => (&linear, size_of::<LinearParams>()),
+            Entry::Linear | Entry::LinearTiled => (&linear, size_of::<LinearParams>()),
             _ => (&params, size_of::<Params>()),
         };
         assert_eq!((&found, span as usize), expected, "{}", shader.variant);
         // They have no views.
-        if matches!(shader.variant.entry, Entry::Linear | Entry::CacheLens | Entry::Join) {
+        use Entry::{CacheLens, Join, Linear, LinearTiled};
+        if matches!(shader.variant.entry, Linear | LinearTiled | CacheLens | Join) {
             continue;
         }
         let (found, span) = members(shader, "View");
@@ -124,6 +125,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
             | Entry::AdditiveForward
             | Entry::Join => 64,
             Entry::Linear | Entry::Softmax | Entry::AttentionWeights => count(variant, "THREADS"),
+            Entry::LinearTiled => 128,
             _ => tiles.unwrap().size().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -209,6 +211,11 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             let own = match variant.entry {
                 Entry::AdditiveForward => 12_224,
                 Entry::Linear => count(variant, "COLUMNS") << 9,
+                // Two tiles of 16 columns, with a vector more each.
+                Entry::LinearTiled => {
+                    let left = 16 * (2 * count(variant, "ROWS_EACH") + 1);
+                    16 * (left + 64 * 5)
+                }
                 _ => 0,
             };
             assert_eq!(bytes, own, "{variant}");

@@ -217,6 +217,8 @@ fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel
             matrices: Some(Matrices { size, subgroup }),
             shader_f16: true,
             workgroup_memory: kib << 10,
+            // Some may be smaller.
+            subgroup: if kib == 64 { subgroup } else { subgroup / 2 },
             ..PORTABLE
         };
         let (shape, options) = call(dims, len, aligned, flags);
@@ -248,9 +250,10 @@ fn matrix_calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel
                 [0, 63].into_iter().for_each(|flags| add(kind, dims, 300, aligned, flags, 64));
             }
         }
-        for (dims, len) in [((64, 64), 4), ((128, 128), 20), ((128, 128), 300), ((256, 256), 300)] {
+        for (dims, len) in [((64, 64), 4), ((128, 128), 20), ((128, 128), 300)] {
             add(kind, dims, len, true, 63, 16);
         }
+        add(kind, (256, 256), 300, true, 63, 32);
     }
     for kind in [(16, 32), (8, 8)] {
         (0..64).for_each(|flags| add(kind, (64, 64), 300, true, flags, 32));
@@ -294,13 +297,16 @@ fn layers() -> Vec<Variant> {
             for (rows, bias) in [(8, None), (40, Some(0))] {
                 let shape =
                     LinearShape { element, bias, ..LinearShape::new(rows, features, width) };
-                for (shader_f16, processors) in [(false, 0), (true, 0), (false, 2)] {
+                for (shader_f16, processors) in [(false, 0), (true, 0), (false, 2), (true, 2)] {
                     let device = Capabilities { shader_f16, processors, ..PORTABLE };
                     variants.extend(LinearPlan::new(&shape, &device).unwrap().variants());
                 }
             }
         }
     }
+    // Fewer columns, of less memory.
+    let small = Capabilities { workgroup_memory: 8 << 10, ..PORTABLE };
+    variants.extend(LinearPlan::new(&LinearShape::new(8, 8, 8), &small).unwrap().variants());
     for head_dim in [4, 5] {
         let matrix = vec![0.0; 4 * head_dim * head_dim];
         let weights = MultiHeadWeights {
@@ -328,7 +334,7 @@ fn layers() -> Vec<Variant> {
         }
     }
     // Those of attention are here already, with their own tiles.
-    let own = [Entry::Linear, Entry::HeadMean, Entry::UniformRows];
+    let own = [Entry::Linear, Entry::LinearTiled, Entry::HeadMean, Entry::UniformRows];
     variants.retain(|variant| own.contains(&variant.entry));
     variants
 }
@@ -421,6 +427,7 @@ fn every_shader_translates_to_spirv() {
         Float16,
         StorageBuffer16BitAccess,
         GroupNonUniform,
+        GroupNonUniformShuffle,
         CooperativeMatrixKHR,
         VulkanMemoryModel,
     ]);

@@ -1,9 +1,9 @@
 //! Tiles of `attention_forward_matrix.wgsl`, which multiplies cooperative matrices.
 
-use super::size::{MOST_COLUMNS, TileSize, counts, most_keys, packed_rows};
+use super::size::{MOST_COLUMNS, TileSize, counts, packed_rows};
 use crate::device::{Capabilities, Matrices};
 use crate::error::Error;
-use crate::plan::variant::Constant;
+use crate::plan::variant::{Constant, Entry};
 use crate::problem::{ElementType, Problem};
 use std::fmt;
 
@@ -18,7 +18,18 @@ pub struct MatrixTiles {
     pub matrices: Matrices,
     /// Subgroups of a workgroup.
     pub subgroups: u32,
+    /// Whether they may be smaller than planned.
+    has_parts: bool,
 }
+
+/// Subgroups that share what is staged.
+const MOST_SUBGROUPS: u32 = 8;
+/// Keys of a tile.
+const KEYS: u32 = Entry::AttentionForwardMatrix.count("KEYS");
+/// Elements between rows in workgroup memory.
+const GAP: u32 = 8;
+/// Bytes of what a workgroup has once.
+const OTHER_BYTES: u32 = 24;
 
 /// Matrices that the kernel is written for.
 const SHAPES: &str = "8x8x8 or 16x16x16, f16 in and f32 out";
@@ -40,45 +51,44 @@ impl MatrixTiles {
             let found = format!("forward-matrix of {head_dim} and {value_dim}");
             return Err(Error::invalid("kernel", expected, found));
         }
-        let columns = head_dim.max(value_dim);
-        let candidates = [(4, 32), (2, 32), (1, 32), (1, 16)].map(|(subgroups, keys)| {
+        // Subgroups of a workgroup share what it stages: as many as have rows and room.
+        let most = packed_rows(problem).div_ceil(size).clamp(1, MOST_SUBGROUPS);
+        let tiles = |subgroups: u32| {
             let (rows, threads) = (subgroups * size, subgroups * subgroup);
-            let halves = keys * (columns + 8) + rows * (keys + 8);
-            let words = rows * (keys + 4) + threads + 2 * rows + 5;
+            let tile = (KEYS * (head_dim + GAP)).max(value_dim * (KEYS + GAP));
+            let bytes = 2 * tile + (4 + 2) * rows * (KEYS + GAP) + 8 * rows + OTHER_BYTES;
             let size = TileSize {
                 threads,
                 rows,
                 rows_each: 1,
-                keys,
-                keys_each: keys,
+                keys: KEYS,
+                keys_each: KEYS,
                 head_columns: head_dim,
                 value_columns: value_dim,
-                workgroup_bytes: 2 * halves + 4 * words,
+                workgroup_bytes: bytes,
             };
-            Self { size, matrices, subgroups }
-        });
-        let most = packed_rows(problem).div_ceil(size).clamp(1, 4).next_power_of_two();
-        let fits = |tiles: &&Self| {
-            tiles.size.threads <= capabilities.workgroup_invocations
-                && tiles.size.workgroup_bytes <= capabilities.workgroup_memory
-                && tiles.subgroups <= most
-                && tiles.size.keys <= most_keys(problem)
+            let has_parts = capabilities.subgroup < subgroup;
+            size.checked(capabilities).map(|size| Self { size, matrices, subgroups, has_parts })
         };
-        candidates.iter().find(fits).copied().ok_or_else(|| {
-            let least = candidates[3].size.workgroup_bytes;
-            Error::unsupported("bytes of workgroup memory", least, capabilities.workgroup_memory)
-        })
+        let mut subgroups = most.next_power_of_two();
+        while subgroups > 1 && tiles(subgroups).is_err() {
+            subgroups /= 2;
+        }
+        tiles(subgroups)
     }
 
     pub(super) fn constants(&self) -> Vec<(&'static str, Constant)> {
-        counts([
+        let mut constants = counts([
             ("HEAD_DIM", self.size.head_columns),
             ("VALUE_DIM", self.size.value_columns),
             ("MATRIX_SIZE", self.matrices.size),
             ("SUBGROUPS", self.subgroups),
             ("THREADS", self.size.threads),
-            ("KEYS", self.size.keys),
-        ])
+        ]);
+        let keeps_queries = self.size.head_columns <= MOST_COLUMNS;
+        constants.push(("KEEPS_QUERIES", Constant::Flag(keeps_queries)));
+        constants.push(("HAS_PARTS", Constant::Flag(self.has_parts)));
+        constants
     }
 }
 

@@ -31,11 +31,13 @@ pub struct Work {
 const CHUNK: u32 = 16;
 
 /// Cases that a family's driver is known not to compile.
-pub const EXCUSED: [(&str, &str); 4] = [
+pub const EXCUSED: [(&str, &str); 6] = [
     ("navi21", "matrix-f16-64"),
     ("navi21", "matrix-f16-128"),
+    ("navi21", "matrix-f16-256"),
     ("gfx1201", "matrix-f16-64"),
     ("gfx1201", "matrix-f16-128"),
+    ("gfx1201", "matrix-f16-256"),
 ];
 
 /// What a GPU of a family would tell wgpu.
@@ -89,6 +91,7 @@ fn attentions() -> Vec<Attention> {
         ("decode-bf16-128", decode(Bf16), false, Some(Decode)),
         ("matrix-f16-64", stored(F16, 64), false, Some(ForwardMatrix)),
         ("matrix-f16-128", stored(F16, 128), false, Some(ForwardMatrix)),
+        ("matrix-f16-256", stored(F16, 256), false, Some(ForwardMatrix)),
         ("weights-f32-64", weights, false, Some(Tiled)),
         ("three-stage-f32-64", plain(64), false, Some(ThreeStage)),
     ]
@@ -123,6 +126,11 @@ fn shaders(plan: &wa::Plan) -> Vec<Shader> {
         match variant.entry {
             Entry::AttentionTiled => {
                 Some(Work { macs, chunks: Some(problem.head_dim.div_ceil(CHUNK)) })
+            }
+            // It loads long queries anew, as many columns at a time as a tile has keys.
+            Entry::AttentionForwardMatrix => {
+                let chunks = (problem.head_dim > 128).then(|| problem.head_dim / size.keys);
+                Some(Work { macs, chunks })
             }
             Entry::AttentionDecode => Some(Work { macs, chunks: None }),
             _ => None,

@@ -240,10 +240,17 @@ fn subjects(arguments: &Arguments, family: &Family) -> Result<Vec<Subject>, Stri
     Ok(subjects)
 }
 
+/// Multiply-adds of a matrix instruction.
+const MACS_OF_MATRIX: f64 = 16.0 * 16.0 * 16.0;
+
 /// The loops of a tile of keys, by number, and how many turns each takes: one over tiles, and if
 /// there are chunks one over them inside of it, whose multiply-adds together are the work.
-fn loops_of_tile(code: &Code, work: Work) -> Result<Vec<(usize, u32)>, String> {
-    let macs = |at: usize| f64::from(code.loops[at].path.macs);
+fn loops_of_tile(code: &Code, work: Work, wave: u32) -> Result<Vec<(usize, u32)>, String> {
+    // Of a matrix a wave's invocations multiply a share each.
+    let macs = |at: usize| {
+        let path = &code.loops[at].path;
+        f64::from(path.macs) + f64::from(path.wmma) * MACS_OF_MATRIX / f64::from(wave)
+    };
     let all = 0..code.loops.len();
     let is_inside = |outer: usize, inner: usize| {
         let (a, b) = (&code.loops[outer], &code.loops[inner]);
@@ -306,7 +313,7 @@ fn report(
     }
     let mut macs = arguments.macs;
     if let (true, Some(work)) = (turns.is_empty(), shader.work) {
-        turns = loops_of_tile(&code, work)?;
+        turns = loops_of_tile(&code, work, compiled.wave)?;
         macs = macs.or(Some(work.macs));
     }
     let mut mix = Mix::default();
