@@ -37,20 +37,13 @@ alias Out = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, block_key, finite, visibility, transform, softmax_state, finish
-// use columns, finite, key_bits, register_tile, register_values, out_totals, load(query), load(key), load(value)
-// use store(out)
+// use params, rows, row_block, visibility, transform, softmax_state, finish, columns
+// use register_tile, tile_visibility, tile_scores, tile_values, out_totals, store(out)
 
 const THREADS = ROW_LANES * KEY_LANES;
 const ROWS = ROW_LANES * ROWS_EACH;
 const KEYS = KEY_LANES * KEYS_EACH;
 const WORD_KEYS = 32u;
-
-// The visibility of a tile's keys for each row: [row / ROW_LANES][row % ROW_LANES], a bit a key.
-var<workgroup> visible: array<array<vec2<u32>, ROW_LANES>, ROWS_EACH>;
-// Whether a value that is infinite or NaN has been staged. Four, as AMD's compiler reads other
-// arrays four numbers at a time only if all start on a multiple of 16 bytes.
-var<workgroup> has_nonfinite: array<atomic<u32>, 4>;
 
 // Indices of private arrays must be constants once loops are unrolled: an array that is indexed at
 // run time leaves the registers.
@@ -64,9 +57,6 @@ var<private> rows: array<Row, ROWS_EACH>;
 var<private> slopes: array<f32, ROWS_EACH>;
 // Which of its rows have seen a key, one bit a row.
 var<private> seen: u32;
-// Where the rows begin that this invocation stages.
-var<private> query_starts: array<u32, QUERY_SLOTS>;
-var<private> key_starts: array<u32, KEY_SLOTS>;
 
 @compute @workgroup_size(THREADS)
 fn attention_tiled(
@@ -75,9 +65,7 @@ fn attention_tiled(
 ) {
     let place = TilePosition(lane, lane / KEY_LANES, lane % KEY_LANES);
     let block = locate_block(workgroup, VALUE_CHUNKS);
-    for (var t = 0u; t < QUERY_SLOTS; t++) {
-        query_starts[t] = row_start(params.query, block_row(block, staged_row(lane, t)));
-    }
+    find_queries(block, lane);
     for (var i = 0u; i < ROWS_EACH; i++) {
         m[i] = LOWEST;
         l[i] = 0.0;
@@ -87,9 +75,7 @@ fn attention_tiled(
             outs[i * VALUE_VECTORS + c] = vec4(0.0);
         }
     }
-    if lane == 0u {
-        atomicStore(&has_nonfinite[0], 0u);
-    }
+    note_all_finite(lane);
     let keys = block_keys(block);
     var at = keys.begin;
     while at < keys.end {
@@ -106,67 +92,13 @@ fn attention_tiled(
 
 fn add_tile(block: RowBlock, first_key: u32, place: TilePosition) {
     let whole = block_sees_whole_tile(block, first_key);
-    for (var t = 0u; t < KEY_SLOTS; t++) {
-        key_starts[t] = key_start(block, params.key, first_key + staged_row(place.lane, t));
-    }
-    for (var s = 0u; s < ROWS_EACH * KEYS_EACH; s++) {
-        scores[s] = 0.0;
-    }
-    // The bound is one that no compiler knows, so that none unrolls the loop.
-    for (var column = 0u; column < params.head_dim; column += CHUNK) {
-        stage_chunk(block, first_key, column, !whole && column == 0u, place);
-        multiply_chunk(place);
-    }
+    multiply_tile(block, first_key, !whole, place);
     weigh(block, first_key, whole, place);
     // Not a loop: scores are picked by constants.
     add_keys(block, first_key, whole, 0u, place);
     add_keys(block, first_key, whole, 1u, place);
     add_keys(block, first_key, whole, 2u, place);
     add_keys(block, first_key, whole, 3u, place);
-}
-
-// Some columns of queries and keys, and, if asked for, which of the keys are visible.
-fn stage_chunk(block: RowBlock, first_key: u32, column: u32, sees: bool, place: TilePosition) {
-    let own = column + place.lane % VECTORS * 4u;
-    let left = columns_left(params.head_dim, own);
-    var queries: array<vec4<f32>, QUERY_SLOTS>;
-    var keys: array<vec4<f32>, KEY_SLOTS>;
-    for (var t = 0u; t < QUERY_SLOTS; t++) {
-        queries[t] = load_query(query_starts[t] + own, left);
-    }
-    for (var t = 0u; t < KEY_SLOTS; t++) {
-        keys[t] = load_key(key_starts[t] + own, left);
-    }
-    workgroupBarrier();
-    for (var t = 0u; t < QUERY_SLOTS; t++) {
-        stage_left(staged_row(place.lane, t), place.lane % VECTORS, queries[t]);
-    }
-    for (var t = 0u; t < KEY_SLOTS; t++) {
-        stage_right(staged_row(place.lane, t), place.lane % VECTORS, keys[t]);
-    }
-    if sees {
-        see_keys(block, first_key, place.lane);
-    }
-    workgroupBarrier();
-}
-
-// Finds the keys that each row sees, a word of 32 keys at a time.
-fn see_keys(block: RowBlock, first_key: u32, lane: u32) {
-    for (var slot = lane; slot < ROWS * 2u; slot += THREADS) {
-        let number = slot / 2u;
-        let row = block_row(block, number);
-        let first = first_key + slot % 2u * 32u;
-        var bits = 0u;
-        if row.live && first < block.sequence.seen_len {
-            bits = visible_keys(block.sequence, row, first);
-        }
-        // By name: not every compiler takes a component that is picked at run time.
-        if slot % 2u == 0u {
-            visible[number / ROW_LANES][number % ROW_LANES].x = bits;
-        } else {
-            visible[number / ROW_LANES][number % ROW_LANES].y = bits;
-        }
-    }
 }
 
 // Scores into weights under the new maximum, to which sums and outputs are rescaled.
@@ -225,77 +157,12 @@ fn weigh(block: RowBlock, first_key: u32, whole: bool, place: TilePosition) {
     }
 }
 
-// Puts `mark` in place of what belongs to keys that a row does not see.
-fn hide(mark: f32, place: TilePosition) {
-    for (var i = 0u; i < ROWS_EACH; i++) {
-        let bits = visible[i][place.row];
-        for (var j = 0u; j < KEYS_EACH; j++) {
-            let at = place.key + j * KEY_LANES;
-            let is_seen = is_visible(bits[j * KEY_LANES / 32u], at % 32u);
-            scores[i * KEYS_EACH + j] = select(mark, scores[i * KEYS_EACH + j], is_seen);
-        }
-    }
-}
-
 fn note_seen(place: TilePosition) {
     for (var i = 0u; i < ROWS_EACH; i++) {
         if any(visible[i][place.row] != vec2(0u)) {
             seen |= 1u << i;
         }
     }
-}
-
-// Adds the values of 16 keys of the tile, by their weights, to all columns.
-fn add_keys(block: RowBlock, first_key: u32, whole: bool, chunk: u32, place: TilePosition) {
-    add_values(block, first_key, whole, chunk, 0u, place);
-    if VALUE_VECTORS > 1u {
-        add_values(block, first_key, whole, chunk, 1u, place);
-    }
-    if VALUE_VECTORS > 2u {
-        add_values(block, first_key, whole, chunk, 2u, place);
-    }
-    if VALUE_VECTORS > 3u {
-        add_values(block, first_key, whole, chunk, 3u, place);
-    }
-}
-
-fn add_values(
-    block: RowBlock,
-    first_key: u32,
-    whole: bool,
-    chunk: u32,
-    c: u32,
-    place: TilePosition,
-) {
-    let column = out_column(block, c, place);
-    let left = columns_left(params.value_dim, column);
-    var values: array<vec4<f32>, VALUE_SLOTS>;
-    for (var t = 0u; t < VALUE_SLOTS; t++) {
-        let number = first_key + chunk * CHUNK + place.row + t * ROW_LANES;
-        values[t] = load_value(key_start(block, params.value, number) + column, left);
-    }
-    workgroupBarrier();
-    if c == 0u {
-        stage_weights(chunk, place);
-    }
-    for (var t = 0u; t < VALUE_SLOTS; t++) {
-        stage_value(place.row + t * ROW_LANES, values[t], place);
-        // Where all keys are visible, it is of no account.
-        if !whole && !are_finite(values[t]) {
-            atomicStore(&has_nonfinite[0], 1u);
-        }
-    }
-    workgroupBarrier();
-    if whole || atomicLoad(&has_nonfinite[0]) == 0u {
-        multiply_values(c, place);
-    } else {
-        multiply_visible_values(chunk, c, place);
-    }
-}
-
-// The column of vector `c` of this invocation.
-fn out_column(block: RowBlock, c: u32, place: TilePosition) -> u32 {
-    return ((block.chunk * VALUE_VECTORS + c) * KEY_LANES + place.key) * 4u;
 }
 
 // Sums of a row's weights, each invocation's own into all of theirs.

@@ -21,9 +21,9 @@ const PARTS: &[(&str, &str)] = parts! {
     "load_f32" "load_f32x4" "load_words" "load_words_x4" "locate_lens" "locate_ragged" "locate_same"
     "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
     "out_totals" "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
-    "register_tile" "register_values" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
+    "register_tile" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
-    "store_words_x4" "tanh" "tile" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
+    "store_words_x4" "tanh" "tile" "tile_scores" "tile_values" "tile_visibility" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
 };
 
 /// The text of a shared part. Some have several files, of which the variant picks one; `load` and

@@ -32,6 +32,11 @@ fn block_row(block: RowBlock, number: u32) -> Row {
     return locate_row(block.first_row + number, block.sequence, block.kv_head);
 }
 
+// Whether the row of this number is one, not one that fills up the last block.
+fn has_row(block: RowBlock, number: u32) -> bool {
+    return block.first_row + number < block.sequence.q_len * params.group;
+}
+
 fn block_keys(block: RowBlock) -> KeyRange {
     return share_of(key_range(block.sequence, block.first_query, block.last_query), block.split);
 }

@@ -79,8 +79,6 @@ pub(super) fn choose(
 ) -> Result<Choice, Error> {
     let is_wide = problem.head_dim.max(problem.value_dim) > most_columns(capabilities);
     let weighs = problem.stores_weights();
-    let stores = problem.stores_scores() || (weighs && is_wide);
-    check(problem, asked, stores, is_wide)?;
     let wide = || WideTiles::new(problem, capabilities).map(Tiles::Wide);
     let matrix = || MatrixTiles::new(problem, capabilities).map(Tiles::Matrix);
     let measured = tuning.tiles(problem, capabilities);
@@ -94,6 +92,8 @@ pub(super) fn choose(
     };
     // On a GPU, unless a caller lowers its limits below those of any.
     let is_tiled = !capabilities.is_software() && tiled().is_ok();
+    let stores = problem.stores_scores() || (weighs && is_wide && !is_tiled);
+    check(problem, asked, stores, is_wide)?;
     let fast = if is_tiled { Kernel::Tiled } else { Kernel::Forward };
     let fused = || match is_tiled {
         true => tiled(),

@@ -4,7 +4,7 @@
 use super::dispatch::{Bound, Dispatch};
 use super::fit::{Excess, Part, cut_at, middle};
 use super::kernels;
-use super::tiles::{ForwardTiles, MOST_KEYS, Tiles, WideTiles};
+use super::tiles::{ForwardTiles, MOST_KEYS, ProductTiles, Tiles, WideTiles};
 use crate::device::Capabilities;
 use crate::error::Error;
 use crate::problem::Problem;
@@ -17,7 +17,7 @@ pub(super) struct Way {
     /// Tiles of the fused kernel; of three stages, where they find no keys.
     fused_tiles: Tiles,
     /// Tiles of the kernel that stores the weights behind a fused one.
-    weights_tiles: Option<ForwardTiles>,
+    weights_tiles: Option<Tiles>,
     /// Workgroups that share the keys of a row; none: one has them all.
     splits: Option<u32>,
     /// Keys of a row that may be in one dispatch.
@@ -40,11 +40,11 @@ impl Way {
             tiles => tiles,
         };
         let weights_tiles = match tiles {
-            Tiles::Forward(tiles) if !tiles.measured => Some(tiles),
+            _ if !problem.stores_weights() => None,
+            Tiles::Forward(tiles) if !tiles.measured => Some(Tiles::Forward(tiles)),
             // Measured tiles are of another kernel.
-            Tiles::Forward(_) | Tiles::Tiled(_) | Tiles::Decode(_) if problem.stores_weights() => {
-                Some(ForwardTiles::new(problem, capabilities)?)
-            }
+            Tiles::Forward(_) => Some(Tiles::Forward(ForwardTiles::new(problem, capabilities)?)),
+            Tiles::Tiled(_) | Tiles::Decode(_) => Some(weights_tiles(problem, capabilities)?),
             _ => None,
         };
         let splits = match tiles {
@@ -57,6 +57,15 @@ impl Way {
 
     fn is_fused(&self) -> bool {
         !matches!(self.tiles, Tiles::Products(_))
+    }
+}
+
+/// Tiles of the kernel that stores weights behind one for GPUs: those of a software adapter if one
+/// runs it, by request.
+fn weights_tiles(problem: &Problem, capabilities: &Capabilities) -> Result<Tiles, Error> {
+    match ProductTiles::new(problem, capabilities)? {
+        tiles if tiles.are_tiled() => Ok(Tiles::Products(tiles)),
+        _ => ForwardTiles::new(problem, capabilities).map(Tiles::Forward),
     }
 }
 

@@ -45,8 +45,10 @@ entries! {
     AttentionCombine "attention_combine" "Results over parts of the keys into those over all.";
     AttentionWeights "attention_weights" "The weights, beside the results.";
     Scores "scores" "Three stages, first: scores.";
+    ScoresTiled "scores_tiled" "Scores, or weights beside the results, for GPUs.";
     Softmax "softmax" "Three stages, second: weights.";
     WeightedSum "weighted_sum" "Three stages, third: out.";
+    WeightedSumTiled "weighted_sum_tiled" "Three stages, third, for GPUs.";
     Pack "pack" "Outputs of 16 bits into words that rows share.";
     Linear "linear" "A linear layer.";
     LinearTiled "linear_tiled" "A linear layer for GPUs.";

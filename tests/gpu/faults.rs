@@ -2,9 +2,9 @@
 //! `cargo test --test gpu -- --ignored faults`.
 
 use crate::case::{Case, PLAIN, full, shape};
-use crate::device::gpu;
+use crate::device::{gpu, portable};
 use wgpu_attention::check::Bounds;
-use wgpu_attention::{AlibiLayout, Align, AttentionOptions, AttentionShape, Gpu, Kernel};
+use wgpu_attention::{AlibiLayout, Align, AttentionOptions, AttentionShape, Gpu, Kernel, Layout};
 
 const CAUSAL: AttentionOptions = AttentionOptions { causal: true, ..PLAIN };
 
@@ -54,6 +54,35 @@ fn leaking() -> Case {
 
 fn plain(options: AttentionOptions) -> Case {
     Case::new(shape(1, 2, 40, 70, 8), options, 1)
+}
+
+/// As [`finds`], in the kernels of the portable tier, which are those of GPUs.
+fn finds_on_portable(case: &Case, find: &str, replacement: &str) {
+    assert_eq!(case.verdict_of(portable()), Ok(()));
+    let verdict = case.verdict_of(&portable().broken(find, replacement));
+    let message = verdict.expect_err(&format!("not found out: `{find}` as `{replacement}`"));
+    assert!(message.contains("relative error"), "{message}");
+}
+
+#[test]
+#[ignore = "planted faults: tests of the tests"]
+fn faults_of_scores_and_weights_on_gpus_are_found() {
+    let asked = Some(Layout::Bhsd);
+    let shape = AttentionShape { weights: asked, ..shape(1, 2, 40, 70, 8) };
+    let causal = Case::new(shape.clone(), CAUSAL, 1);
+    finds_on_portable(&causal, "* factors[i], sees)", "* factors[i], true)");
+    finds_on_portable(&causal, "whole || (some && sees_key(i, j, place))", "whole");
+    let open = Case::new(shape.clone(), PLAIN, 1);
+    finds_on_portable(&open, "starts[i] + first_key + place.key", "starts[i] + place.key");
+    let shown = AttentionShape { raw_scores: asked, masked_scores: asked, ..shape };
+    let shown = Case::new(shown, CAUSAL, 1);
+    finds_on_portable(
+        &shown,
+        "marked_scores(vec4(score), vec4(sees))",
+        "bitcast<vec4<u32>>(vec4(score))",
+    );
+    finds_on_portable(&shown, "open.band_upper = i32(params.kv_len)", "open.band_upper = 0");
+    finds_on_portable(&shown, "block.sequence = without_hidden_keys(block.sequence);", "");
 }
 
 #[test]

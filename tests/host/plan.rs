@@ -63,7 +63,8 @@ fn attention_is_fused_unless_its_scores_are_asked_for() {
         assert_eq!(plan.kernel, Kernel::ThreeStage);
         let entries: Vec<Entry> =
             plan.dispatches().iter().map(|dispatch| dispatch.variant.entry).collect();
-        let expected = [Entry::Scores, Entry::Scores, Entry::Softmax, Entry::WeightedSum];
+        use Entry::{ScoresTiled, Softmax, WeightedSumTiled};
+        let expected = [ScoresTiled, ScoresTiled, Softmax, WeightedSumTiled];
         assert_eq!(entries, expected);
         let stored = plan.dispatches()[0].bound.iter().find(|bound| bound.name == "weights");
         assert_eq!(stored.unwrap().tensor, tensor);
@@ -86,26 +87,30 @@ fn weights_are_a_second_pass_over_the_keys() {
         let plan = planned(&shape, &PORTABLE).unwrap();
         assert_eq!(plan.kernel, Kernel::Tiled);
         let entries: Vec<Entry> = plan.dispatches().iter().map(|d| d.variant.entry).collect();
-        assert_eq!(entries, [Entry::AttentionTiled, Entry::AttentionWeights]);
+        assert_eq!(entries, [Entry::AttentionTiled, Entry::ScoresTiled]);
         // A maximum and a sum for each of 2 x 4 x 100 rows, which the first writes and the second reads.
         assert_eq!(plan.workspace(), 2 * 4 * 100 * 2 * 4);
         let found: [Vec<Tensor>; 2] = [lse_bound(&plan, 0), lse_bound(&plan, 1)];
         assert_eq!(found, [vec![Tensor::Sums], expected]);
-        // 70 keys are no multiple of the four that are stored at once.
+        // 70 keys are no multiple of the four that are stored at once on a software adapter.
+        let plan = planned(&shape, &SOFTWARE).unwrap();
         assert_eq!(plan.dispatches()[1].variant.storage["weights"], Storage::F32);
     }
     let even = AttentionShape { weights: asked, kv_len: 72, ..ordinary() };
-    let plan = planned(&even, &PORTABLE).unwrap();
+    let plan = planned(&even, &SOFTWARE).unwrap();
     assert_eq!(plan.dispatches()[1].variant.storage["weights"], Storage::F32x4);
     let wide = AttentionShape { weights: asked, value_dim: 129, ..ordinary() };
-    assert_eq!(planned(&wide, &PORTABLE).unwrap().kernel, Kernel::ThreeStage);
+    assert_eq!(planned(&wide, &PORTABLE).unwrap().kernel, Kernel::Tiled);
+    let wide = AttentionShape { value_dim: 257, ..wide };
+    assert_eq!(planned(&wide, &SOFTWARE).unwrap().kernel, Kernel::ThreeStage);
 }
+
+const SOFTWARE: Capabilities = Capabilities { processors: 2, ..PORTABLE };
 
 /// A GPU has one kernel for all dims. A software adapter, and a device below the limits of any GPU, has another for
 /// long ones.
 #[test]
 fn long_dims_take_the_wide_kernel_where_no_gpu_is() {
-    let software = Capabilities { processors: 2, ..PORTABLE };
     let small = Capabilities { workgroup_memory: 8 << 10, ..PORTABLE };
     for (head_dim, value_dim, device, kernel) in [
         (128, 128, PORTABLE, Kernel::Tiled),
@@ -116,8 +121,8 @@ fn long_dims_take_the_wide_kernel_where_no_gpu_is() {
         (129, 64, small, Kernel::ForwardWide),
         (64, 129, small, Kernel::ForwardWide),
         (1 << 20, 1, small, Kernel::ForwardWide),
-        (256, 256, software, Kernel::Forward),
-        (257, 64, software, Kernel::ForwardWide),
+        (256, 256, SOFTWARE, Kernel::Forward),
+        (257, 64, SOFTWARE, Kernel::ForwardWide),
     ] {
         let shape = AttentionShape { head_dim, value_dim, kv_len: 5, ..ordinary() };
         assert_eq!(planned(&shape, &device).unwrap().kernel, kernel, "{head_dim} {value_dim}");
@@ -145,17 +150,18 @@ fn a_kernel_that_is_asked_for_is_taken_or_refused_by_name() {
     let no_wide = "tiled, forward-wide, decode or three-stage, as a dim is too long";
     let no_weights = "forward, tiled, decode or three-stage, as weights are asked for";
     let no_scores = "three-stage, as scores are asked for, or weights of long dims";
-    let wide_kept = AttentionShape { value_dim: 129, ..kept.clone() };
+    let wide_kept = AttentionShape { value_dim: 257, ..kept.clone() };
     let shown = AttentionShape { raw_scores: Some(Layout::Bhsd), ..ordinary() };
-    for (shape, kernel, expected) in [
-        (wide, Kernel::Forward, no_wide),
-        (kept, Kernel::ForwardWide, no_weights),
-        (wide_kept.clone(), Kernel::ForwardWide, no_scores),
-        (wide_kept, Kernel::Decode, no_scores),
-        (shown.clone(), Kernel::Forward, no_scores),
-        (shown, Kernel::Decode, no_scores),
+    for (shape, device, kernel, expected) in [
+        (wide, PORTABLE, Kernel::Forward, no_wide),
+        (kept, PORTABLE, Kernel::ForwardWide, no_weights),
+        (wide_kept.clone(), PORTABLE, Kernel::ForwardWide, no_weights),
+        (wide_kept.clone(), SOFTWARE, Kernel::ForwardWide, no_scores),
+        (wide_kept, SOFTWARE, Kernel::Decode, no_scores),
+        (shown.clone(), PORTABLE, Kernel::Forward, no_scores),
+        (shown, PORTABLE, Kernel::Decode, no_scores),
     ] {
-        let error = planned_as(Some(kernel), &shape, &PORTABLE).unwrap_err();
+        let error = planned_as(Some(kernel), &shape, &device).unwrap_err();
         assert!(error.is_invalid());
         let found = kernel.name();
         assert_eq!(error.to_string(), format!("kernel: expected {expected}, found {found}"));
@@ -271,9 +277,14 @@ fn a_shader_knows_only_what_concerns_it() {
             vec!["has_alibi", "has_bias", "has_softcap"],
             "hidden",
         ),
-        (Kernel::ThreeStage, Entry::Scores, vec!["has_alibi", "has_bias", "has_softcap"], "value"),
+        (
+            Kernel::ThreeStage,
+            Entry::ScoresTiled,
+            vec!["has_alibi", "has_bias", "has_softcap"],
+            "value",
+        ),
         (Kernel::ThreeStage, Entry::Softmax, vec![], "dim"),
-        (Kernel::ThreeStage, Entry::WeightedSum, vec!["has_bias"], "head"),
+        (Kernel::ThreeStage, Entry::WeightedSumTiled, vec!["has_bias"], "head"),
     ] {
         let unused = name(&bare, &AttentionOptions::default(), kernel, entry);
         assert!(!unused.contains("has_"), "{unused}");
@@ -305,7 +316,7 @@ fn a_plan_says_what_runs_and_why() {
     let text = three_stage(&AttentionShape::new(1, 1, 10, 130)).to_string();
     for part in [
         "kernel      three-stage (it was asked for)",
-        "44 of head_dim 130 and 28 of value_dim 130",
+        "16 of head_dim 130 and 192 of value_dim 130",
         " of 1 x 1 x 1 workgroups, 2 more\n",
         "400 bytes of workspace",
     ] {

@@ -125,7 +125,7 @@ fn the_entry_point_is_called_as_its_file_and_has_the_plans_invocations() {
             | Entry::AdditiveForward
             | Entry::Join => 64,
             Entry::Linear | Entry::Softmax | Entry::AttentionWeights => count(variant, "THREADS"),
-            Entry::LinearTiled => 128,
+            Entry::LinearTiled | Entry::ScoresTiled | Entry::WeightedSumTiled => 128,
             _ => tiles.unwrap().size().threads,
         };
         assert_eq!(entry.workgroup_size, [threads, 1, 1], "{variant}");
@@ -168,7 +168,7 @@ fn bindings_have_the_numbers_access_and_elements_that_the_host_binds() {
                     "lse" | "partial_lse" | "mask" | "aux" | "unpacked" | "positions" | "lens",
                 ) => Storage::Unpacked,
                 (None, "weights")
-                    if ["softmax", "additive_forward", "scores"]
+                    if ["softmax", "additive_forward", "scores", "scores_tiled"]
                         .contains(&variant.entry.name()) =>
                 {
                     Storage::Unpacked
@@ -235,11 +235,18 @@ fn workgroup_memory_is_what_the_plan_says_and_the_device_has() {
             // Two stages share a plan, each with a tile for its own chunk.
             Entry::Scores => tiles.keys * tiles.head_columns * 4,
             Entry::WeightedSum => tiles.keys * tiles.value_columns * 4 + 4,
+            // Both tiles, which keys are visible, and of values a note.
+            Entry::ScoresTiled | Entry::WeightedSumTiled => {
+                let rows = 8 * count(variant, "ROWS_EACH");
+                let note = if variant.entry == Entry::WeightedSumTiled { 16 } else { 0 };
+                16 * (16 * (rows / 4 + 1) + 64 * 5) + 8 * rows + note
+            }
             Entry::Softmax => 8 * count(variant, "THREADS"),
             _ => 0,
         };
         assert_eq!(bytes, planned, "{variant}");
-        let is_own = !matches!(variant.entry, Entry::Softmax | Entry::AttentionWeights);
+        let is_own =
+            !matches!(variant.entry, Entry::Softmax | Entry::AttentionWeights | Entry::ScoresTiled);
         assert!(!is_own || planned <= tiles.workgroup_bytes, "{variant}");
     }
 }

@@ -67,10 +67,11 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             | Entry::AttentionTiled
             | Entry::AttentionDecode
             | Entry::AttentionForwardMatrix
-            | Entry::WeightedSum => Tensor::Out,
+            | Entry::WeightedSum
+            | Entry::WeightedSumTiled => Tensor::Out,
             Entry::AttentionWeights => Tensor::Weights,
             Entry::AttentionCombine => panic!("tests/host/decode.rs has what is split over keys"),
-            Entry::Scores | Entry::Softmax => scores(dispatch).tensor,
+            Entry::Scores | Entry::ScoresTiled | Entry::Softmax => scores(dispatch).tensor,
             Entry::Pack => {
                 assert_packs(dispatch, p, std::mem::take(&mut unpacked));
                 continue;
@@ -78,14 +79,14 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             _ => unreachable!("{entry:?} is not attention's"),
         };
         assert!(unpacked.is_empty(), "{entry:?} comes before what was written is packed");
-        if entry == Entry::Scores && target == Tensor::Workspace {
+        if is_score(entry) && target == Tensor::Workspace {
             workspace.clear();
         }
         for row in rows(dispatch) {
             let query = find(dispatch, Tensor::Query)
                 .map(|query| queries[&index(query, dispatch, &row, p)]);
             let place = match (entry, find(dispatch, Tensor::Workspace)) {
-                (Entry::Scores, Some(bound)) => {
+                (entry, Some(bound)) if is_score(entry) => {
                     let place = query.unwrap();
                     let start = index(bound, dispatch, &row, p);
                     let other = workspace.insert(start, place).unwrap_or(place);
@@ -100,7 +101,7 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
             assert_row(p, dispatch, &row, place);
             if let Some(bound) = find(dispatch, Tensor::Sums) {
                 let start = index(bound, dispatch, &row, p);
-                if entry == Entry::AttentionWeights {
+                if is_weighed(entry) {
                     assert_eq!(sums.get(&start), Some(&place), "the sums of {place:?}");
                 } else {
                     sums.insert(start, place);
@@ -123,11 +124,6 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
         assert_eq!(joined, wholes.collect::<Vec<_>>(), "small tensors in one buffer");
     }
     let chunks = p.value_dim.div_ceil(plan.tiles.size().value_columns) as usize;
-    let weights_splits = plan
-        .dispatches()
-        .iter()
-        .find(|dispatch| dispatch.variant.entry == Entry::AttentionWeights)
-        .map_or(0, |dispatch| dispatch.params::<Params>().splits);
     let shown =
         [p.view(Tensor::RawScores), p.view(Tensor::CappedScores), p.view(Tensor::MaskedScores)];
     let matrices = 1 + shown.iter().flatten().count();
@@ -142,17 +138,28 @@ pub(crate) fn assert_covers_its_problem(plan: &Plan) {
     };
     let expected = sequences.into_iter().map(|(q_len, kv_len)| {
         let per_row = match plan.kernel {
-            Kernel::ThreeStage if kv_len > 0 => {
-                matrices * kv_len.div_ceil(plan.tiles.size().keys) as usize + 1 + chunks
-            }
+            Kernel::ThreeStage if kv_len > 0 => matrices + 1 + chunks,
             // Empty rows are forward-wide's, which has tiles of its own.
             Kernel::ThreeStage => p.value_dim.div_ceil(128) as usize,
-            _ => chunks + weights_splits as usize,
+            _ => chunks + usize::from(p.view(Tensor::Weights).is_some_and(|view| view.extent > 0)),
         };
         (q_len * p.num_heads) as usize * per_row
     });
     let expected: usize = expected.sum();
-    assert_eq!(written.len(), expected);
+    // Of what workgroups share along the keys, each row's first share.
+    let is_shared = |entry| is_score(entry) || is_weighed(entry);
+    let written = written.iter().filter(|wrote| wrote.piece == 0 || !is_shared(wrote.entry));
+    assert_eq!(written.count(), expected);
+}
+
+/// Whether workgroups share a row's scores, as they share its weights.
+fn is_score(entry: Entry) -> bool {
+    matches!(entry, Entry::Scores | Entry::ScoresTiled)
+}
+
+/// Whether weights are made of sums that were stored.
+fn is_weighed(entry: Entry) -> bool {
+    matches!(entry, Entry::AttentionWeights | Entry::ScoresTiled)
 }
 
 /// Copies what a dispatch of join.wgsl does: which element of which tensor stands where.
@@ -249,6 +256,13 @@ fn asks(dispatch: &Dispatch, flag: &str) -> bool {
     // They know nothing of single keys.
     let is_of_rows = matches!(variant.entry, Entry::Softmax | Entry::AttentionCombine);
     if is_of_rows && !matches!(flag, "HAS_LSE" | "HAS_SINKS") {
+        return false;
+    }
+    // Sums that were stored include the sinks.
+    if is_weighed(variant.entry) && flag == "HAS_SINKS" {
+        return false;
+    }
+    if variant.constants.get("WEIGHS") == Some(&Constant::Flag(false)) && flag == "HAS_LSE" {
         return false;
     }
     let text = texts.entry(variant.entry).or_insert_with(|| assemble(variant));
@@ -499,6 +513,10 @@ fn rows(dispatch: &Dispatch) -> Vec<Row> {
             }
             Entry::AttentionDecode => (1, count("ROWS")),
             Entry::AttentionForwardMatrix => (1, count("SUBGROUPS") * count("MATRIX_SIZE")),
+            Entry::ScoresTiled => (params.splits, 8 * count("ROWS_EACH")),
+            Entry::WeightedSumTiled => {
+                (params.value_dim.div_ceil(64 * count("VALUE_VECTORS")), 8 * count("ROWS_EACH"))
+            }
             // Their workgroups have 64 invocations.
             Entry::Scores => (chunks(params.kv_len, "KEYS"), 64 * count("ROWS_EACH")),
             Entry::WeightedSum => (chunks(params.value_dim, "COLUMNS"), 64 * count("ROWS_EACH")),
@@ -540,9 +558,7 @@ fn index(bound: &Bound, dispatch: &Dispatch, row: &Row, p: &Problem) -> usize {
         Tensor::Value => at(params.value, row.kv_head, row.sequence.first_key as usize),
         Tensor::Out | Tensor::Unpacked => at(params.out, head, query),
         Tensor::Lse => at(params.lse, head, query),
-        Tensor::Sums if dispatch.variant.entry == Entry::AttentionWeights => {
-            at(params.partial_lse, head, query)
-        }
+        Tensor::Sums if is_weighed(dispatch.variant.entry) => at(params.partial_lse, head, query),
         Tensor::Sums => at(params.lse, head, query),
         Tensor::Mask => at(params.mask, head, query),
         Tensor::Bias => at(params.bias, head, query),

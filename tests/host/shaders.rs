@@ -121,6 +121,8 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
         for flags in [0, all] {
             let (shape, options) = call((64, 64), 300, true, flags);
             let tiny = AttentionOptions { scale: Some(1e-40), ..options };
+            let software = Capabilities { processors: 2, ..PORTABLE };
+            calls.push((shape.clone(), tiny, software, kernel));
             calls.push((shape, tiny, PORTABLE, kernel));
         }
         let (shape, options) = call((64, 64), 300, true, all);
@@ -147,8 +149,11 @@ fn calls() -> Vec<(AttentionShape, AttentionOptions, Capabilities, Kernel)> {
                 .flat_map(|f16| [(f16, 64, 0), (f16, 64, all), (f16, 5, 0)])
             {
                 let (shape, options) = call((dim, dim), 300, true, flags);
-                let device = Capabilities { shader_f16, ..PORTABLE };
-                calls.push((AttentionShape { element, ..shape }, options, device, kernel));
+                let shape = AttentionShape { element, ..shape };
+                for processors in [0, 2] {
+                    let device = Capabilities { shader_f16, processors, ..PORTABLE };
+                    calls.push((shape.clone(), options, device, kernel));
+                }
             }
         }
     }

@@ -177,7 +177,8 @@ fn a_grid_that_no_cut_shortens_is_refused_by_its_size() {
     let message = "workgroups along one axis of a dispatch: expected at least 5, found 4";
     assert_unsupported(planned(&shape, &axis(4)), message);
     let shape = AttentionShape { kv_len: 32 * 4 + 1, ..AttentionShape::new(9, 1, 9, 4) };
-    assert_unsupported(planned_as(Some(Kernel::ThreeStage), &shape, &axis(4)), message);
+    let software = Capabilities { processors: 2, ..axis(4) };
+    assert_unsupported(planned_as(Some(Kernel::ThreeStage), &shape, &software), message);
     assert!(planned(&shape, &axis(4)).is_ok());
 }
 

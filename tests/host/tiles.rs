@@ -5,7 +5,9 @@ use wgpu_attention::internal::Tiles;
 use wgpu_attention::{AttentionShape, Capabilities, Error, Kernel};
 
 fn tiles(shape: &AttentionShape, kernel: Kernel, workgroup_memory: u32) -> Result<Tiles, Error> {
-    let device = Capabilities { workgroup_memory, ..PORTABLE };
+    // Those of three stages are of a software adapter: a GPU has others, all of one size.
+    let processors = if kernel == Kernel::ThreeStage { 2 } else { 0 };
+    let device = Capabilities { workgroup_memory, processors, ..PORTABLE };
     planned_as(Some(kernel), shape, &device).map(|plan| plan.tiles)
 }
 

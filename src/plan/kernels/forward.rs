@@ -2,7 +2,7 @@
 //! (split-KV); and the kernel that stores the weights in a second pass over the keys.
 
 use super::*;
-use crate::plan::tiles::{ForwardTiles, Tiles};
+use crate::plan::tiles::Tiles;
 
 /// One kernel that writes out and lse.
 pub(in crate::plan) fn fused(
@@ -114,23 +114,27 @@ fn over_keys(
     let size = tiles.size();
     let chunks = size.value_chunks(part);
     let mut call = writes(call);
-    if matches!(out, Storage::F32 | Storage::F32x4) {
-        call.params.flags |= Params::SETTLES;
-    }
+    call.params.flags |= settles(out);
     call.dispatch_over_keys(tiles.kernel(part), out, size, [chunks, splits])
 }
 
 /// The weights of rows whose maximum and sum are known, and their lse.
 pub(in crate::plan) fn weights(
     part: &Problem,
-    tiles: &ForwardTiles,
+    tiles: &Tiles,
     capabilities: &Capabilities,
 ) -> Option<Dispatch> {
     let view = part.view(Tensor::Weights).filter(|_| part.stores_weights())?;
     let by_four = part.kv_len.is_multiple_of(4) && storage::starts_on(&view, 4);
     let written = if by_four { Storage::F32x4 } else { Storage::F32 };
-    let kernel = (Entry::AttentionWeights, tiles.weights_constants(part));
-    let splits = tiles.weights_splits(part, capabilities);
+    let (kernel, splits) = match tiles {
+        Tiles::Forward(tiles) => {
+            let kernel = (Entry::AttentionWeights, tiles.weights_constants(part));
+            (kernel, tiles.weights_splits(part, capabilities))
+        }
+        Tiles::Products(tiles) => (tiles.weights(), tiles.splits(part, capabilities)),
+        _ => return None,
+    };
     // The stored sums already include what is about whole rows.
     let part = &part.of_keys();
     let call = Call::new(part, capabilities)
@@ -139,5 +143,5 @@ pub(in crate::plan) fn weights(
         .reads_sums((Tensor::Sums, dense(part, 2)))
         .matrix((Tensor::Weights, view))
         .lse();
-    Some(call.dispatch_over_keys(kernel, written, tiles.size, [1, splits]))
+    Some(call.dispatch_over_keys(kernel, written, tiles.size(), [1, splits]))
 }

@@ -157,6 +157,14 @@ fn tile_grid(part: &Problem, size: TileSize, chunks: u32) -> [u32; 3] {
     [rows.div_ceil(size.rows), part.num_kv_heads.saturating_mul(chunks), part.batch]
 }
 
+/// Whether sums of long rows are settled in out: other elements than f32 lose more by themselves.
+fn settles(out: Storage) -> u32 {
+    match out {
+        Storage::F32 | Storage::F32x4 => Params::SETTLES,
+        _ => 0,
+    }
+}
+
 /// What the inner loops over scores ask for.
 fn score_constants(part: &Problem) -> [(&'static str, Constant); 4] {
     [

@@ -47,10 +47,6 @@ fn scores(
     hidden: Option<u32>,
     capabilities: &Capabilities,
 ) -> Dispatch {
-    let constants = tiles.score_constants().into_iter().chain(score_constants(part));
-    let read = storage::input(part, capabilities);
-    let variant = Variant::new(Entry::Scores, [read; 2], constants);
-    let grid = tile_grid(part, tiles.size, part.kv_len.div_ceil(tiles.size.keys));
     let mut call = Call::new(part, capabilities)
         .reads(&[Tensor::Query, Tensor::Key, Tensor::Mask, Tensor::Bias])
         .reads_small()
@@ -59,6 +55,15 @@ fn scores(
     if hidden.is_some() {
         call.params.flags |= Params::MARKS_HIDDEN;
     }
+    let read = storage::input(part, capabilities);
+    if tiles.are_tiled() {
+        let splits = tiles.splits(part, capabilities);
+        return call.dispatch_over_keys(tiles.scores(), read, tiles.size, [1, splits]);
+    }
+    let (entry, constants) = tiles.scores();
+    let variant =
+        Variant::new(entry, [read; 2], constants.into_iter().chain(score_constants(part)));
+    let grid = tile_grid(part, tiles.size, part.kv_len.div_ceil(tiles.size.keys));
     call.dispatch(variant, grid)
 }
 
@@ -82,14 +87,15 @@ fn weighted_sum(
 ) -> Vec<Dispatch> {
     let (storage, out) = (storage::input(part, capabilities), storage::output(part, capabilities));
     let has_bias = ("HAS_BIAS", Constant::Flag(part.has(Tensor::Bias)));
-    let constants = tiles.sum_constants().into_iter().chain([has_bias]);
-    let variant = Variant::new(Entry::WeightedSum, [storage, out], constants);
+    let (entry, constants) = tiles.sums();
+    let variant = Variant::new(entry, [storage, out], constants.into_iter().chain([has_bias]));
     // What slopes add is in the weights.
     let part = &part.without([Tensor::AlibiSlopes]);
-    let call = Call::new(part, capabilities)
+    let mut call = Call::new(part, capabilities)
         .reads(&[Tensor::Value, Tensor::Mask, Tensor::Bias])
         .reads_small()
         .matrix(weights)
         .writes_out(out);
+    call.params.flags |= settles(out);
     call.dispatch_out(variant, tile_grid(part, tiles.size, tiles.size.value_chunks(part)))
 }

@@ -86,7 +86,7 @@ impl Tiles {
             Self::Tiled(tiles) => (Entry::AttentionTiled, tiles.constants()),
             Self::Decode(tiles) => (Entry::AttentionDecode, tiles.constants()),
             Self::Matrix(tiles) => (Entry::AttentionForwardMatrix, tiles.constants()),
-            Self::Products(tiles) => (Entry::Scores, tiles.score_constants()),
+            Self::Products(tiles) => tiles.scores(),
         }
     }
 
@@ -103,6 +103,7 @@ impl Tiles {
             Self::Tiled(tiles) => by_tiles(tiles.turns(problem)),
             Self::Decode(tiles) => by_tiles(tiles.turns()),
             Self::Matrix(_) => by_tiles(size.turns(problem)).min(MOST_MATRIX_KEYS),
+            Self::Products(tiles) if tiles.are_tiled() => by_tiles(tiles.turns(problem)),
             // Each of three stages takes less than a turn a key, and what decides visibility.
             Self::Products(_) => capabilities.loop_turns / (1 + size.visibility_turns(problem)),
         }
@@ -116,7 +117,7 @@ impl fmt::Display for Tiles {
             | Self::Tiled(TiledTiles { tile, .. })
             | Self::Decode(DecodeTiles { tile, .. }) => tile.fmt(f),
             Self::Matrix(tiles) => tiles.fmt(f),
-            Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size }) => {
+            Self::Wide(WideTiles { size }) | Self::Products(ProductTiles { size, .. }) => {
                 let TileSize { threads, rows_each, keys_each, .. } = size;
                 write!(f, "{threads} threads, each {rows_each} rows and {keys_each} keys at a time")
             }

@@ -133,6 +133,10 @@ fn shaders(plan: &wa::Plan) -> Vec<Shader> {
                 Some(Work { macs, chunks })
             }
             Entry::AttentionDecode => Some(Work { macs, chunks: None }),
+            Entry::ScoresTiled => {
+                let macs = macs * f64::from(problem.head_dim) / f64::from(columns);
+                Some(Work { macs, chunks: Some(problem.head_dim.div_ceil(CHUNK)) })
+            }
             _ => None,
         }
     };

@@ -1,9 +1,74 @@
-// Weights and values in the two tiles of register_tile.wgsl, and their products.
-// use params, key_bits, register_tile
-// needs KEYS_EACH, KEY_LANES, ROWS_EACH, ROW_LANES, VALUE_VECTORS, outs, scores, visible
+// Weighted values of a tile of keys, 16 keys at a time. Weights and values lie in the two tiles of
+// register_tile.wgsl.
+// use params, row_block, block_key, columns, finite, key_bits, register_tile, tile_visibility
+// use load(value)
+// needs KEYS_EACH, KEY_LANES, ROWS_EACH, ROW_LANES, VALUE_VECTORS, outs, scores
 
 // Vectors that an invocation stages.
 const VALUE_SLOTS = CHUNK / ROW_LANES;
+
+// Whether a value that is infinite or NaN has been staged. Four, as AMD's compiler reads other
+// arrays four numbers at a time only if all start on a multiple of 16 bytes.
+var<workgroup> has_nonfinite: array<atomic<u32>, 4>;
+
+fn note_all_finite(lane: u32) {
+    if lane == 0u {
+        atomicStore(&has_nonfinite[0], 0u);
+    }
+}
+
+// Adds the values of 16 keys of the tile, by their weights, to all columns.
+fn add_keys(block: RowBlock, first_key: u32, whole: bool, chunk: u32, place: TilePosition) {
+    add_values(block, first_key, whole, chunk, 0u, place);
+    if VALUE_VECTORS > 1u {
+        add_values(block, first_key, whole, chunk, 1u, place);
+    }
+    if VALUE_VECTORS > 2u {
+        add_values(block, first_key, whole, chunk, 2u, place);
+    }
+    if VALUE_VECTORS > 3u {
+        add_values(block, first_key, whole, chunk, 3u, place);
+    }
+}
+
+fn add_values(
+    block: RowBlock,
+    first_key: u32,
+    whole: bool,
+    chunk: u32,
+    c: u32,
+    place: TilePosition,
+) {
+    let column = out_column(block, c, place);
+    let left = columns_left(params.value_dim, column);
+    var values: array<vec4<f32>, VALUE_SLOTS>;
+    for (var t = 0u; t < VALUE_SLOTS; t++) {
+        let number = first_key + chunk * CHUNK + place.row + t * ROW_LANES;
+        values[t] = load_value(key_start(block, params.value, number) + column, left);
+    }
+    workgroupBarrier();
+    if c == 0u {
+        stage_weights(chunk, place);
+    }
+    for (var t = 0u; t < VALUE_SLOTS; t++) {
+        stage_value(place.row + t * ROW_LANES, values[t], place);
+        // Where all keys are visible, it is of no account.
+        if !whole && !are_finite(values[t]) {
+            atomicStore(&has_nonfinite[0], 1u);
+        }
+    }
+    workgroupBarrier();
+    if whole || atomicLoad(&has_nonfinite[0]) == 0u {
+        multiply_values(c, place);
+    } else {
+        multiply_visible_values(chunk, c, place);
+    }
+}
+
+// The column of vector `c` of this invocation.
+fn out_column(block: RowBlock, c: u32, place: TilePosition) -> u32 {
+    return ((block.chunk * VALUE_VECTORS + c) * KEY_LANES + place.key) * 4u;
+}
 
 // Puts a number of each row where the other invocations of the row find it.
 fn share_rows(numbers: ptr<function, array<f32, ROWS_EACH>>, place: TilePosition) {
