@@ -81,7 +81,7 @@ fn attention_forward(
         load_own_query(r, row_start(params.query, row));
         for (var d = 0u; d < VALUE_VECTORS; d++) {
             outs[d * ROWS_EACH + r] = vec4(0.0);
-            settled_outs[apart(d * ROWS_EACH + r)] = vec4(0.0);
+            settled_outs[d * ROWS_EACH + r] = vec4(0.0);
         }
         m[r] = LOWEST;
         l[r] = 0.0;
@@ -112,7 +112,7 @@ fn attention_forward(
         let since = since_settled(r);
         let finish = finish_row(row, m[r], since * settled_l[r] + l[r], seen[r] == 0u);
         for (var d = 0u; d < VALUE_VECTORS; d++) {
-            let sum = since * settled_outs[apart(d * ROWS_EACH + r)] + outs[d * ROWS_EACH + r];
+            let sum = since * settled_outs[d * ROWS_EACH + r] + outs[d * ROWS_EACH + r];
             queries[d * ROWS_EACH + r] = finish_columns(finish, sum);
         }
         finish_lse(finish, row, block.split);

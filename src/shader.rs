@@ -19,8 +19,8 @@ macro_rules! parts {
 const PARTS: &[(&str, &str)] = parts! {
     "block_key" "columns" "finish" "finite" "key_bits" "key_products" "lane_states" "lane_sums_portable" "lane_sums_subgroup" "linear_params" "load_f16" "load_f16x4"
     "load_f32" "load_f32x4" "load_words" "load_words_x4" "locate_lens" "locate_ragged" "locate_same"
-    "lockstep_gpu" "lockstep_software" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
-    "out_totals" "outs_gpu" "outs_software" "pairs_bf16" "pairs_f16" "params" "queries_gpu" "queries_software"
+    "lockstep" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
+    "out_totals" "outs" "pairs_bf16" "pairs_f16" "params" "queries"
     "register_tile" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"
     "store_words_x4" "tanh" "tile" "tile_scores" "tile_values" "tile_visibility" "tokens" "transform" "value_sums" "value_tile" "view" "visibility"
@@ -30,10 +30,6 @@ const PARTS: &[(&str, &str)] = parts! {
 /// `store` have one for each way in which a tensor may be stored.
 fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static str> {
     let stem = match (name, tensor) {
-        ("lockstep" | "queries" | "outs", _) if is_on(variant, "SOFTWARE") => {
-            format!("{name}_software")
-        }
-        ("lockstep" | "queries" | "outs", _) => format!("{name}_gpu"),
         ("lane_sums", _) if is_on(variant, "SUBGROUP") => "lane_sums_subgroup".to_owned(),
         ("lane_sums", _) => "lane_sums_portable".to_owned(),
         ("locate", _) if is_on(variant, "RAGGED") => "locate_ragged".to_owned(),
@@ -61,7 +57,7 @@ fn part(name: &str, tensor: Option<&str>, variant: &Variant) -> Option<&'static 
 }
 
 /// Flags of a variant that no text has: they pick parts.
-const PICKS: [&str; 3] = ["RAGGED", "SOFTWARE", "SUBGROUP"];
+const PICKS: [&str; 2] = ["RAGGED", "SUBGROUP"];
 
 fn is_on(variant: &Variant, flag: &str) -> bool {
     variant.constants.get(flag) == Some(&Constant::Flag(true))

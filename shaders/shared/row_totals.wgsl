@@ -1,12 +1,12 @@
 // Totals of this invocation's rows, into which their sums of weights and their outputs settle.
-// use softmax_state, settle, value_sums, outs
+// use softmax_state, settle, value_sums
 // needs ROWS_EACH, VALUE_PART, VALUE_PARTS, VALUE_VECTORS, l, m
 
 // The maximum at the time when they settled; the sum of weights.
 var<private> settled_m: array<f32, ROWS_EACH>;
 var<private> settled_l: array<f32, ROWS_EACH>;
-// Indexed as `outs`. At least 17, as AMD's compiler keeps fewer in registers whatever their index.
-var<private> settled_outs: array<vec4<f32>, max(VALUE_VECTORS * ROWS_EACH, 17u)>;
+// Indexed as `outs`.
+var<private> settled_outs: array<vec4<f32>, VALUE_VECTORS * ROWS_EACH>;
 
 // The factor that brings a row's totals under its present maximum: they follow it only when sums
 // settle.
@@ -38,8 +38,8 @@ fn settle_part(first: u32) {
         let d = min(first + step, VALUE_VECTORS - 1u);
         for (var r = 0u; r < ROWS_EACH; r++) {
             let slot = d * ROWS_EACH + r;
-            let columns = settle_columns(since_settled(r) * settled_outs[apart(slot)], outs[slot]);
-            settled_outs[apart(slot)] = columns.total;
+            let columns = settle_columns(since_settled(r) * settled_outs[slot], outs[slot]);
+            settled_outs[slot] = columns.total;
             outs[slot] = columns.rest;
         }
     }

@@ -28,7 +28,7 @@ fn bare(entry: Entry, storage: Storage) -> Variant {
 }
 
 /// Flags that pick parts and stand in no text.
-const PICKS: [&str; 3] = ["RAGGED", "SOFTWARE", "SUBGROUP"];
+const PICKS: [&str; 2] = ["RAGGED", "SUBGROUP"];
 
 /// The names that `const` lines of a text declare.
 fn constants(text: &str) -> Vec<&str> {

@@ -36,7 +36,8 @@ fn tiles_fit_the_workgroup_memory_there_is() {
         let keys = [5, 8, 16, 32, 65].map(|kib| {
             let tiles = tiles(&shape, kernel, kib << 10).unwrap().size();
             let columns = match kernel {
-                Kernel::Forward => tiles.head_columns + tiles.value_columns,
+                // Values have a vector between them.
+                Kernel::Forward => tiles.head_columns + tiles.value_columns + 4,
                 // Keys and values take turns.
                 _ => tiles.head_columns.max(tiles.value_columns),
             };
@@ -95,7 +96,7 @@ fn chunks_cover_the_columns_without_one_to_spare() {
 #[test]
 fn a_device_with_too_little_workgroup_memory_is_told_how_little() {
     let shape = AttentionShape::new(1, 1, 100, 128);
-    for (kernel, least) in [(Kernel::Forward, 4100), (Kernel::ThreeStage, 1028)] {
+    for (kernel, least) in [(Kernel::Forward, 4164), (Kernel::ThreeStage, 1028)] {
         assert_eq!(tiles(&shape, kernel, least).unwrap().size().keys, 4);
         let device = Capabilities { workgroup_memory: least - 1, ..PORTABLE };
         let message =
@@ -158,15 +159,4 @@ fn processors_share_large_workgroups_only_where_there_are_enough_of_them() {
     assert_eq!([threads(2, 8, 512), threads(2, 8, 257), threads(2, 4, 1024)], [256; 3]);
     assert_eq!(threads(1, 1, 2048), 256);
     assert_eq!([threads(2, 7, 512), threads(4, 8, 512), threads(2, 8, 256)], [64; 3]);
-}
-
-#[test]
-fn where_a_cpu_plays_the_gpu_values_lie_apart() {
-    let shape = AttentionShape::new(1, 8, 100, 64);
-    let bytes_per_key = |processors| {
-        let capabilities = Capabilities { processors, workgroup_memory: 32 << 10, ..PORTABLE };
-        let tiles = planned_as(Some(Kernel::Forward), &shape, &capabilities).unwrap().tiles.size();
-        (tiles.workgroup_bytes - 4) / tiles.keys
-    };
-    assert_eq!([bytes_per_key(0), bytes_per_key(2)], [512, 528]);
 }

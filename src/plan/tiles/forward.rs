@@ -14,9 +14,10 @@ use std::fmt;
 /// What a workgroup of `forward`, `tiled` and `decode` takes upon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ForwardTile {
-    /// Invocations: a power of two from 8 to 256, of `tiled` from 64.
+    /// Invocations: a power of two from 8 to 256; of `tiled`, and of `decode` on a GPU, from 64.
     pub threads: u32,
-    /// Rows that each owns: 1, 2 or 4; of `tiled` 4 or 8.
+    /// Rows that each owns: 1, 2 or 4; of `tiled` 4 or 8. Of `decode` on a GPU all that a workgroup
+    /// has: 1, 2, 4 or 8.
     pub rows_each: u32,
     /// Keys that it computes at a time: 1, 2 or 4; of `tiled` 4 or 8.
     pub keys_each: u32,
@@ -35,7 +36,6 @@ pub struct ForwardTiles {
     pub measured: bool,
     head: Loops,
     value: Loops,
-    software: bool,
 }
 
 /// A vector's columns as `count` loops over `vectors` vectors of four.
@@ -84,7 +84,6 @@ impl ForwardTiles {
         capabilities: &Capabilities,
     ) -> Result<Self, Error> {
         let [head, value] = [problem.head_dim, problem.value_dim].map(|dim| Loops::new(dim, tile));
-        let software = capabilities.is_software();
         let ForwardTile { threads, rows_each, keys_each, .. } = tile;
         let size = TileSize {
             threads,
@@ -96,10 +95,9 @@ impl ForwardTiles {
             ..TileSize::default()
         };
         // A value's vectors have one more between them and the next value's.
-        let gap = if software { 4 } else { 0 };
-        let bytes_per_key = (size.head_columns + size.value_columns + gap) * 4;
+        let bytes_per_key = (size.head_columns + size.value_columns + 4) * 4;
         let size = size.fit(bytes_per_key, FLAG_BYTES, problem, capabilities)?;
-        Ok(Self { size, tile, measured: false, head, value, software })
+        Ok(Self { size, tile, measured: false, head, value })
     }
 
     /// As [`TileSize::splits`] for the kernel that stores the weights: each workgroup of it loads
@@ -111,7 +109,7 @@ impl ForwardTiles {
         let tiles = problem.kv_len.div_ceil(size.keys);
         let turns = tiles.saturating_mul(size.turns(problem));
         let least = turns.div_ceil(capabilities.loop_turns).max(1);
-        if self.software && workgroups(problem, size.rows) >= busy {
+        if capabilities.is_software() && workgroups(problem, size.rows) >= busy {
             return least;
         }
         size.splits(problem, capabilities).max(least)
@@ -130,7 +128,7 @@ impl ForwardTiles {
 
     /// Constants of the kernel that stores the weights.
     pub(crate) fn weights_constants(&self, problem: &Problem) -> Vec<(&'static str, Constant)> {
-        let mut constants = counts([
+        counts([
             ("HEAD_DIM", problem.head_dim),
             ("HEAD_PARTS", self.head.count),
             ("HEAD_PART", self.head.vectors),
@@ -138,9 +136,7 @@ impl ForwardTiles {
             ("KEYS", self.size.keys),
             ("ROWS_EACH", self.size.rows_each),
             ("KEYS_EACH", self.size.keys_each),
-        ]);
-        constants.push(("SOFTWARE", Constant::Flag(self.software)));
-        constants
+        ])
     }
 }
 

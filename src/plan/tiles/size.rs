@@ -42,7 +42,7 @@ const WORKGROUPS_EACH: u32 = 16;
 pub(super) const FEWEST_WORKGROUPS_EACH: u32 = 4;
 /// Invocations that a software adapter runs as one vector.
 pub(super) const SOFTWARE_LOCKSTEP: u32 =
-    count(include_str!("../../../shaders/shared/lockstep_software.wgsl"), "LOCKSTEP");
+    count(include_str!("../../../shaders/shared/lockstep.wgsl"), "LOCKSTEP");
 /// Columns that an invocation keeps in registers.
 pub(super) const MOST_COLUMNS: u32 = 128;
 /// Bytes of a kernel's note on values that are not finite.
