@@ -10,7 +10,7 @@ use crate::problem::{ElementType, Problem};
 /// A [`ForwardTile`], and what follows from it for a shape and a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeTiles {
-    /// What a measurement may change: but for the rows, of which there are as many as it says.
+    /// What a measurement may change, but for the rows.
     pub tile: ForwardTile,
     /// Whether one did.
     pub measured: bool,
@@ -27,7 +27,7 @@ pub struct DecodeTiles {
     subgroup: bool,
 }
 
-/// Rows that are worth reading all keys again for each workgroup's share of them.
+/// Rows that share keys, at most: workgroups that share the rows each read all of the keys.
 const MOST_ROWS: u32 = 8;
 /// Vectors of queries, and of outputs, that an invocation has registers for, of all its rows.
 const MOST_VECTORS: u32 = 8;

@@ -27,6 +27,9 @@ pub struct Work {
     pub chunks: Option<u32>,
 }
 
+/// The case of a device without subgroups.
+const PORTABLE: &str = "decode-f32-128-portable";
+
 /// Columns of a chunk, as in `shaders/shared/register_tile.wgsl`.
 const CHUNK: u32 = 16;
 
@@ -89,6 +92,7 @@ fn attentions() -> Vec<Attention> {
         ("decode-f32-128", decode(F32), false, Some(Decode)),
         ("decode-f16-128", decode(F16), false, Some(Decode)),
         ("decode-bf16-128", decode(Bf16), false, Some(Decode)),
+        (PORTABLE, decode(F32), false, Some(Decode)),
         ("matrix-f16-64", stored(F16, 64), false, Some(ForwardMatrix)),
         ("matrix-f16-128", stored(F16, 128), false, Some(ForwardMatrix)),
         ("matrix-f16-256", stored(F16, 256), false, Some(ForwardMatrix)),
@@ -103,7 +107,9 @@ pub fn cases(capabilities: &wa::Capabilities, tuning: &wa::Tuning) -> Result<Vec
     for (name, shape, causal, kernel) in attentions() {
         let options = wa::AttentionOptions { causal, ..Default::default() };
         let problem = wa::Problem::new(&shape, &options).map_err(|e| format!("{name}: {e}"))?;
-        let shaders = match wa::Plan::tuned(problem, capabilities, kernel, tuning) {
+        let subgroup = if name == PORTABLE { 0 } else { capabilities.subgroup };
+        let own = wa::Capabilities { subgroup, ..*capabilities };
+        let shaders = match wa::Plan::tuned(problem, &own, kernel, tuning) {
             Ok(plan) => Ok(shaders(&plan)),
             Err(error @ wa::Error::Unsupported { .. }) => Err(error.to_string()),
             Err(error) => return Err(format!("{name}: {error}")),
