@@ -1,5 +1,5 @@
-// Fused attention for few rows of many keys, as when one token is decoded: keys and values come
-// straight from memory, each once, and the kernel is as fast as the memory.
+// Fused attention for few rows of many keys, as when one token is decoded. A workgroup reads each key
+// and value once, straight from memory.
 //
 // COLUMN_LANES invocations side by side share a key: each has some columns of it, and the same
 // columns of all rows' queries and outputs in registers. They add up their parts of the scores.
@@ -37,7 +37,7 @@ alias Out = f32;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, tile, visibility, transform, finish, columns, key_bits, lane_sums
+// use params, rows, row_block, block_key, visibility, transform, finish, columns, key_bits, lane_sums
 // use lane_states, load(query), load(key), load(value), store(out)
 
 const THREADS = KEY_LANES * COLUMN_LANES;
@@ -100,16 +100,16 @@ fn add_keys(block: RowBlock, first_key: u32, whole: bool, place: LanePosition) {
     var keys: array<vec4<f32>, KEYS_EACH * HEAD_VECTORS>;
     var values: array<vec4<f32>, KEYS_EACH * VALUE_VECTORS>;
     for (var j = 0u; j < KEYS_EACH; j++) {
-        // Keys past the last one repeat it: they are hidden.
-        let number = min(key_number(first_key, j, place), block.sequence.seen_len - 1u);
-        let starts = starts_of(number, block);
+        let number = key_number(first_key, j, place);
+        let start_of_key = key_start(block, params.key, number);
+        let start_of_value = key_start(block, params.value, number);
         for (var v = 0u; v < HEAD_VECTORS; v++) {
             let column = own_column(v, place);
-            keys[j * HEAD_VECTORS + v] = load_key(starts.key + column, head_left(column));
+            keys[j * HEAD_VECTORS + v] = load_key(start_of_key + column, head_left(column));
         }
         for (var v = 0u; v < VALUE_VECTORS; v++) {
             // What lies past the end of a row goes to columns that nobody stores.
-            values[j * VALUE_VECTORS + v] = load_value(starts.value + own_column(v, place), 4u);
+            values[j * VALUE_VECTORS + v] = load_value(start_of_value + own_column(v, place), 4u);
         }
     }
     for (var i = 0u; i < ROWS; i++) {
@@ -158,26 +158,6 @@ fn add_keys(block: RowBlock, first_key: u32, whole: bool, place: LanePosition) {
             outs[sum] = fma(vec4(scores[slot]), columns, outs[sum]);
         }
     }
-}
-
-// Where the rows of a key and its value begin.
-struct Starts {
-    key: u32,
-    value: u32,
-}
-
-fn starts_of(number: u32, block: RowBlock) -> Starts {
-    let sequence = block.sequence;
-    if is_set(HAS_PAGES) {
-        let at = locate_tile(sequence, number);
-        return Starts(tile_start(params.key, at, block.kv_head), tile_start(params.value, at, block.kv_head));
-    }
-    // All that does not depend on the key is the same in all invocations.
-    let index = sequence.first_key + number;
-    return Starts(
-        head_start(params.key, sequence, block.kv_head) + index * params.key.row,
-        head_start(params.value, sequence, block.kv_head) + index * params.value.row,
-    );
 }
 
 fn key_number(first_key: u32, j: u32, place: LanePosition) -> u32 {

@@ -44,8 +44,8 @@ alias Sums = coop_mat8x8<f32, C>;
 @group(0) @binding(7) var<storage, read> bias: array<f32>;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 
-// use params, rows, row_block, visibility, transform, softmax_state, finish, matrix_tile, key_bits
-// use store(out)
+// use params, row_block, visibility, transform, softmax_state, finish, matrix_tile
+// use matrix_products, matrix_outs, key_bits
 
 // Keys of a tile: their visibility is one word.
 const KEYS = 32u;
@@ -76,7 +76,7 @@ var<workgroup> weights: array<array<f16, 8>, ROWS * GROUPS>;
 var<workgroup> factors: array<f32, ROWS>;
 var<workgroup> visible: array<u32, ROWS>;
 var<workgroup> keys: KeyRange;
-// Subgroups that share a matrix of rows: each takes every so manyth of a tile's matrices of keys.
+// Subgroups that share a matrix of rows. Each takes some of a tile's matrices of keys.
 var<workgroup> part_count: u32;
 // Reasons why outputs have to go through memory, as bits.
 var<workgroup> reasons: atomic<u32>;
@@ -85,13 +85,6 @@ const NOT_FINITE = 2u;
 
 var<private> queries: array<Left, select(1u, HEAD_TILES, KEEPS_QUERIES)>;
 var<private> outs: array<Sums, VALUE_TILES>;
-
-// The first row of a subgroup, and its part of the keys.
-struct Share {
-    base: u32,
-    part: u32,
-    parts: u32,
-}
 
 @compute @workgroup_size(THREADS)
 fn attention_forward_matrix(
@@ -170,8 +163,7 @@ fn attention_forward_matrix(
             let j = own_key + i;
             let added = bias_at(row, first_key + j);
             let product = scores[own_group + i / 8u][i % 8u];
-            let score = transform_score(row, slope, first_key + j, product, added);
-            terms[i] = score;
+            terms[i] = transform_score(row, slope, first_key + j, product, added);
         }
         // Blocks of their own, which tiles that are seen whole jump over.
         if !whole {
@@ -249,119 +241,4 @@ fn attention_forward_matrix(
         finish_lse(exact, row, block.split);
     }
     store_outs(block, share, lane);
-}
-
-// A key of NaN spoils its own column of the scores alone, a query its row.
-fn multiply_keys(share: Share, lane: u32) {
-    if !KEEPS_QUERIES {
-        multiply_keys_anew(share, lane);
-        return;
-    }
-    for (var t = share.part; t < KEY_TILES; t += share.parts) {
-        let j = t * MATRIX_SIZE;
-        var products = Sums();
-        for (var d = 0u; d < HEAD_TILES; d++) {
-            // Loaded by columns, keys are transposed.
-            let at = j * KEY_GROUPS + d * MATRIX_SIZE / 8u;
-            let right = coopLoad<Right>(&tile[at][0u][0u], KEY_STRIDE);
-            products = coopMultiplyAdd(queries[d], right, products);
-        }
-        coopStoreT(products, &scores[share.base * GROUPS + j / 8u][0u], STRIDE);
-    }
-}
-
-// The same with queries that are staged anew for each tile.
-fn multiply_keys_anew(share: Share, lane: u32) {
-    var products: array<Sums, KEY_TILES>;
-    for (var t = 0u; t < KEY_TILES; t++) {
-        products[t] = Sums();
-    }
-    // The bound is one that no compiler knows, so that none unrolls the loop.
-    for (var column = 0u; column < params.head_dim; column += KEYS) {
-        stage_queries(column, lane);
-        let left_tiles = min(KEY_TILES, (HEAD_DIM - column) / MATRIX_SIZE);
-        for (var d = 0u; d < select(left_tiles, KEY_TILES, HEAD_DIM % KEYS == 0u); d++) {
-            let group = d * MATRIX_SIZE / 8u;
-            let left = coopLoadT<Left>(&weights[share.base * GROUPS + group][0u], STRIDE);
-            for (var t = share.part; t < KEY_TILES; t += share.parts) {
-                let at = t * MATRIX_SIZE * KEY_GROUPS + column / 8u + group;
-                let right = coopLoad<Right>(&tile[at][0u][0u], KEY_STRIDE);
-                products[t] = coopMultiplyAdd(left, right, products[t]);
-            }
-        }
-    }
-    for (var t = share.part; t < KEY_TILES; t += share.parts) {
-        let at = share.base * GROUPS + t * MATRIX_SIZE / 8u;
-        coopStoreT(products[t], &scores[at][0u], STRIDE);
-    }
-}
-
-fn multiply_values(share: Share) {
-    for (var t = share.part; t < KEY_TILES; t += share.parts) {
-        let j = t * MATRIX_SIZE;
-        let left = coopLoadT<Left>(&weights[share.base * GROUPS + j / 8u][0u], STRIDE);
-        for (var d = 0u; d < VALUE_TILES; d++) {
-            let right = coopLoad<Right>(&tile[d * MATRIX_SIZE * GROUPS + j / 8u][0u][0u], STRIDE);
-            outs[d] = coopMultiplyAdd(left, right, outs[d]);
-        }
-    }
-}
-
-// Rescales outputs. If some value of the tile is not finite, adds all of its values too, in place
-// of multiply_values: a matrix multiplies them with rows that do not see them, and 0 * NaN is NaN.
-fn revise_outs(share: Share, why: u32, lane: u32) {
-    for (var d = 0u; d < VALUE_TILES; d++) {
-        workgroupBarrier();
-        coopStoreT(outs[d], &scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
-        workgroupBarrier();
-        for (var slot = lane; slot < ROWS * MATRIX_SIZE * share.parts; slot += THREADS) {
-            let r = slot % ROWS;
-            let column = slot / ROWS;
-            let group = r * GROUPS + column / 8u;
-            var sum = scores[group][column % 8u] * factors[r];
-            if (why & NOT_FINITE) != 0u && column < MATRIX_SIZE {
-                sum += visible_sum(r, d * MATRIX_SIZE + column);
-            }
-            scores[group][column % 8u] = sum;
-        }
-        workgroupBarrier();
-        outs[d] = coopLoadT<Sums>(&scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
-    }
-}
-
-fn visible_sum(r: u32, column: u32) -> f32 {
-    var sum = 0.0;
-    for (var j = 0u; j < KEYS; j++) {
-        let weight = f32(weights[r * GROUPS + j / 8u][j % 8u]);
-        let term = weight * f32(tile[column * GROUPS + j / 8u][j % 8u / 2u][j % 2u]);
-        sum += select(0.0, term, is_visible(visible[r], j));
-    }
-    return sum;
-}
-
-fn store_outs(block: RowBlock, share: Share, lane: u32) {
-    for (var d = 0u; d < VALUE_TILES; d++) {
-        workgroupBarrier();
-        coopStoreT(outs[d], &scores[share.base * GROUPS + share.part * MATRIX_SIZE / 8u][0u], STRIDE);
-        workgroupBarrier();
-        for (var slot = lane; slot < ROWS * MATRIX_SIZE / 4u; slot += THREADS) {
-            let r = slot / (MATRIX_SIZE / 4u);
-            let column = slot % (MATRIX_SIZE / 4u) * 4u;
-            let row = block_row(block, r);
-            let start = row_start(params.out, row) + block.split * params.out_split;
-            var four = vec4(0.0);
-            for (var part = 0u; part < share.parts; part++) {
-                let group = r * GROUPS + (part * MATRIX_SIZE + column) / 8u;
-                let at = column % 8u;
-                four += vec4(
-                    scores[group][at],
-                    scores[group][at + 1u],
-                    scores[group][at + 2u],
-                    scores[group][at + 3u],
-                );
-            }
-            let columns = select(four * factors[r], vec4(0.0), visible[r] == 0u);
-            store_out(start + d * MATRIX_SIZE + column, select(0u, 4u, row.live), columns);
-        }
-    }
 }

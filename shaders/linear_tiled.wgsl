@@ -1,6 +1,7 @@
 // A linear layer for GPUs: out = x W^T + bias, the product of tiles in registers.
 //
-// An invocation has ROWS_EACH rows, ROW_LANES apart, and KEYS_EACH features of out side by side.
+// Features of out are what keys are in attention. An invocation has ROWS_EACH rows, ROW_LANES apart,
+// and KEYS_EACH features side by side.
 // Source: Volkov and Demmel 2008, "Benchmarking GPUs to tune dense linear algebra".
 
 // 4 or 8.
@@ -16,16 +17,7 @@ alias Out = f32;
 @group(0) @binding(3) var<storage, read> bias: array<Bias>;
 @group(0) @binding(4) var<storage, read_write> out: array<Out>;
 
-// use linear_params, columns, register_tile, load(x), load(weight), load(bias), store(out)
-
-// The invocations of a workgroup: ROW_LANES x KEY_LANES. Features of out are what keys are in
-// attention.
-const ROW_LANES = 8u;
-const KEY_LANES = 16u;
-const KEYS_EACH = 4u;
-const THREADS = ROW_LANES * KEY_LANES;
-const ROWS = ROW_LANES * ROWS_EACH;
-const KEYS = KEY_LANES * KEYS_EACH;
+// use linear_params, columns, fixed_tile, register_tile, load(x), load(weight), load(bias), store(out)
 
 var<private> scores: array<f32, ROWS_EACH * KEYS_EACH>;
 // Where the rows begin that this invocation stages.

@@ -27,15 +27,8 @@ alias Key = f32;
 @group(0) @binding(13) var<storage, read> partial_lse: array<u32>;
 
 // use params, sequence, rows, row_block, transform, softmax_state, finish, marked_scores
-// use register_tile, tile_visibility, tile_scores
+// use fixed_tile, register_tile, tile_visibility, tile_scores
 
-// The invocations of a workgroup: ROW_LANES x KEY_LANES.
-const ROW_LANES = 8u;
-const KEY_LANES = 16u;
-const KEYS_EACH = 4u;
-const THREADS = ROW_LANES * KEY_LANES;
-const ROWS = ROW_LANES * ROWS_EACH;
-const KEYS = KEY_LANES * KEYS_EACH;
 const WORD_KEYS = 32u;
 
 var<private> scores: array<f32, ROWS_EACH * KEYS_EACH>;

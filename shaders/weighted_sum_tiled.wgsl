@@ -18,16 +18,9 @@ alias Out = f32;
 @group(0) @binding(8) var<storage, read> aux: array<u32>;
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
 
-// use params, rows, row_block, visibility, columns, register_tile, tile_visibility, tile_values
-// use load(out), store(out)
+// use params, rows, row_block, visibility, columns, fixed_tile, register_tile, tile_visibility
+// use tile_values, load(out), store(out)
 
-// The invocations of a workgroup: ROW_LANES x KEY_LANES.
-const ROW_LANES = 8u;
-const KEY_LANES = 16u;
-const KEYS_EACH = 4u;
-const THREADS = ROW_LANES * KEY_LANES;
-const ROWS = ROW_LANES * ROWS_EACH;
-const KEYS = KEY_LANES * KEYS_EACH;
 const WORD_KEYS = 32u;
 // Keys after which sums go into out: a running sum of more terms would lose digits.
 const SETTLE_KEYS = 8192u;

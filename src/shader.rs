@@ -17,9 +17,9 @@ macro_rules! parts {
 
 /// The files of shared parts: stem and text.
 const PARTS: &[(&str, &str)] = parts! {
-    "block_key" "columns" "finish" "finite" "key_bits" "key_products" "lane_states" "lane_sums_portable" "lane_sums_subgroup" "linear_params" "load_f16" "load_f16x4"
+    "block_key" "columns" "finish" "finite" "fixed_tile" "key_bits" "key_products" "lane_states" "lane_sums_portable" "lane_sums_subgroup" "linear_params" "load_f16" "load_f16x4"
     "load_f32" "load_f32x4" "load_words" "load_words_x4" "locate_lens" "locate_ragged" "locate_same"
-    "lockstep" "marked_scores" "mask_bits" "matrix_tile" "next_tile"
+    "lockstep" "marked_scores" "mask_bits" "matrix_outs" "matrix_products" "matrix_tile" "next_tile"
     "out_totals" "outs" "pairs_bf16" "pairs_f16" "params" "queries"
     "register_tile" "rolled" "row_block" "row_totals" "rows" "score_tile" "sequence" "settle" "softmax_state"
     "staged" "store_f16" "store_f16x4" "store_f32" "store_f32x4" "store_unpacked" "store_words"

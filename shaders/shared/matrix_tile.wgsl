@@ -4,11 +4,11 @@
 // needs GROUPS, HEAD_DIM, HEAD_TILES, KEYS, KEY_GROUPS, KEY_TILES, MATRIX_SIZE, NOT_FINITE, ROWS
 // needs STRIDE, THREADS, VALUE_DIM, Left, queries, reasons, tile, weights
 
-// Eights of a tile's numbers that an invocation stages: columns of a key, or four columns of the
-// values of two keys.
+// Groups of eight numbers of a tile that an invocation stages: columns of a key, or four columns of
+// the values of two keys.
 const KEY_SLOTS = (KEYS * HEAD_DIM / 8u + THREADS - 1u) / THREADS;
 const VALUE_SLOTS = (KEYS * VALUE_DIM / 8u + THREADS - 1u) / THREADS;
-// Fours of the queries' numbers.
+// Vectors of four columns of the queries that it stages.
 const QUERY_SLOTS = (ROWS * KEYS / 4u + THREADS - 1u) / THREADS;
 
 var<private> fetched_keys: array<vec4<f32>, 2u * KEY_SLOTS>;
@@ -56,7 +56,7 @@ fn load_queries(part: u32, base: u32, lane: u32) {
     }
 }
 
-// Of what an invocation stages. Those past the last one repeat it.
+// The slots that an invocation stages. Those past the last one repeat it.
 fn key_slot(lane: u32, t: u32) -> u32 {
     return min(lane + t * THREADS, KEYS * HEAD_DIM / 8u - 1u);
 }

@@ -226,8 +226,6 @@ pub struct LinearParams {
 const ROWS: u32 = 128;
 const COLUMNS: u32 = 64;
 
-/// Invocations along the rows of a tile of linear_tiled.wgsl.
-const ROW_LANES: u32 = Entry::LinearTiled.count("ROW_LANES");
 /// Workgroup memory of the least GPU: it holds both tiles of linear_tiled.wgsl.
 const LEAST_OF_GPU: u32 = 16 << 10;
 /// Workgroup memory for each column: 32 vectors of four features, as in linear.wgsl.

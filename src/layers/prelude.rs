@@ -11,7 +11,8 @@ pub(super) use crate::host::Gpu;
 pub(super) use crate::lost;
 pub(super) use crate::plan::storage::{of, starts_on, writing};
 pub(super) use crate::plan::{
-    Bindings, Constant, Dispatch, Entry, Excess, Part, Program, Storage, Variant, fit, halves,
+    Bindings, Constant, Dispatch, Entry, Excess, Part, Program, ROW_LANES, Storage, Variant, fit,
+    halves,
 };
 pub(super) use crate::problem::{Data, check_inputs};
 pub(super) use crate::tensor::{Given, Tensor};

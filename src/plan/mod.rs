@@ -24,6 +24,7 @@ pub(crate) use params::MOST_SEQUENCES;
 pub use params::{LensParams, Params, SequenceParams, ViewParams};
 pub(crate) use program::{Program, bytes, check_buffer};
 pub use storage::Storage;
+pub(crate) use tiles::ROW_LANES;
 pub use tiles::{ForwardTile, Tiles};
 pub use tuning::Tuning;
 pub(crate) use tuning::candidates;

@@ -247,7 +247,7 @@ fn faults_of_decode_from_memory_are_found() {
     outshone.mask.as_mut().unwrap().iter_mut().skip(9).step_by(200).for_each(|sees| *sees = false);
     let [portable, own] = plays_gpu();
     for (case, find, replacement) in [
-        (&plain, "place), block.sequence.seen_len - 1u", "place), block.sequence.seen_len - 9u"),
+        (&plain, "min(number, sequence.seen_len - 1u)", "min(number, sequence.seen_len - 9u)"),
         (&plain, "v * COLUMN_LANES + place.column", "place.column"),
         (&padded, "return columns_left(params.head_dim, column)", "return 4u"),
         (&plain, "j * KEY_LANES + place.key", "place.key"),
@@ -259,8 +259,8 @@ fn faults_of_decode_from_memory_are_found() {
         (&plain, "half = HALF; half > 0u", "half = HALF; half > 1u"),
         (&plain, "+= factor * given_outs", "+= given_outs"),
         (&plain, "given.y * factor", "given.y"),
-        (&plain, "let index = sequence.first_key + number", "let index = number + 1u"),
-        (&paged, "let at = locate_tile(sequence, number)", "let at = locate_tile(sequence, 0u)"),
+        (&plain, "sequence.first_key + seen", "seen + 1u"),
+        (&paged, "locate_tile(sequence, seen)", "locate_tile(sequence, 0u)"),
     ] {
         finds(case, &own, find, replacement);
     }

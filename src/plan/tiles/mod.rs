@@ -13,6 +13,7 @@ pub use forward::ForwardTile;
 pub(super) use forward::ForwardTiles;
 pub(super) use matrix::MatrixTiles;
 pub(super) use products::ProductTiles;
+pub(crate) use products::ROW_LANES;
 pub(super) use size::{MOST_KEYS, TileSize, most_columns, softmax_threads};
 pub(super) use tiled::TiledTiles;
 pub(super) use wide::WideTiles;

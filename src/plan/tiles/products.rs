@@ -5,7 +5,7 @@ use super::size::{
 };
 use crate::device::Capabilities;
 use crate::error::Error;
-use crate::plan::variant::{Constant, Entry};
+use crate::plan::variant::{Constant, Entry, count};
 use crate::problem::Problem;
 
 /// On a GPU the tiles of `scores_tiled.wgsl` and `weighted_sum_tiled.wgsl`, as those of `tiled`. On a
@@ -24,10 +24,9 @@ pub struct ProductTiles {
 const THREADS: u32 = Entry::Scores.count("THREADS");
 const _: () = assert!(Entry::WeightedSum.count("THREADS") == THREADS);
 /// Along the rows of a tile on a GPU, and along its keys and columns.
-const ROW_LANES: u32 = Entry::ScoresTiled.count("ROW_LANES");
-const KEY_LANES: u32 = Entry::ScoresTiled.count("KEY_LANES");
-const _: () = assert!(Entry::WeightedSumTiled.count("ROW_LANES") == ROW_LANES);
-const _: () = assert!(Entry::WeightedSumTiled.count("KEY_LANES") == KEY_LANES);
+pub(crate) const ROW_LANES: u32 = count(FIXED_TILE, "ROW_LANES");
+const KEY_LANES: u32 = count(FIXED_TILE, "KEY_LANES");
+const FIXED_TILE: &str = include_str!("../../../shaders/shared/fixed_tile.wgsl");
 /// Keys of a tile on a GPU, and columns or keys that are staged at a time.
 const KEYS: u32 = 64;
 const CHUNK: u32 = 16;
